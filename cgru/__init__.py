@@ -1,0 +1,9 @@
+"""The GRU for everybody who has a CPU and a NumPy array."""
+
+from cgru import datasets
+from cgru._version import __version__
+from cgru.gru import GRU
+from cgru.layers import Dense, Dropout, Embedding
+from cgru.models import Sequential
+
+__all__ = ["GRU", "Dense", "Dropout", "Embedding", "Sequential", "__version__", "datasets"]

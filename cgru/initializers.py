@@ -1,0 +1,77 @@
+"""Initial values of the parameters: functions of (shape, dtype, rng), looked up by name.
+
+The draws are made in float64 and rounded once: a seed gives a float32 layer the rounded weights of its float64 twin.
+"""
+
+import numpy as np
+import scipy.linalg
+
+
+def zeros(shape, dtype, rng):
+    """Zeros of `shape`; `rng` is not used."""
+    return np.zeros(shape, dtype)
+
+
+def uniform(shape, dtype, rng):
+    """Uniform on [-0.05, 0.05), the usual start of an embedding."""
+    return rng.uniform(-0.05, 0.05, shape).astype(dtype)
+
+
+def glorot_uniform(shape, dtype, rng):
+    """Uniform on [-a, a) with a = sqrt(6 / (rows + columns)); `shape` is (rows, columns).
+
+    X. Glorot and Y. Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks".
+    """
+    rows, columns = shape
+    limit = np.sqrt(6.0 / max(1, rows + columns))
+    return rng.uniform(-limit, limit, shape).astype(dtype)
+
+
+def orthogonal(shape, dtype, rng):
+    """A random matrix with orthonormal rows (or columns, whichever are fewer); `shape` is (rows, columns).
+
+    For a recurrent kernel (H, 3H) the H rows are orthonormal over the whole matrix, not gate by gate, as in Keras.
+    A. M. Saxe, J. L. McClelland and S. Ganguli (2014), "Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks".
+    """
+    rows, columns = shape
+    tall = rng.standard_normal((max(rows, columns), min(rows, columns)))
+    # SciPy's QR, not NumPy's: the library wakes no thread pool but SciPy's. The signs make the distribution uniform.
+    q, r = scipy.linalg.qr(tall, mode="economic", check_finite=False)
+    q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
+    return np.ascontiguousarray(q if rows >= columns else q.T, dtype)
+
+
+_INITIALIZERS = {function.__name__: function for function in (glorot_uniform, orthogonal, uniform, zeros)}
+
+
+def get(name, argument="initializer"):
+    """Return the initializer called `name`.
+
+    Parameters
+    ----------
+    name : str
+        "glorot_uniform", "orthogonal", "uniform" or "zeros".
+    argument : str
+        What the error message calls it.
+
+    Returns
+    -------
+    callable
+        A function of (shape, dtype, rng) that returns a new, C-contiguous array.
+
+    Raises
+    ------
+    ValueError
+        If there is no such initializer; the message lists the names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cgru import initializers
+    >>> initializers.get("zeros")((2, 3), np.float32, np.random.default_rng(0)).shape
+    (2, 3)
+    """
+    if isinstance(name, str) and name in _INITIALIZERS:
+        return _INITIALIZERS[name]
+    raise ValueError(f"{argument}: expected one of {sorted(_INITIALIZERS)}, got {name!r}")

@@ -1,0 +1,44 @@
+"""Compiled kernels. One build of them is chosen here, once, at import: the best that the CPU can run, or CGRU_ISA's.
+
+`available` lists the builds that are installed and that this CPU can run, best first; `isa` is the one in use.
+"""
+
+import importlib
+import importlib.util
+import os
+
+from cgru.kernels import runtime
+
+_BUILDS = ("avx512", "avx2", "baseline")
+
+
+def _installed(isa):
+    return importlib.util.find_spec(f"cgru.kernels.{isa}") is not None
+
+
+def _choose():
+    """The name of the build to use."""
+    wanted = os.environ.get("CGRU_ISA", "")
+    if not wanted:
+        return available[0]
+    if wanted not in _BUILDS:
+        raise ImportError(f"CGRU_ISA: expected one of {', '.join(_BUILDS)}, got {wanted!r}")
+    if wanted not in available:
+        why = "this CPU lacks it" if _installed(wanted) else "it was not built for this platform"
+        raise ImportError(f"CGRU_ISA={wanted}: {why}; available here: {', '.join(available)}")
+    return wanted
+
+
+available = tuple(isa for isa in runtime.supported_isas() if _installed(isa))
+isa = _choose()
+_build = importlib.import_module(f"cgru.kernels.{isa}")
+
+BLAS_MOST = _build.BLAS_MOST
+activate = _build.activate
+backward = _build.backward
+backward_work = _build.backward_work
+forward = _build.forward
+forward_work = _build.forward_work
+gemm = _build.gemm
+step = _build.step
+step_work = _build.step_work

@@ -1,0 +1,190 @@
+# cython: language_level=3, cdivision=True
+"""
+Activations of one number, and their derivatives, for the loops of the kernels.
+
+Each function is inline, without branches and without libm, so that GCC vectorises a loop over it on every instruction
+set (flags: -O3 -fno-math-errno -fno-trapping-math; never -ffast-math, which would reassociate the rounding below and
+lose NaN). One body for float and double; only constants and the degree of one polynomial differ.
+
+sigmoid and tanh both rest on one range reduction, x = k ln(2) + r with |r| <= ln(2) / 2, and on one polynomial q:
+
+    exp(r)     = 1 + r (1 + r q(r))     sigmoid(x) = 1 / (1 + 2^k exp(r)),                    reduced from -x
+    exp(r) - 1 = r + r^2 q(r)           tanh(x) = m / (m + 2),  m = 2^k (exp(r) - 1) + (2^k - 1),  reduced from 2 x
+
+m = exp(2 x) - 1 has no cancellation: where x is small, k is 0 and m is the polynomial itself, so that tanh needs no
+second formula near 0. Both are within 2.5 units in the last place (benchmarks/activation_accuracy.py; coefficients:
+benchmarks/fit_activations.py), saturate exactly, and pass NaN on.
+
+A derivative takes the output y of its activation, not the input: backward keeps no pre-activations.
+"""
+
+from cython cimport floating
+from libc.stdint cimport uint32_t, uint64_t
+
+
+cdef extern from "platform.h" nogil:
+    uint32_t cgru_bits_of_float(float x) noexcept
+    float cgru_float_of_bits(uint32_t bits) noexcept
+    uint64_t cgru_bits_of_double(double x) noexcept
+    double cgru_double_of_bits(uint64_t bits) noexcept
+
+
+cdef enum Activation:
+    SIGMOID = 0
+    TANH = 1
+    RELU = 2
+    LINEAR = 3
+    HARD_SIGMOID = 4
+    HARD_SIGMOID_KERAS2 = 5
+
+
+cdef inline floating clip(floating x, floating low, floating high) noexcept nogil:
+    """x within [low, high]; NaN stays NaN: both comparisons are false for it, and each maps to one min or max."""
+    x = low if low > x else x
+    return high if high < x else x
+
+
+cdef inline floating reduced(floating x, floating *r) noexcept nogil:
+    """2^k, and r[0] = x - k ln(2) with |r[0]| <= ln(2) / 2, for k from -127 to 128 (double: -1023 to 1024).
+
+    Adding 1.5 * 2^23 (double: 1.5 * 2^52) rounds to an integer, which SSE2 has no instruction for, and leaves it in the
+    low bits. The exponent's bias is added with it, so one shift makes 2^k; the ends of the range give 0 and infinity.
+    The high part of ln(2) is short enough that k times it is exact.
+    """
+    cdef floating shifted
+    cdef floating k
+    if floating is float:
+        shifted = x * <float>1.44269504088896341 + <float>(12582912 + 127)
+        k = shifted - <float>(12582912 + 127)
+        r[0] = (x - k * <float>0.693145751953125) - k * <float>1.42860682030941723e-6
+        return cgru_float_of_bits(cgru_bits_of_float(shifted) << 23)
+    else:
+        shifted = x * 1.44269504088896341 + <double>(6755399441055744 + 1023)
+        k = shifted - <double>(6755399441055744 + 1023)
+        r[0] = (x - k * 0.6931471803691238) - k * 1.9082149292705878e-10
+        return cgru_double_of_bits(cgru_bits_of_double(shifted) << 52)
+
+
+cdef inline floating tail(floating r) noexcept nogil:
+    """q(r) = (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2."""
+    if floating is float:
+        return <float>0.49999997 + r * (
+            <float>0.16666543 + r * (<float>0.0416672 + r * (<float>0.00836653 + r * <float>0.001388252)))
+    else:
+        return 0.5000000000000006 + r * (0.16666666666666588 + r * (0.04166666666657665 + r * (
+            0.008333333333389618 + r * (0.001388888893160161 + r * (0.00019841269718896235 + r * (
+                2.480150522664573e-05 + r * (2.755740759844138e-06 + r * (
+                    2.762605766156571e-07 + r * 2.5053773876560583e-08))))))))
+
+
+cdef inline floating exp_(floating x) noexcept nogil:
+    """exp(x) for x in [-88, 89] (double: [-708, 710]); infinite from about 88.4 (709.4) on."""
+    cdef floating r
+    cdef floating scale = reduced(x, &r)
+    return scale * (<floating>1 + r * (<floating>1 + r * tail(r)))
+
+
+cdef inline floating sigmoid(floating x) noexcept nogil:
+    """1 / (1 + exp(-x))."""
+    # Below the lower limit exp is infinite and the sigmoid 0; above the upper one it is 1 long since.
+    if floating is float:
+        x = clip(x, <float>-89, <float>88)
+    else:
+        x = clip(x, -710, 708)
+    return <floating>1 / (<floating>1 + exp_(-x))
+
+
+cdef inline floating tanh_(floating x) noexcept nogil:
+    """Hyperbolic tangent; the underscore keeps clear of the C library's name."""
+    cdef floating r
+    cdef floating scale
+    cdef floating m
+    # Past +-10 (double: +-20) the quotient is exactly +-1.
+    if floating is float:
+        x = clip(x, <float>-10, <float>10)
+    else:
+        x = clip(x, -20, 20)
+    scale = reduced(x + x, &r)
+    m = scale * (r + r * r * tail(r)) + (scale - <floating>1)
+    return m / (m + <floating>2)
+
+
+cdef inline floating relu(floating x) noexcept nogil:
+    """max(x, 0), NaN passing."""
+    return <floating>0 if <floating>0 > x else x
+
+
+cdef inline floating linear(floating x) noexcept nogil:
+    """x."""
+    return x
+
+
+cdef inline floating hard_sigmoid(floating x) noexcept nogil:
+    """clip(x / 6 + 0.5, 0, 1): Keras 3, PyTorch."""
+    return clip(x * <floating>0.16666666666666667 + <floating>0.5, <floating>0, <floating>1)
+
+
+cdef inline floating hard_sigmoid_keras2(floating x) noexcept nogil:
+    """clip(0.2 x + 0.5, 0, 1): Keras 2, ONNX."""
+    return clip(x * <floating>0.2 + <floating>0.5, <floating>0, <floating>1)
+
+
+cdef inline floating sigmoid_slope(floating y) noexcept nogil:
+    """Derivative of sigmoid where its value is y."""
+    return y * (<floating>1 - y)
+
+
+cdef inline floating tanh_slope(floating y) noexcept nogil:
+    """Derivative of tanh where its value is y."""
+    return <floating>1 - y * y
+
+
+cdef inline floating relu_slope(floating y) noexcept nogil:
+    """Derivative of relu where its value is y; 0 at 0."""
+    return <floating>1 if y > <floating>0 else <floating>0
+
+
+cdef inline floating linear_slope(floating y) noexcept nogil:
+    """Derivative of linear: 1."""
+    return <floating>1
+
+
+cdef inline floating hard_sigmoid_slope(floating y) noexcept nogil:
+    """Derivative of hard_sigmoid where its value is y; 0 at both corners."""
+    # y (1 - y) is positive just where 0 < y < 1: one comparison, which vectorises as a mask.
+    return <floating>0.16666666666666667 if y * (<floating>1 - y) > <floating>0 else <floating>0
+
+
+cdef inline floating hard_sigmoid_keras2_slope(floating y) noexcept nogil:
+    """Derivative of hard_sigmoid_keras2 where its value is y; 0 at both corners."""
+    return <floating>0.2 if y * (<floating>1 - y) > <floating>0 else <floating>0
+
+
+cdef inline floating activate(int code, floating x) noexcept nogil:
+    """The activation of this code (Activation) at x. With a constant code the compiler keeps just that function."""
+    if code == SIGMOID:
+        return sigmoid(x)
+    if code == TANH:
+        return tanh_(x)
+    if code == RELU:
+        return relu(x)
+    if code == HARD_SIGMOID:
+        return hard_sigmoid(x)
+    if code == HARD_SIGMOID_KERAS2:
+        return hard_sigmoid_keras2(x)
+    return linear(x)
+
+
+cdef inline floating slope(int code, floating y) noexcept nogil:
+    """Derivative of the activation of this code where its value is y. Constant codes reduce as in activate."""
+    if code == SIGMOID:
+        return sigmoid_slope(y)
+    if code == TANH:
+        return tanh_slope(y)
+    if code == RELU:
+        return relu_slope(y)
+    if code == HARD_SIGMOID:
+        return hard_sigmoid_slope(y)
+    if code == HARD_SIGMOID_KERAS2:
+        return hard_sigmoid_keras2_slope(y)
+    return linear_slope(y)

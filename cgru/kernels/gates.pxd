@@ -1,0 +1,212 @@
+"""The elementwise updates of one row of one step, forward and backward: the equations of DESIGN in loops that vectorise.
+
+Design: every loop runs over the units of a single row, so a row's arithmetic does not depend on its neighbours, and the reset stands
+in functions of its own between the gates and the candidate, which lets the other loops serve both reset modes. The two loops with an
+activation are compiled once for each (6 + 6 loops, not 36 pairs); backward needs no copies, its slopes are one formula in the output.
+The pointers of one call never overlap (restrict): without that promise GCC would version every loop for aliasing.
+
+Layouts of a row: xg, hg (3H,) r z n; bias (4H,) r z n q; the tape's gates (4H,) r z n q, or (3H,) r z n when the reset comes before;
+the gate gradients dg (4H,) n r z q, or (3H,) n r z: [n r z] meets the input, [r z q] the state.
+"""
+
+from libc.math cimport INFINITY
+
+from cython cimport floating
+
+from activations cimport (
+    HARD_SIGMOID,
+    HARD_SIGMOID_KERAS2,
+    LINEAR,
+    RELU,
+    SIGMOID,
+    TANH,
+    activate,
+)
+
+cdef extern from *:
+    """
+    typedef float *CYTHON_RESTRICT float_row;
+    typedef double *CYTHON_RESTRICT double_row;
+    """
+    ctypedef float *float_row
+    ctypedef double *double_row
+
+ctypedef fused row_t:
+    float_row
+    double_row
+
+
+cdef inline void slope_terms(int activation, row_t terms) noexcept nogil:
+    """terms (5,): a, b, c, low, high. The slope where the activation's value is y: a + b y + c y^2 within low < y < high, else 0."""
+    terms[0] = 1
+    terms[1] = 0
+    terms[2] = 0
+    terms[3] = -INFINITY
+    terms[4] = INFINITY
+    if activation == SIGMOID:
+        terms[0] = 0
+        terms[1] = 1
+        terms[2] = -1
+    elif activation == TANH:
+        terms[2] = -1
+    elif activation == RELU:
+        terms[3] = 0
+    elif activation == HARD_SIGMOID or activation == HARD_SIGMOID_KERAS2:
+        terms[0] = 1.0 / 6.0 if activation == HARD_SIGMOID else 0.2
+        terms[3] = 0
+        terms[4] = 1
+
+
+cdef inline floating slope(floating y, floating a, floating b, floating c, floating low, floating high) noexcept nogil:
+    """Written so that NaN passes."""
+    cdef floating value = a + y * (b + y * c)
+    return <floating>0 if y <= low or y >= high else value
+
+
+# ---- forward ----
+
+cdef inline void gates_loop(
+    const int f, Py_ssize_t n, row_t xg, row_t hg, row_t bias, row_t gates
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        gates[j] = activate(f, xg[j] + hg[j] + bias[j])
+
+
+cdef inline void gates_forward(
+    int f,
+    Py_ssize_t n,  # 2H
+    row_t xg,      # (2H,) x W: r z
+    row_t hg,      # (2H,) h U: r z
+    row_t bias,    # (2H,) r z
+    row_t gates,   # (2H,) out: r z
+) noexcept nogil:
+    """r = f(x W_r + h U_r + b_r), z = f(x W_z + h U_z + b_z)"""
+    if f == SIGMOID:
+        gates_loop(SIGMOID, n, xg, hg, bias, gates)
+    elif f == TANH:
+        gates_loop(TANH, n, xg, hg, bias, gates)
+    elif f == RELU:
+        gates_loop(RELU, n, xg, hg, bias, gates)
+    elif f == LINEAR:
+        gates_loop(LINEAR, n, xg, hg, bias, gates)
+    elif f == HARD_SIGMOID:
+        gates_loop(HARD_SIGMOID, n, xg, hg, bias, gates)
+    else:
+        gates_loop(HARD_SIGMOID_KERAS2, n, xg, hg, bias, gates)
+
+
+cdef inline void reset_after_forward(
+    Py_ssize_t H,
+    row_t r,   # (H,)
+    row_t hn,  # (H,) h U_n
+    row_t c,   # (H,) the recurrent bias of the candidate
+    row_t q,   # (H,) out: h U_n + c_n
+    row_t s,   # (H,) out: r * q
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(H):
+        q[j] = hn[j] + c[j]
+        s[j] = r[j] * q[j]
+
+
+cdef inline void reset_before_forward(
+    Py_ssize_t H,
+    row_t r,  # (H,)
+    row_t h,  # (H,)
+    row_t s,  # (H,) out: r * h
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(H):
+        s[j] = r[j] * h[j]
+
+
+cdef inline void candidate_loop(
+    const int g, Py_ssize_t H, row_t xn, row_t s, row_t bias, row_t z, row_t h, row_t n, row_t h_next
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(H):
+        n[j] = activate(g, xn[j] + bias[j] + s[j])
+        h_next[j] = (1 - z[j]) * h[j] + z[j] * n[j]
+
+
+cdef inline void candidate_forward(
+    int g,
+    Py_ssize_t H,
+    row_t xn,      # (H,) x W_n
+    row_t s,       # (H,) the candidate's part from the state: r * q, or (r * h) U_n
+    row_t bias,    # (H,) n
+    row_t z,       # (H,)
+    row_t h,       # (H,) the state before the step
+    row_t n,       # (H,) out
+    row_t h_next,  # (H,) out
+) noexcept nogil:
+    """n = g(x W_n + b_n + s), h' = (1 - z) * h + z * n"""
+    if g == TANH:
+        candidate_loop(TANH, H, xn, s, bias, z, h, n, h_next)
+    elif g == SIGMOID:
+        candidate_loop(SIGMOID, H, xn, s, bias, z, h, n, h_next)
+    elif g == RELU:
+        candidate_loop(RELU, H, xn, s, bias, z, h, n, h_next)
+    elif g == LINEAR:
+        candidate_loop(LINEAR, H, xn, s, bias, z, h, n, h_next)
+    elif g == HARD_SIGMOID:
+        candidate_loop(HARD_SIGMOID, H, xn, s, bias, z, h, n, h_next)
+    else:
+        candidate_loop(HARD_SIGMOID_KERAS2, H, xn, s, bias, z, h, n, h_next)
+
+
+# ---- backward ----
+
+cdef inline void candidate_backward(
+    row_t f,   # slope_terms of the gates
+    row_t g,   # slope_terms of the candidate
+    Py_ssize_t H,
+    row_t z,   # (H,)
+    row_t n,   # (H,)
+    row_t h,   # (H,) the state before the step
+    row_t dh,  # (H,) in: of the state after the step; out: its direct part in the state before
+    row_t dn,  # (H,) out, of the pre-activation
+    row_t dz,  # (H,) out, of the pre-activation
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(H):
+        dn[j] = dh[j] * z[j] * slope(n[j], g[0], g[1], g[2], g[3], g[4])
+        dz[j] = dh[j] * (n[j] - h[j]) * slope(z[j], f[0], f[1], f[2], f[3], f[4])
+        dh[j] = dh[j] * (1 - z[j])
+
+
+cdef inline void reset_after_backward(
+    row_t f,   # slope_terms of the gates
+    Py_ssize_t H,
+    row_t r,   # (H,)
+    row_t q,   # (H,)
+    row_t dn,  # (H,)
+    row_t dr,  # (H,) out, of the pre-activation
+    row_t dq,  # (H,) out
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(H):
+        dq[j] = dn[j] * r[j]
+        dr[j] = dn[j] * q[j] * slope(r[j], f[0], f[1], f[2], f[3], f[4])
+
+
+cdef inline void reset_before_backward(
+    row_t f,   # slope_terms of the gates
+    Py_ssize_t H,
+    row_t r,   # (H,)
+    row_t h,   # (H,) the state before the step
+    row_t ds,  # (H,) of r * h: dn U_n^T
+    row_t dr,  # (H,) out, of the pre-activation
+    row_t dh,  # (H,) in and out
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(H):
+        dr[j] = ds[j] * h[j] * slope(r[j], f[0], f[1], f[2], f[3], f[4])
+        dh[j] = dh[j] + ds[j] * r[j]
+
+
+cdef inline void add(Py_ssize_t n, row_t total, row_t term) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        total[j] = total[j] + term[j]

@@ -1,0 +1,186 @@
+"""Losses: a mean over the rows, or over the valid steps, and its gradient.
+
+A loss sees the outputs (N, K) or (N, T, K), integer labels (N,) or (N, T), and which steps are valid; a subclass sees
+only the (M, K) rows that count.
+"""
+
+import numpy as np
+
+
+def _counted(outputs, labels, valid):
+    """Return the rows (M, K) and labels (M,) that count, after checking them; valid None means all."""
+    outputs, labels = np.asarray(outputs), np.asarray(labels)
+    if outputs.ndim not in (2, 3):
+        raise ValueError(f"outputs: expected shape (N, K) or (N, T, K), got {outputs.shape}")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels: expected integers, got dtype {labels.dtype}")
+    if labels.shape != outputs.shape[:-1]:
+        raise ValueError(f"labels: expected shape {outputs.shape[:-1]} for outputs {outputs.shape}, got {labels.shape}")
+    if valid is None:
+        rows, labels = outputs.reshape(-1, outputs.shape[-1]), labels.reshape(-1)
+    else:
+        rows, labels = outputs[valid], labels[valid]
+    check_label_range(labels, outputs.shape[-1])
+    return rows, labels
+
+
+def check_label_range(labels, classes):
+    """Raise ValueError unless every one of `labels` (M,) is at least 0 and less than `classes`."""
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        wrong = labels[(labels < 0) | (labels >= classes)][0]
+        raise ValueError(f"labels: expected at least 0 and less than {classes}, the number of outputs, got {wrong}")
+
+
+class Loss:
+    """Base class of the losses: a mean over what counts.
+
+    A subclass implements `_values` and `_gradients` on rows, and may name in `fused_activation` the output activation
+    through which it knows the gradient in closed form (`_logit_gradients`).
+    """
+
+    name = "loss"
+    fused_activation = None
+
+    def total(self, outputs, labels, valid=None):
+        """Return (sum of the loss, number of terms).
+
+        Parameters
+        ----------
+        outputs : ndarray, (N, K) or (N, T, K)
+        labels : integer ndarray, (N,) or (N, T)
+        valid : bool ndarray (N, T), optional
+            Which steps count; what the others hold is not read.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the labels are not integers, of another shape than the outputs without their last axis, or out of range.
+        """
+        rows, labels = _counted(outputs, labels, valid)
+        return float(self._values(rows, labels).sum(dtype=np.float64)), len(labels)
+
+    def __call__(self, outputs, labels, valid=None):
+        """Return the mean of the loss; NaN if nothing counts. Arguments as in `total`."""
+        value, count = self.total(outputs, labels, valid)
+        return value / count if count else float("nan")
+
+    def gradient(self, outputs, labels, valid=None, at_logits=False):
+        """Return the gradient of the mean, of the shape of the outputs, zero where nothing counts.
+
+        With `at_logits` it is the gradient with respect to what `fused_activation` was applied to.
+        """
+        rows, labels = _counted(outputs, labels, valid)
+        gradients = (self._logit_gradients if at_logits else self._gradients)(rows, labels)
+        gradients *= gradients.dtype.type(1 / max(1, len(labels)))
+        if valid is None:
+            return gradients.reshape(np.shape(outputs))
+        spread = np.zeros(np.shape(outputs), gradients.dtype)
+        spread[valid] = gradients
+        return spread
+
+    def get_config(self):
+        """Return the arguments of the constructor as a dict that JSON can hold."""
+        return {}
+
+    def _values(self, rows, labels):
+        """Return the loss of each row, (M,)."""
+        raise NotImplementedError
+
+    def _gradients(self, rows, labels):
+        """Return a new array (M, K), the gradient of each row's loss."""
+        raise NotImplementedError
+
+    def _logit_gradients(self, rows, labels):
+        """Return a new array (M, K), the gradient of each row's loss before `fused_activation`."""
+        raise NotImplementedError
+
+
+class SparseCategoricalCrossentropy(Loss):
+    """-log of the probability that the outputs give to the label.
+
+    Parameters
+    ----------
+    from_logits : bool
+        Whether the outputs are logits, on which the loss applies softmax, instead of probabilities.
+
+    Raises
+    ------
+    TypeError
+        If `from_logits` is not a bool.
+    ValueError
+        At use, if an output for a label is not a probability (and `from_logits` is False).
+
+    Notes
+    -----
+    A probability below the smallest normal number of its type counts as that number, so that the loss stays finite.
+    Through softmax the gradient is p - onehot(label), which has no such limit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cgru import losses
+    >>> loss = losses.get("sparse_categorical_crossentropy")
+    >>> round(loss(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1])), 4)
+    0.4904
+    """
+
+    name = "sparse_categorical_crossentropy"
+
+    def __init__(self, from_logits=False):
+        if not isinstance(from_logits, (bool, np.bool_)):
+            raise TypeError(f"from_logits: expected True or False, got {from_logits!r}")
+        self.from_logits = bool(from_logits)
+        self.fused_activation = None if self.from_logits else "softmax"
+
+    def get_config(self):
+        return {"from_logits": self.from_logits}
+
+    def _values(self, rows, labels):
+        if self.from_logits:
+            return -_log_softmax(rows)[np.arange(len(labels)), labels]
+        return -np.log(self._label_probabilities(rows, labels))
+
+    def _gradients(self, rows, labels):
+        if self.from_logits:
+            return self._logit_gradients(np.exp(_log_softmax(rows)), labels)
+        gradients = np.zeros_like(rows)
+        gradients[np.arange(len(labels)), labels] = -1 / self._label_probabilities(rows, labels)
+        return gradients
+
+    def _logit_gradients(self, rows, labels):
+        gradients = rows.copy()
+        gradients[np.arange(len(labels)), labels] -= 1
+        return gradients
+
+    def _label_probabilities(self, rows, labels):
+        p = rows[np.arange(len(labels)), labels]
+        if p.size and (p.min() < 0 or p.max() > 1.001):  # False for NaN, which then shows in the loss
+            raise ValueError(
+                f"{self.name}: expected probabilities, got an output of {p.min() if p.min() < 0 else p.max()}: "
+                "end the model with a softmax, or use SparseCategoricalCrossentropy(from_logits=True)"
+            )
+        return np.maximum(p, np.finfo(p.dtype).tiny)
+
+
+def _log_softmax(rows):
+    with np.errstate(invalid="ignore"):  # inf - inf: that row becomes NaN, the others do not
+        shifted = rows - rows.max(axis=1, keepdims=True, initial=-np.inf)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+_LOSSES = {SparseCategoricalCrossentropy.name: SparseCategoricalCrossentropy}
+
+
+def get(loss):
+    """Return the loss called `loss`; a `Loss` is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such loss; the message lists the names.
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, str) and loss in _LOSSES:
+        return _LOSSES[loss]()
+    raise ValueError(f"loss: expected one of {sorted(_LOSSES)} or a Loss, got {loss!r}")

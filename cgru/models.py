@@ -1,0 +1,574 @@
+"""Sequential: layers in a row, and the loop that trains them.
+
+An update is computed aside, with new parameters and a new optimizer state in arrays of their own, and then published by
+copies that may be repeated. Ctrl-C can come at any moment: before the copies nothing has changed, and copies that it
+interrupts are made again.
+"""
+
+import math
+import sys
+import time
+
+import numpy as np
+
+from cgru import losses, metrics, optimizers
+from cgru.gru import GRU
+from cgru.layers import Dense, Dropout, Embedding, Layer, check_bool, check_int
+from cgru.sequences import as_batch, unpad
+
+_LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}
+
+
+class History:
+    """What `Sequential.fit` reports.
+
+    Attributes
+    ----------
+    epochs : list of int
+        The finished epochs, counted from 0.
+    history : dict
+        Name ("loss", "accuracy", "val_loss", ...) -> list with one number for each finished epoch.
+    """
+
+    def __init__(self):
+        self.epochs = []
+        self.history = {}
+
+    def _append(self, results):
+        self.epochs.append(len(self.epochs))
+        for name, value in results.items():
+            self.history.setdefault(name, []).append(value)
+
+
+class Sequential:
+    """Layers, each fed by the one before.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        At least one; no layer twice.
+    seed : int, optional
+        Seed of the initial parameters and of the dropout masks, for layers without a seed of their own, and of the
+        order of the examples in `fit`.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+    history : History or None
+        That of the last `fit`, also of one that was interrupted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `layers` is not a list of layers, is empty or holds a layer twice, or `seed` is not an integer of at least 0.
+
+    Notes
+    -----
+    Inputs, wherever there are any: an array (N, T, D), (N, D), or ids (N, T), with `lengths` (N,) or `mask` (N, T) or
+    neither; or a list of N arrays (T_i, D) or (T_i,), which bring their lengths. Labels: (N,), or for a model with an
+    output at each step (N, T) or a list of N arrays (T_i,). What lies outside lengths or mask is never read.
+
+    In inference any number of threads may use one model; `fit` wants the model to itself.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> x = [np.full((length, 1), length % 2) for length in range(2, 12)]
+    >>> y = [length % 2 for length in range(2, 12)]
+    >>> model = cgru.Sequential([cgru.GRU(8), cgru.Dense(2, activation="softmax")], seed=0)
+    >>> model.compile(cgru.optimizers.Adam(0.02), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    >>> history = model.fit(x, y, epochs=30, verbose=0)
+    >>> model.evaluate(x, y)["accuracy"]
+    1.0
+    """
+
+    def __init__(self, layers, seed=None):
+        if not isinstance(layers, (list, tuple)):
+            raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
+        if not layers:
+            raise ValueError("layers: expected at least one layer, got none")
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers: expected layers, got {type(layer).__name__} at index {i}")
+            if any(layer is other for other in layers[:i]):
+                raise ValueError(f"layers: expected each layer once, got {type(layer).__name__} again at index {i}")
+        self.seed = None if seed is None else check_int(seed, "seed")
+        self.layers = tuple(layers)
+        self.history = None
+        self.optimizer = self.loss = self.metrics = None
+        order, *seeds = np.random.SeedSequence(self.seed).spawn(1 + len(layers))
+        self._order = np.random.default_rng(order)
+        for layer, child in zip(layers, seeds, strict=True):
+            layer._inherit_seed(child)
+        self._states = None  # the optimizer's: the current one and the spare
+        self._proposed = None  # new parameters, computed aside
+
+    # -- parameters and configuration
+
+    def build(self, input_size=None):
+        """Create the parameters of all layers for inputs of `input_size` features (not needed before an Embedding).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `input_size` is not a positive integer, or a layer was built for another size.
+        """
+        size = input_size
+        for layer in self.layers:
+            layer.build(size)
+            size = layer.output_size(size)
+        return self
+
+    @property
+    def built(self):
+        """Whether all layers have their parameters."""
+        return all(layer.built for layer in self.layers)
+
+    def _check_built(self):
+        for i, layer in enumerate(self.layers):
+            if not layer.built:
+                name = type(layer).__name__
+                raise RuntimeError(
+                    f"layer {i} ({name}) has no parameters yet: call build(input_size), or use the model on data"
+                )
+
+    @property
+    def parameters(self):
+        """dict "layer index.name" -> read-only view of the parameter; RuntimeError before the model is built."""
+        self._check_built()
+        return {f"{i}.{name}": p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
+
+    def get_weights(self):
+        """Return copies of all parameters, a list in the order of `parameters`."""
+        self._check_built()
+        return [array for layer in self.layers for array in layer.get_weights()]
+
+    def set_weights(self, weights):
+        """Copy `weights`, a list in the order of `parameters`, into the layers: all of them or, on an error, none.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not built.
+        TypeError, ValueError
+            If the number, a shape or the type of the arrays is wrong; the message names layer and parameter.
+        """
+        self._check_built()
+        if not isinstance(weights, (list, tuple)):
+            raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
+        counts = [len(layer.parameters) for layer in self.layers]
+        if len(weights) != sum(counts):
+            names = ", ".join(self.parameters) or "none"
+            raise ValueError(f"weights: expected {sum(counts)} arrays ({names}), got {len(weights)}")
+        ends = np.cumsum(counts)
+        parts = [list(weights[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+        for i, (layer, part) in enumerate(zip(self.layers, parts, strict=True)):
+            try:
+                layer._checked_weights(part)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"layer {i} ({type(layer).__name__}): {error}") from None
+        for layer, part in zip(self.layers, parts, strict=True):
+            layer.set_weights(part)
+
+    def get_config(self):
+        """Return seed and layers as a dict that JSON can hold; parameters are not part of it."""
+        layers = [{"class": type(layer).__name__, "config": layer.get_config()} for layer in self.layers]
+        return {"layers": layers, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config):
+        """Return a new, unbuilt model from what `get_config` returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `config` is not of that form, or names a layer that this library does not have.
+        """
+        if not isinstance(config, dict) or config.keys() != {"layers", "seed"}:
+            raise ValueError(f"config: expected a dict of 'layers' and 'seed', got {config!r}")
+        layers = []
+        for entry in config["layers"]:
+            if not isinstance(entry, dict) or entry.keys() != {"class", "config"}:
+                raise ValueError(f"config: expected each layer to be a dict of 'class' and 'config', got {entry!r}")
+            name = entry["class"]
+            if name not in _LAYERS:
+                raise ValueError(f"config: expected a class among {sorted(_LAYERS)}, got {name!r}")
+            layers.append(_LAYERS[name].from_config(entry["config"]))
+        return cls(layers, seed=config["seed"])
+
+    def summary(self):
+        """Print the layers, the shapes of their parameters and the number of trainable values."""
+        total = 0
+        for i, layer in enumerate(self.layers):
+            if not layer.built:
+                print(f"{i}  {type(layer).__name__:<12}not built")
+                continue
+            count = sum(p.size for p in layer.parameters.values())
+            shapes = "  ".join(f"{name} {'x'.join(map(str, p.shape))}" for name, p in layer.parameters.items())
+            print(f"{i}  {type(layer).__name__:<12}{count:>10,}  {shapes}".rstrip())
+            total += count
+        print(f"{total:,} parameters" + ("" if self.built else " so far"))
+
+    # -- training
+
+    def compile(self, optimizer="adam", loss=None, metrics=()):
+        """Choose how to train; the optimizer starts afresh.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer
+            "adam", or one from `cgru.optimizers` with other settings.
+        loss : str or Loss
+            "sparse_categorical_crossentropy", or one from `cgru.losses`.
+        metrics : list of str
+            "accuracy".
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is unknown, or the loss cannot work on the output of the last layer.
+        """
+        optimizer, loss = optimizers.get(optimizer), losses.get(loss)
+        metrics = _get_metrics(metrics)
+        last = self.layers[-1]
+        wanted = getattr(loss, "from_logits", None)
+        if isinstance(last, Dense) and wanted is not None and wanted != (last.activation not in ("softmax", "sigmoid")):
+            what = "logits: a linear last layer" if wanted else "probabilities: a softmax (or sigmoid) last layer"
+            raise ValueError(f"loss: {loss.name!r} expected {what}, got activation {last.activation!r}")
+        self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
+        self._states = None
+
+    def fit(
+        self,
+        x,
+        y,
+        lengths=None,
+        mask=None,
+        epochs=1,
+        batch_size=32,
+        shuffle=True,
+        validation_data=None,
+        verbose=1,
+    ):
+        """Train on examples `x` with labels `y` (see the class).
+
+        Parameters
+        ----------
+        x, y, lengths, mask
+            As described for the class.
+        epochs : int
+            How often to go through the examples.
+        batch_size : int
+            Number of examples for an update.
+        shuffle : bool
+            Whether the order is drawn anew in each epoch, from the model's seed.
+        validation_data : tuple, optional
+            (x, y) or (x, y, lengths), evaluated after each epoch.
+        verbose : {0, 1}
+            1: a progress bar if tqdm is installed, else a line an epoch. 0: nothing.
+
+        Returns
+        -------
+        History
+            Also kept in `history`. The figures of an epoch are means over its batches, as they were in training.
+
+        Raises
+        ------
+        RuntimeError
+            If `compile` was not called.
+        TypeError, ValueError
+            If an argument does not fit, before anything is trained.
+        KeyboardInterrupt
+            On Ctrl-C. The model is then as the last finished update left it, and `history` holds the finished epochs.
+        """
+        self._check_compiled()
+        epochs, batch_size = check_int(epochs, "epochs"), check_int(batch_size, "batch_size", 1)
+        shuffle = check_bool(shuffle, "shuffle")
+        if verbose not in (0, 1):
+            raise ValueError(f"verbose: expected 0 or 1, got {verbose!r}")
+        batch = self._batch(x, lengths, mask)
+        if not len(batch.data):
+            raise ValueError("x: expected at least one example, got none")
+        labels = self._labels(y, batch)
+        validation = self._validation(validation_data)
+        self._build_for(batch)
+        self.history = history = History()
+        updates = math.ceil(len(labels) / batch_size)
+        with _progress(epochs, updates, verbose) as progress:
+            for _ in range(epochs):
+                order = self._order.permutation(len(labels)) if shuffle else np.arange(len(labels))
+                totals = _Totals(self)
+                for start in range(0, len(labels), batch_size):
+                    self._update(*_rows(batch, labels, order[start : start + batch_size]), totals)
+                    progress.update()
+                results = totals.means()
+                if validation is not None:
+                    results |= {f"val_{name}": v for name, v in self._evaluate(*validation, batch_size).items()}
+                history._append(results)
+                progress.epoch(results)
+        return history
+
+    def evaluate(self, x, y, lengths=None, mask=None, batch_size=32):
+        """Return a dict with the mean loss and the metrics on examples `x` with labels `y`; dropout does not act.
+
+        Raises
+        ------
+        RuntimeError
+            If `compile` was not called.
+        TypeError, ValueError
+            If an argument does not fit.
+        """
+        self._check_compiled()
+        batch_size = check_int(batch_size, "batch_size", 1)
+        batch = self._batch(x, lengths, mask)
+        return self._evaluate(batch, self._labels(y, batch), batch_size)
+
+    def predict(self, x, lengths=None, mask=None, batch_size=32):
+        """Return the outputs for examples `x`, in their order.
+
+        Returns
+        -------
+        ndarray or list
+            (N, K); or, from a model with an output at each step, (N, T, K) with zeros at invalid steps, and for a list
+            of sequences a list of arrays (T_i, K).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit.
+        """
+        batch_size = check_int(batch_size, "batch_size", 1)
+        batch = self._batch(x, lengths, mask)
+        outputs = None
+        for rows in self._chunks(batch, batch_size):
+            part = self._forward(batch.take(rows))[0].data
+            if outputs is None:
+                shape = (len(batch.data), batch.data.shape[1]) if part.ndim == 3 else (len(batch.data),)
+                outputs = np.zeros((*shape, part.shape[-1]), part.dtype)
+            if part.ndim == 3:
+                outputs[rows, : part.shape[1]] = part
+            else:
+                outputs[rows] = part
+        ragged = lengths is None and batch.lengths is not None
+        return unpad(outputs, batch.lengths) if ragged and outputs.ndim == 3 else outputs
+
+    # -- inputs and labels, checked
+
+    def _check_compiled(self):
+        if self.loss is None:
+            raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
+
+    def _batch(self, x, lengths, mask, name="x"):
+        # Ids stay integers; everything else is converted to the first layer's type once, here.
+        dtype = None if isinstance(self.layers[0], Embedding) else self.layers[0].dtype or np.dtype("float32")
+        return as_batch(x, lengths, mask, dtype=dtype, name=name)
+
+    def _labels(self, y, batch, name="y"):
+        """Return labels (N,) or (N, T) for the batch, checked as far as can be before the outputs are known."""
+        count = len(batch.data)
+        if _is_ragged(y):
+            labels = _pad_labels(y, batch, name)
+        else:
+            labels = np.asarray(y)
+        if labels.dtype.kind not in "iu" and labels.size:
+            raise TypeError(f"{name}: expected integer labels, got dtype {labels.dtype}")
+        steps = batch.data.shape[1:2] if labels.ndim > 1 else ()
+        if labels.shape != (count, *steps):
+            expected = f"({count},)" + (f" or {batch.data.shape[:2]}" if batch.data.ndim > 1 else "")
+            raise ValueError(f"{name}: expected shape {expected}, a label for each example or step, got {labels.shape}")
+        classes = self.layers[-1].output_size(None) if isinstance(self.layers[-1], (Dense, Embedding)) else None
+        if classes is not None:
+            valid = batch.valid if labels.ndim == 2 else None
+            losses.check_label_range(labels.reshape(-1) if valid is None else labels[valid], classes)
+        return labels
+
+    def _validation(self, data):
+        if data is None:
+            return None
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            got = f"{len(data)} values" if isinstance(data, (tuple, list)) else type(data).__name__
+            raise ValueError(f"validation_data: expected (x, y) or (x, y, lengths), got {got}")
+        batch = self._batch(data[0], data[2] if len(data) == 3 else None, None, "validation_data x")
+        return batch, self._labels(data[1], batch, "validation_data y")
+
+    def _build_for(self, batch):
+        self.build(batch.data.shape[-1] if batch.data.ndim > 1 else None)
+
+    # -- the work
+
+    def _forward(self, batch, training=False):
+        """Return (Batch of outputs, list of the layers' tapes)."""
+        tapes = []
+        for layer in self.layers:
+            batch, tape = layer.forward_batch(batch, training)
+            tapes.append(tape)
+        return batch, tapes
+
+    def _chunks(self, batch, batch_size):
+        """Return index arrays that cover the rows, rows of like length together; one, empty, if there are no rows."""
+        count = len(batch.data)
+        order = np.arange(count)
+        if batch.lengths is not None and not any(getattr(layer, "stateful", False) for layer in self.layers):
+            order = np.argsort(-batch.lengths, kind="stable")
+        return [order[start : start + batch_size] for start in range(0, max(1, count), batch_size)]
+
+    def _evaluate(self, batch, labels, batch_size):
+        totals = _Totals(self)
+        for rows in self._chunks(batch, batch_size):
+            part, part_labels = _rows(batch, labels, rows)
+            outputs, _ = self._forward(part)
+            totals.add(outputs, part_labels)
+        return totals.means()
+
+    def _update(self, batch, labels, totals):
+        """One update from a batch; adds what it saw to `totals`."""
+        outputs, tapes = self._forward(batch, training=True)
+        last = self.layers[-1]
+        fused = isinstance(last, Dense) and last.activation == self.loss.fused_activation
+        d = self.loss.gradient(outputs.data, labels, outputs.valid, at_logits=fused)
+        gradients = {}
+        first = next((i for i, layer in enumerate(self.layers) if layer.parameters), len(self.layers))
+        for i in range(len(self.layers) - 1, first - 1, -1):
+            extra = {"at_logits": True} if fused and i == len(self.layers) - 1 else {}
+            d, grads = self.layers[i].backward_batch(d, tapes[i], need_dx=i > first, **extra)
+            gradients.update({(i, name): gradient for name, gradient in grads.items()})
+        parameters = {(i, name): p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
+        current, spare = self._optimizer_states(parameters)
+        self.optimizer.propose(parameters, gradients, current, self._proposed, spare)
+        self._publish((spare, current))
+        totals.add(outputs, labels)
+
+    def _optimizer_states(self, parameters):
+        if self._states is None or not self._states[0].fits(parameters):
+            self._proposed = {key: np.empty_like(array) for key, array in parameters.items()}
+            self._states = self.optimizer.start(parameters), self.optimizer.start(parameters)
+        return self._states
+
+    def _publish(self, states):
+        try:
+            self._copy_proposed(states)
+        except KeyboardInterrupt:
+            self._copy_proposed(states)
+            raise
+
+    def _copy_proposed(self, states):
+        for i, layer in enumerate(self.layers):
+            layer._write({name: array for (j, name), array in self._proposed.items() if j == i})
+        self._states = states
+
+
+class _Totals:
+    """Sums of loss and metrics over batches."""
+
+    def __init__(self, model):
+        self._measures = {"loss": model.loss, **{metric.name: metric for metric in model.metrics}}
+        self._sums = {name: [0.0, 0] for name in self._measures}
+
+    def add(self, outputs, labels):
+        for name, measure in self._measures.items():
+            total, count = measure.total(outputs.data, labels, outputs.valid)
+            self._sums[name][0] += total
+            self._sums[name][1] += count
+
+    def means(self):
+        return {name: total / count if count else math.nan for name, (total, count) in self._sums.items()}
+
+
+def _get_metrics(names):
+    if not isinstance(names, (list, tuple)):
+        raise TypeError(f"metrics: expected a list of names, got {names!r}")
+    found = [metrics.get(name) for name in names]
+    if len({metric.name for metric in found}) != len(found):
+        raise ValueError(f"metrics: expected each name once, got {names!r}")
+    return found
+
+
+def _is_ragged(values):
+    """Whether `values` is a list of sequences, not an array or a list of numbers."""
+    return isinstance(values, (list, tuple)) and len(values) > 0 and np.ndim(values[0]) > 0
+
+
+def _pad_labels(y, batch, name):
+    """Return labels (N, T), zero past the ends, from a list of N arrays (T_i,) as long as the sequences."""
+    steps = batch.data.shape[1] if batch.data.ndim > 1 else 0
+    expected = np.full(len(batch.data), steps) if batch.lengths is None else batch.lengths
+    if len(y) != len(expected):
+        raise ValueError(f"{name}: expected {len(expected)} sequences of labels, got {len(y)}")
+    labels = np.zeros((len(expected), steps), np.intp)
+    for i, (row, length) in enumerate(zip(y, expected, strict=True)):
+        row = np.asarray(row)
+        if row.shape != (length,):
+            raise ValueError(f"{name}[{i}]: expected shape ({length},), a label for each step, got {row.shape}")
+        if row.size and row.dtype.kind not in "iu":
+            raise TypeError(f"{name}[{i}]: expected integer labels, got dtype {row.dtype}")
+        labels[i, :length] = row
+    return labels
+
+
+def _rows(batch, labels, rows):
+    """Return the batch and the labels of `rows`, both cut to the longest of them."""
+    part = batch.take(rows)
+    labels = labels[rows]
+    return part, labels[:, : part.data.shape[1]] if labels.ndim == 2 else labels
+
+
+# -- progress
+
+
+class _Silent:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def update(self):
+        pass
+
+    def epoch(self, results):
+        pass
+
+
+class _Lines(_Silent):
+    """A line an epoch."""
+
+    def __init__(self, epochs):
+        self._epochs, self._epoch, self._started = epochs, 0, time.perf_counter()
+
+    def epoch(self, results):
+        self._epoch += 1
+        now = time.perf_counter()
+        print(f"epoch {self._epoch}/{self._epochs}  {_figures(results)}  {now - self._started:.2f} s", flush=True)
+        self._started = now
+
+
+class _Bar(_Silent):
+    """tqdm's bar over all updates, with the figures of the last finished epoch beside it."""
+
+    def __init__(self, tqdm, epochs, updates):
+        self._epochs, self._epoch = epochs, 0
+        self._bar = tqdm(total=epochs * updates, unit="update", file=sys.stderr)
+
+    def __exit__(self, *exception):
+        self._bar.close()
+
+    def update(self):
+        self._bar.update()
+
+    def epoch(self, results):
+        self._epoch += 1
+        self._bar.set_postfix_str(f"epoch {self._epoch}/{self._epochs}  {_figures(results)}", refresh=False)
+
+
+def _figures(results):
+    return "  ".join(f"{name} {value:.4f}" for name, value in results.items())
+
+
+def _progress(epochs, updates, verbose):
+    if not verbose:
+        return _Silent()
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _Lines(epochs)
+    return _Bar(tqdm, epochs, updates)

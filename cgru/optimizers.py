@@ -1,0 +1,195 @@
+"""Optimizers: from parameters and gradients to new parameters.
+
+An optimizer holds settings only. What it remembers about a model is in a `State`, of which a model keeps two: `propose`
+reads the one and writes the other, so that an update that is interrupted has changed nothing.
+"""
+
+import math
+import numbers
+
+import numpy as np
+
+# Elements worked on at once: the six arrays of a block of float64 stay in a core's second-level cache.
+_BLOCK = 16384
+
+
+class State:
+    """What an optimizer remembers after some number of updates.
+
+    Attributes
+    ----------
+    iterations : int
+        Number of updates.
+    slots : dict
+        (layer index, parameter name) -> tuple of arrays of the parameter's shape; Adam: (m, v), the running means of
+        the gradient and of its square.
+    """
+
+    def __init__(self, parameters, slots):
+        self.iterations = 0
+        self.slots = {key: tuple(np.zeros(a.shape, a.dtype) for _ in range(slots)) for key, a in parameters.items()}
+
+    def fits(self, parameters):
+        """Whether the state was made for parameters of these names, shapes and types."""
+        return self.slots.keys() == parameters.keys() and all(
+            slot.shape == parameters[key].shape and slot.dtype == parameters[key].dtype
+            for key, slots in self.slots.items()
+            for slot in slots[:1]
+        )
+
+
+class Optimizer:
+    """Base class of the optimizers. A subclass sets `slots`, how many arrays it keeps for a parameter, and `_step`."""
+
+    name = "optimizer"
+    slots = 0
+
+    def __init__(self, learning_rate):
+        self.learning_rate = learning_rate
+
+    @property
+    def learning_rate(self):
+        """Step size; may be set between updates."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self._learning_rate = _positive(value, "learning_rate")
+
+    def start(self, parameters):
+        """Return the `State` before the first update of `parameters`, a dict key -> array."""
+        return State(parameters, self.slots)
+
+    def propose(self, parameters, gradients, state, new_parameters, new_state):
+        """Compute one update: read `parameters`, `gradients` and `state`, write `new_parameters` and `new_state`.
+
+        Parameters
+        ----------
+        parameters, gradients, new_parameters : dict
+            key -> C-contiguous array; the three have the same keys and shapes.
+        state, new_state : State
+            Two different ones.
+        """
+        if gradients.keys() != parameters.keys():
+            differing = sorted(map(str, gradients.keys() ^ parameters.keys()))
+            raise RuntimeError(f"gradients and parameters differ in {', '.join(differing)}")
+        step = self._step(state.iterations + 1)
+        for key, parameter in parameters.items():
+            gradient = gradients[key]
+            if gradient.shape != parameter.shape:
+                raise RuntimeError(f"the gradient of {key} has shape {gradient.shape}, not {parameter.shape}")
+            arrays = (parameter, gradient, *state.slots[key], new_parameters[key], *new_state.slots[key])
+            flat = [a.reshape(-1) for a in arrays]
+            for start in range(0, parameter.size, _BLOCK):
+                step(*(a[start : start + _BLOCK] for a in flat))
+        new_state.iterations = state.iterations + 1
+
+    def _step(self, iteration):
+        """Return a function of flat blocks: parameter, gradient, slots, and those to write, new parameter and slots."""
+        raise NotImplementedError
+
+    def get_config(self):
+        """Return the arguments of the constructor as a dict that JSON can hold."""
+        return {"learning_rate": self.learning_rate}
+
+
+class Adam(Optimizer):
+    """Adam (D. P. Kingma and J. Ba, 2015), epsilon added to the root of the uncorrected second moment (as in Keras).
+
+    With gradient g and update number t:
+
+        m = beta_1 m + (1 - beta_1) g
+        v = beta_2 v + (1 - beta_2) g^2
+        p = p - learning_rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
+
+    Parameters
+    ----------
+    learning_rate : float
+    beta_1, beta_2 : float
+        Decay of the two means; at least 0 and less than 1.
+    epsilon : float
+        Keeps the quotient finite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not a number, or out of range.
+
+    Examples
+    --------
+    >>> from cgru import optimizers
+    >>> optimizers.get("adam").learning_rate
+    0.001
+    """
+
+    name = "adam"
+    slots = 2
+
+    def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+        super().__init__(learning_rate)
+        self.beta_1 = _decay(beta_1, "beta_1")
+        self.beta_2 = _decay(beta_2, "beta_2")
+        self.epsilon = _positive(epsilon, "epsilon")
+
+    def get_config(self):
+        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+
+    def _step(self, iteration):
+        rate = self.learning_rate * math.sqrt(1 - self.beta_2**iteration) / (1 - self.beta_1**iteration)
+        part_1, part_2, epsilon = 1 - self.beta_1, 1 - self.beta_2, self.epsilon
+        scratch = {}
+
+        def step(p, g, m, v, new_p, new_m, new_v):
+            t = scratch.get((p.size, p.dtype))
+            if t is None:
+                t = scratch[p.size, p.dtype] = np.empty_like(p)
+            np.subtract(g, m, out=t)
+            np.multiply(t, part_1, out=t)
+            np.add(m, t, out=new_m)
+            np.multiply(g, g, out=t)
+            np.subtract(t, v, out=t)
+            np.multiply(t, part_2, out=t)
+            np.add(v, t, out=new_v)
+            np.sqrt(new_v, out=t)
+            np.add(t, epsilon, out=t)
+            np.divide(new_m, t, out=t)
+            np.multiply(t, rate, out=t)
+            np.subtract(p, t, out=new_p)
+
+        return step
+
+
+def _number(value, name):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    return float(value)
+
+
+def _positive(value, name):
+    if not 0 < _number(value, name) < math.inf:
+        raise ValueError(f"{name}: expected a positive, finite number, got {value!r}")
+    return float(value)
+
+
+def _decay(value, name):
+    if not 0 <= _number(value, name) < 1:
+        raise ValueError(f"{name}: expected a number of at least 0 and less than 1, got {value!r}")
+    return float(value)
+
+
+_OPTIMIZERS = {Adam.name: Adam}
+
+
+def get(optimizer):
+    """Return a new optimizer, called `optimizer`, with its default settings; an `Optimizer` is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such optimizer; the message lists the names.
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if isinstance(optimizer, str) and optimizer in _OPTIMIZERS:
+        return _OPTIMIZERS[optimizer]()
+    raise ValueError(f"optimizer: expected one of {sorted(_OPTIMIZERS)} or an Optimizer, got {optimizer!r}")

@@ -1,0 +1,98 @@
+"""Build of the compiled kernels; everything else stands in pyproject.toml.
+
+Environment switches:
+  CGRU_DEBUG=1               shapes and strides asserted at every kernel entry, bounds checked, -O1 -g
+  CGRU_SANITIZE=address,...  compile and link with -fsanitize=...
+"""
+
+import os
+import platform
+import shutil
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
+
+DEBUG = os.environ.get("CGRU_DEBUG", "0") not in ("", "0")
+SANITIZE = os.environ.get("CGRU_SANITIZE", "")
+
+# One body (kernels.pxi), compiled once per instruction set. -fno-math-errno and -fno-trapping-math let GCC vectorise;
+# neither changes a result, and nothing here changes the process that loads the modules (no -ffast-math).
+ISA_FLAGS = {"baseline": []}
+if platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32":
+    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma"]
+    ISA_FLAGS["avx512"] = [
+        "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512",
+    ]  # fmt: skip
+
+
+def common_flags():
+    """(compile, link) flags that every extension module shares."""
+    if sys.platform == "win32":
+        return ["/O2"], []
+    compile_args = ["-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"]
+    compile_args += ["-Wno-unused-function", "-Wno-unused-variable"]  # of the generated code
+    compile_args += ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
+    link_args = [] if DEBUG or sys.platform != "linux" else ["-Wl,--strip-all"]
+    if SANITIZE:
+        flags = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"]
+        compile_args += flags
+        link_args = flags
+    return compile_args, link_args
+
+
+def extensions():
+    compile_args, link_args = common_flags()
+    folder = "cgru/kernels"
+    depends = [f"{folder}/{name}" for name in sorted(os.listdir(folder)) if name.endswith((".pxi", ".pxd", ".h"))]
+    macros = [] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
+
+    def extension(name, flags):
+        return Extension(
+            f"cgru.kernels.{name}",
+            [f"{folder}/{name}.pyx"],
+            include_dirs=[folder],
+            depends=depends,
+            define_macros=macros,
+            extra_compile_args=compile_args + flags,
+            extra_link_args=link_args,
+        )
+
+    modules = [extension(isa, flags) for isa, flags in ISA_FLAGS.items()] + [extension("runtime", [])]
+    return cythonize(
+        modules,
+        build_dir="build/cython",  # generated C stays out of the tree
+        include_path=[folder],
+        force=True,  # the switches above are not among the dependencies that Cython tracks
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "initializedcheck": DEBUG,
+            "cdivision": True,
+            "binding": False,
+            "embedsignature": True,
+        },
+    )
+
+
+class CleanBuild(build):
+    """A build that starts empty: build/lib of an earlier build would end up in the wheel."""
+
+    def run(self):
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
+class BuildKernels(build_ext):
+    """Compile always (flags are not tracked) and two at a time."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.force = True
+        self.parallel = self.parallel or min(4, os.cpu_count() or 1)
+
+
+setup(ext_modules=extensions(), cmdclass={"build": CleanBuild, "build_ext": BuildKernels})
