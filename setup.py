@@ -3,6 +3,7 @@
 Environment switches:
   CGRU_DEBUG=1               shapes and strides asserted at every kernel entry, bounds checked, -O1 -g
   CGRU_SANITIZE=address,...  compile and link with -fsanitize=...
+  CGRU_REPORT=1              GCC says which loops it vectorised, by line of the Cython sources
 """
 
 import os
@@ -16,6 +17,7 @@ from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("CGRU_DEBUG", "0") not in ("", "0")
+REPORT = os.environ.get("CGRU_REPORT", "0") not in ("", "0")
 SANITIZE = os.environ.get("CGRU_SANITIZE", "")
 
 # One body (kernels.pxi), compiled once per instruction set. -fno-math-errno and -fno-trapping-math let GCC vectorise;
@@ -35,6 +37,8 @@ def common_flags():
     compile_args = ["-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"]
     compile_args += ["-Wno-unused-function", "-Wno-unused-variable"]  # of the generated code
     compile_args += ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
+    if REPORT:
+        compile_args.append("-fopt-info-vec-optimized")
     link_args = [] if DEBUG or sys.platform != "linux" else ["-Wl,--strip-all"]
     if SANITIZE:
         flags = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"]
@@ -65,6 +69,7 @@ def extensions():
         modules,
         build_dir="build/cython",  # generated C stays out of the tree
         include_path=[folder],
+        emit_linenums=DEBUG or REPORT,
         force=True,  # the switches above are not among the dependencies that Cython tracks
         compiler_directives={
             "language_level": 3,

@@ -1,10 +1,10 @@
 """Measure how exact the compiled sigmoid and tanh are, in units in the last place (ulp).
 
-float32 is checked exhaustively, all 2^32 values, against double precision; float64 on a dense sample, against the 64-bit
-significand of x87 long double (skipped where long double is no wider). One process for each instruction set. Where the exact
-result is a normal number the error must be at most 4 ulp, elsewhere at most the smallest normal number; the results
-must lie within the function's range, NaN must come out as NaN, and infinities must saturate exactly. The exit status is 1
-if any of this fails. All of float32 takes some minutes for each instruction set.
+float32 is checked exhaustively, all 2^32 values, against double precision; float64 on a dense sample, against the
+64-bit significand of x87 long double (skipped where long double is no wider). One process for each instruction set.
+Where the exact result is a normal number the error must be at most 4 ulp, elsewhere at most the smallest normal number;
+the results must lie within the function's range, NaN must come out as NaN, and infinities must saturate exactly. The
+exit status is 1 if any of this fails. All of float32 takes some minutes for each instruction set.
 
     python benchmarks/activation_accuracy.py
     python benchmarks/activation_accuracy.py --isa avx2 --stride 101
@@ -32,7 +32,8 @@ def exact_sigmoid(x):
         return 1 / (1 + np.exp(-x))
 
 
-FUNCTIONS = {"sigmoid": (exact_sigmoid, 0.0), "tanh": (np.tanh, -1.0)}  # with the lower end of the range; the upper is 1
+# The kernels' code, the exact function and the lower end of its range; the upper end is 1.
+FUNCTIONS = {"sigmoid": (0, exact_sigmoid, 0.0), "tanh": (1, np.tanh, -1.0)}
 
 
 class Worst:
@@ -94,21 +95,21 @@ def sample_float64(stride):
 
 def check_special(activate, name, dtype):
     """Infinities saturate exactly and every NaN stays NaN; in vectors and in the loop's remainder."""
-    low = FUNCTIONS[name][1]
+    code, _, low = FUNCTIONS[name]
     x = np.array([np.inf, -np.inf, np.nan, -np.nan, np.finfo(dtype).max, -np.finfo(dtype).max] * 11, dtype=dtype)
     y = np.empty_like(x)
-    activate(name, x, y)
+    activate(code, x, y)
     return np.array_equal(y, np.array([1, low, np.nan, np.nan, 1, low] * 11, dtype=dtype), equal_nan=True)
 
 
 def check(activate, name, dtype, stride):
     """Check one function in one type; print the result, return whether it holds."""
-    exact, low = FUNCTIONS[name]
+    code, exact, low = FUNCTIONS[name]
     wide = np.float64 if dtype == np.float32 else np.longdouble
     worst, inside, count = Worst(dtype), True, 0
     for x in finite_float32(stride) if dtype == np.float32 else sample_float64(stride):
         y = np.empty_like(x)
-        activate(name, x, y)
+        activate(code, x, y)
         worst.add(x, y, exact(x.astype(wide)))
         inside &= bool(y.min() >= low and y.max() <= 1)
         count += x.size

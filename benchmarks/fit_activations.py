@@ -1,6 +1,6 @@
 """Fit the polynomial in cgru/kernels/activations.pxd.
 
-The kernels write exp(r) = 1 + r (1 + r q(r)) and exp(r) - 1 = r + r^2 q(r) for |r| <= ln(2) / 2. This script finds
+The kernels write exp(r) = 1 + r + r^2 q(r), or without the 1, for |r| <= ln(2) / 2. This script finds
 q by the Remez exchange algorithm so that the largest relative error of exp(r) - 1 is least; the relative error of
 exp(r) is then smaller still. It prints the coefficients, lowest order first, rounded to the type that will hold them,
 and the error that remains with these rounded coefficients.
@@ -41,7 +41,7 @@ def relative_error(coefficients, r):
 
 
 def extrema(coefficients, grid):
-    """Points of `grid` where the error has a local extremum, signs alternating (the larger of neighbours of one sign)."""
+    """Points of `grid` where the error has a local extremum, signs alternating; of two of one sign the larger."""
     errors = [relative_error(coefficients, r) for r in grid]
     chosen = []
     for i in range(len(grid)):
@@ -74,7 +74,6 @@ def remez(degree, bound, points=4001, rounds=30):
     list of mpf
         The degree + 1 coefficients, lowest order first.
     """
-    # weight(0) = 0, so the error vanishes there: an even number of points keeps 0 off the grid
     grid = [-bound * mp.cos(mp.pi * i / points) for i in range(points + 1)]
     n = degree + 2
     nodes = [-bound * mp.cos(mp.pi * (i + mp.mpf(1) / 2) / n) for i in range(n)]

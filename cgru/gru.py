@@ -1,4 +1,5 @@
-"""The GRU layer: parameters, stacked layers and directions, and the state that goes in and out. The arithmetic is in recurrence.py."""
+"""The GRU layer: parameters, stacked layers and directions, and the state that goes in and out. The arithmetic is in
+recurrence.py."""
 
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ MERGE_MODES = ("concat", "sum", "mul", "ave")
 class Tape(NamedTuple):
     """What `GRU.backward` needs of one forward pass. It belongs to the caller and is only read."""
 
+    layer: Layer  # whose forward pass it was
     batch: Batch  # as the stack saw it
     cells: list  # recurrence.Tape, in the order of the state
     outputs: list  # per layer: the outputs of its directions where the merge needs them, else None
@@ -29,8 +31,8 @@ class GRU(Layer):
     units : int
         Size H of the state of one layer in one direction.
     activation, recurrent_activation : str
-        g of the candidate and f of the gates: "sigmoid", "tanh", "relu", "linear", "hard_sigmoid" (clip(x/6 + 0.5, 0, 1), Keras 3) or
-        "hard_sigmoid_keras2" (clip(0.2 x + 0.5, 0, 1), Keras 2 and ONNX).
+        g of the candidate and f of the gates: "sigmoid", "tanh", "relu", "linear", "hard_sigmoid" (clip(x/6 + 0.5, 0,
+        1), Keras 3) or "hard_sigmoid_keras2" (clip(0.2 x + 0.5, 0, 1), Keras 2 and ONNX).
     use_bias : bool
         Whether there are biases.
     return_sequences : bool
@@ -38,8 +40,9 @@ class GRU(Layer):
     return_state : bool
         Whether a call returns the final state as well.
     go_backwards : bool
-        Read the input from its end and return the outputs in that order, the last step's first, as Keras does. **Outputs are not in
-        the order of the input**; `reverse` is what most people want. A stack is flipped once, before its first layer.
+        Read the input from its end and return the outputs in that order, the last step's first, as Keras does.
+        **Outputs are not in the order of the input**; `reverse` is what most people want. A stack is flipped once,
+        before its first layer.
     reverse : bool
         Run from each row's last valid step to its first; outputs in the order of the input.
     stateful : bool
@@ -47,7 +50,8 @@ class GRU(Layer):
     kernel_initializer, recurrent_initializer, bias_initializer : str
         Names from `cgru.initializers`.
     reset_after : bool
-        Whether the reset gate acts after the product with the recurrent kernel (PyTorch, cuDNN, Keras' default) or before it.
+        Whether the reset gate acts after the product with the recurrent kernel (PyTorch, cuDNN, Keras' default) or
+        before it.
     num_layers : int
         Layers; each reads the merged outputs of the one below.
     bidirectional : bool
@@ -59,8 +63,8 @@ class GRU(Layer):
     time_major : bool
         Whether arrays are (T, N, .) instead of (N, T, .).
     zero_output_for_mask : bool
-        Whether outputs at steps that are not valid are zero, or repeat the last output before them in processing order (zero where there
-        is none).
+        Whether outputs at steps that are not valid are zero, or repeat the last output before them in processing order
+        (zero where there is none).
     dtype : {"float32", "float64"}
         Of parameters, state and results; inputs of another type are converted once.
     seed : int, optional
@@ -75,21 +79,23 @@ class GRU(Layer):
 
     Notes
     -----
-    With sigmoid f and tanh g, one step is (reset_after=False: K. Cho et al. 2014, arXiv:1406.1078, in the form of J. Chung et al. 2014,
-    arXiv:1412.3555)::
+    With sigmoid f and tanh g, one step is (reset_after=False: K. Cho et al. 2014, arXiv:1406.1078, in the form of J.
+    Chung et al. 2014, arXiv:1412.3555)::
 
         r  = f(x W_r + h U_r + b_r)
         z  = f(x W_z + h U_z + b_z)
         n  = g(x W_n + (r * h) U_n + b_n)         reset_after: g(x W_n + b_n + r * (h U_n + c_n))
         h' = (1 - z) * h + z * n
 
-    Parameters of one cell, gate blocks in the order r, z, n: `kernel` (D, 3H), `recurrent_kernel` (H, 3H), `bias` (3H,), or (2, 3H) with
-    reset_after: row 0 of the input, row 1 recurrent. With several layers or directions their names are "l0.forward.kernel",
-    "l0.backward.kernel" and so on.
+    Parameters of one cell, gate blocks in the order r, z, n: `kernel` (D, 3H), `recurrent_kernel` (H, 3H), `bias`
+    (3H,), or (2, 3H) with reset_after: row 0 of the input, row 1 recurrent. With several layers or directions their
+    names are "l0.forward.kernel", "l0.backward.kernel" and so on.
 
-    The state is (N, H) for one layer in one direction, else (num_layers * directions, N, H), forward before backward within a layer.
+    The state is (N, H) for one layer in one direction, else (num_layers * directions, N, H), forward before backward
+    within a layer.
 
-    Any number of threads may call one layer at once, unless it is stateful. Bool, integer and half-precision inputs are converted.
+    Any number of threads may call one layer at once, unless it is stateful. Bool, integer and half-precision inputs are
+    converted.
 
     Examples
     --------
@@ -160,11 +166,11 @@ class GRU(Layer):
     # -- configuration, parameters
 
     def get_config(self):
-        names = (
-            "units activation recurrent_activation use_bias return_sequences return_state go_backwards reverse stateful kernel_initializer "
-            "recurrent_initializer bias_initializer reset_after num_layers bidirectional merge_mode learn_initial_state time_major "
-            "zero_output_for_mask"
-        ).split()
+        names = """
+            units activation recurrent_activation use_bias return_sequences return_state go_backwards reverse stateful
+            kernel_initializer recurrent_initializer bias_initializer reset_after num_layers bidirectional merge_mode
+            learn_initial_state time_major zero_output_for_mask
+        """.split()
         return {name: getattr(self, name) for name in names} | super().get_config()
 
     def output_size(self, input_size):
@@ -268,13 +274,13 @@ class GRU(Layer):
             states = states.copy()
         self._state = states
 
-    def _initial_state(self, initial_state, N):
+    def _initial_state(self, initial_state, N, name="x"):
         """Return ((cells, N, H), whether it was learned)."""
         shape = self._state_shape(N)
         if initial_state is None and self._state is not None:
             if self._state.shape != shape:
                 raise ValueError(
-                    f"x: expected {self._state.shape[-2]} rows, as the state of this stateful layer has, got {N}; reset_states() forgets it"
+                    f"{name}: expected {self._state.shape[-2]} rows, as the state of this stateful layer has, got {N}; reset_states() forgets it"
                 )
             initial_state = self._state
         if initial_state is not None:
@@ -352,17 +358,17 @@ class GRU(Layer):
         TypeError, ValueError
             If an argument is of the wrong type or shape; the message names it.
         """
-        if not isinstance(tape, Tape):
-            raise TypeError(f"tape: expected what forward(..., training=True) returned, got {type(tape).__name__}")
+        self._check_tape(tape)
         if dy is None and dh is None:
             raise ValueError("dy, dh: expected at least one gradient, got None for both")
         if dy is not None:
             dy = as_numeric(dy, self.dtype, "dy")
+            given = dy.shape
             if dy.ndim == 3 and self.time_major:
                 dy = dy.swapaxes(0, 1)
             if dy.shape != tape.output_shape:
-                expected, got = (self._time_order_shape(shape) for shape in (tape.output_shape, dy.shape))
-                raise ValueError(f"dy: expected the shape of y, {expected}, got {got}")
+                expected = self._time_order_shape(tape.output_shape)
+                raise ValueError(f"dy: expected the shape of y, {expected}, got {given}")
         if dh is not None:
             dh = as_numeric(dh, self.dtype, "dh")
             expected = self._state_shape(len(tape.batch.data))
@@ -402,7 +408,7 @@ class GRU(Layer):
         N = len(x_t)
         shape = self._state_shape(N)
         if h is None:
-            h = self._initial_state(None, N)[0].reshape(shape)
+            h = self._initial_state(None, N, "x_t")[0].reshape(shape)
         else:
             h = np.ascontiguousarray(as_numeric(h, self.dtype, "h"))
             if h.shape != shape:
@@ -413,8 +419,8 @@ class GRU(Layer):
             raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
         elif out.shape != shape or out.dtype != self.dtype or not (out.flags.c_contiguous and out.flags.writeable):
             raise ValueError(
-                f"out: expected a writable C-contiguous array of shape {shape} and dtype {self.dtype}, got shape {out.shape}, dtype {out.dtype}, "
-                f"strides {out.strides}"
+                f"out: expected a writable C-contiguous array of shape {shape} and dtype {self.dtype}, "
+                f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
             )
         states, results = (h[None], out[None]) if self._state_is_flat else (h, out)
         for weights, state, result in zip(self._cells(), states, results, strict=True):
@@ -434,10 +440,17 @@ class GRU(Layer):
         return (_flipped(batch) if self.go_backwards else batch).with_data(y), tape
 
     def backward_batch(self, d_out, tape, need_dx=True):
+        self._check_tape(tape)
         if d_out.shape != tape.output_shape:
             raise ValueError(f"d_out: expected the shape of the outputs, {tape.output_shape}, got {d_out.shape}")
         dx, _, grads = self._pull(np.asarray(d_out, self.dtype), None, tape, need_dx)
         return dx, grads
+
+    def _check_tape(self, tape):
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape: expected what forward(..., training=True) returned, got {type(tape).__name__}")
+        if tape.layer is not self:
+            raise ValueError("tape: expected one of this layer's forward passes, got another layer's")
 
     # -- the stack, batch-major
 
@@ -445,7 +458,9 @@ class GRU(Layer):
         if x.shape[-1] < 1:
             raise ValueError(f"{name}: expected at least one feature, got shape {x.shape}")
         if self.built and x.shape[-1] != self.input_size:
-            raise ValueError(f"{name}: expected {self.input_size} features, as the layer was built for, got {x.shape[-1]}")
+            raise ValueError(
+                f"{name}: expected {self.input_size} features, as the layer was built for, got {x.shape[-1]}"
+            )
         self.build(x.shape[-1])
 
     def _run(self, batch, initial_state, training):
@@ -453,7 +468,8 @@ class GRU(Layer):
         x = batch.data
         if x.ndim != 3:
             shape = "(T, N, D)" if self.time_major else "(N, T, D)"
-            raise ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {self._time_order_shape(x.shape)}")
+            given = x.swapaxes(0, 1) if self.time_major and x.ndim > 1 else x
+            raise ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {given.shape}")
         self._build_for(x, "x")
         N, T, _ = x.shape
         h0, learned = self._initial_state(initial_state, N)
@@ -480,19 +496,20 @@ class GRU(Layer):
             finals = list(h[-len(plans) :])
             x = self._merge(None, finals)
             if outputs[-1] is not None:
-                outputs[-1] = finals
+                outputs[-1] = [final.copy() for final in finals]  # h is the caller's
         if self.stateful:
             self._state = h.reshape(self._state_shape(N)).copy()
         state = h[0] if self._state_is_flat else h
         if not self.return_sequences and x.base is not None:
             x = x.copy()  # y and h are the caller's, one each
-        return x, state, Tape(batch, cells, outputs, learned, x.shape) if training else None
+        return x, state, Tape(self, batch, cells, outputs, learned, x.shape) if training else None
 
     def _pull(self, dy, dh, tape, need_dx):
         """Return (dx, dh0, grads) for gradients in batch-major order."""
         directions = len(self._directions)
-        N, T, _ = tape.batch.data.shape
-        dh = np.zeros((len(tape.cells), N, self.units), self.dtype) if dh is None else dh.reshape(-1, N, self.units).copy()
+        N = len(tape.batch.data)
+        shape = (len(tape.cells), N, self.units)
+        dh = np.zeros(shape, self.dtype) if dh is None else dh.reshape(shape).copy()
         dh0 = np.empty_like(dh)
         grads = {}
         if dy is not None and not self.return_sequences:
@@ -574,12 +591,12 @@ class GRU(Layer):
         return array.swapaxes(0, 1) if self.time_major and array is not None and array.ndim == 3 else array
 
     def _time_order_shape(self, shape):
-        return (shape[1], shape[0], *shape[2:]) if self.time_major and len(shape) >= 3 else shape
+        return (shape[1], shape[0], *shape[2:]) if self.time_major and len(shape) == 3 else shape
 
 
 def _check_name(value, name, allowed):
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {sorted(allowed)}, got {value!r}")
+        raise ValueError(f"{name}: expected one of {sorted(allowed)}, got {value!r}")
     return value
 
 

@@ -1,8 +1,9 @@
-"""The functional core: one layer in one direction over prepared weights. Arrays in, arrays out; no parameters are held here.
+"""The functional core: one layer in one direction over prepared weights. Arrays in, arrays out; no parameters are held
+here.
 
-`prepare` brings the weights into the form that the kernels read, `schedule` says which rows take a step when, and `forward`, `backward` and
-`step` allocate what the compiled kernels write. Callers (gru.py, torch.py) have checked their arrays; what this module asks of them is
-said at each function.
+`prepare` brings the weights into the form that the kernels read, `schedule` says which rows take a step when, and
+`forward`, `backward` and `step` allocate what the compiled kernels write. Callers (gru.py, torch.py) have checked their
+arrays; what this module asks of them is said at each function.
 """
 
 import threading
@@ -25,7 +26,8 @@ _CTYPE = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
 
 
 class Weights(NamedTuple):
-    """Weights of one cell as the kernels read them: copies, never written again, so any number of threads may share them."""
+    """Weights of one cell as the kernels read them: copies, never written again, so any number of threads may share
+    them."""
 
     kernel: np.ndarray  # (D, 3H)
     recurrent_kernel: np.ndarray  # (H, 3H)
@@ -126,7 +128,8 @@ class Gradients(NamedTuple):
 
 
 def readable(x):
-    """x, or a copy of it where the kernels cannot read it: features must be contiguous, elements aligned and whole strides apart."""
+    """x, or a copy of it where the kernels cannot read it: features must be contiguous, elements aligned and whole
+    strides apart."""
     contiguous = x.shape[-1] <= 1 or x.strides[-1] == x.itemsize
     if contiguous and x.flags.aligned and all(stride % x.itemsize == 0 for stride in x.strides):
         return x
@@ -198,7 +201,8 @@ def backward(dy, dh, tape, need_dx=True):
 
 
 def step(weights, x, h, out):
-    """One step: write the state after h (N, H) and input x (N, D) to out (N, H), which may be h. All C-contiguous; nothing is allocated
+    """One step: write the state after h (N, H) and input x (N, D) to out (N, H), which may be h. All C-contiguous;
+    nothing is allocated
     once this thread has made a step of this size."""
     N, H = h.shape
     kernels.step[_CTYPE[x.dtype]](

@@ -1,6 +1,8 @@
-"""The GRU in NumPy: one layer, one direction, forward and backward. The oracle of the tests and the baseline of the benchmarks.
+"""The GRU in NumPy: one layer, one direction, forward and backward. The oracle of the tests and the baseline of the
+benchmarks.
 
-Sizes: N batch, T time steps, D input features, H units. Gates in the order r, z, n; `f` is the recurrent activation, `g` the activation.
+Sizes: N batch, T time steps, D input features, H units. Gates in the order r, z, n; `f` is the recurrent activation,
+`g` the activation.
 
     reset_after=False (Chung et al. 2014, arXiv:1412.3555)        reset_after=True (PyTorch, cuDNN, Keras)
       r  = f(x W_r + h U_r + b_r)                                   r  = f(x W_r + b_r + h U_r + c_r)
@@ -8,7 +10,8 @@ Sizes: N batch, T time steps, D input features, H units. Gates in the order r, z
       n  = g(x W_n + (r * h) U_n + b_n)                             n  = g(x W_n + b_n + r * (h U_n + c_n))
       h' = (1 - z) * h + z * n                                      h' = (1 - z) * h + z * n
 
-Everything is as plain as it can be: it imports NumPy only, checks nothing and computes in the dtype of what it is given.
+Everything is as plain as it can be: it imports NumPy only, checks nothing and computes in the dtype of what it is
+given.
 """
 
 from typing import NamedTuple
@@ -109,9 +112,8 @@ def backward(dy, dh, tape):
     dh : ndarray of shape (N, H), the gradient of the final state, or None
     tape : Tape
     """
-    x, W, U, bias, reset_after, activation, recurrent_activation, steps = tape
-    N, T, D = x.shape
-    H = U.shape[0]
+    x, W, U, _, reset_after, activation, recurrent_activation, steps = tape
+    N, H = len(x), len(U)
     f_slope, g_slope = ACTIVATIONS[recurrent_activation][1], ACTIVATIONS[activation][1]
     U_rz, U_n = U[:, : 2 * H], U[:, 2 * H :]
     dW, dU, db, dc = np.zeros_like(W), np.zeros_like(U), np.zeros(3 * H, W.dtype), np.zeros(3 * H, W.dtype)

@@ -1,4 +1,5 @@
-"""What a batch of sequences is: a padded array with lengths or a mask, or a ragged list, becomes one `Batch`; and back."""
+"""What a batch of sequences is: a padded array with lengths or a mask, or a ragged list, becomes one `Batch`; and
+back."""
 
 from typing import NamedTuple
 
@@ -50,7 +51,8 @@ def as_batch(x, lengths=None, mask=None, *, dtype=None, time_major=False, name="
     Parameters
     ----------
     x : array_like of shape (N, ...), or list of arrays (T_i, ...) of unequal lengths
-        A list is padded, and its lengths are those of its arrays. Arrays are viewed, not copied, unless the dtype changes.
+        A list is padded, and its lengths are those of its arrays. Arrays are viewed, not copied, unless the dtype
+        changes.
     lengths : array_like of N ints from 0 to T, optional
     mask : array_like of bool, shape (N, T), or (T, N) with time_major; optional
     dtype : dtype, optional
@@ -89,12 +91,16 @@ def as_batch(x, lengths=None, mask=None, *, dtype=None, time_major=False, name="
     return Batch(data, None, _as_mask(mask, N, T, time_major))
 
 
+def _as_array(value, name):
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected an array or a list of arrays, got nested lists of unequal lengths") from None
+
+
 def as_numeric(x, dtype=None, name="x"):
     """x as an array of real numbers, of `dtype` where it is given."""
-    try:
-        data = np.asarray(x)
-    except ValueError:
-        raise ValueError(f"{name}: expected an array of numbers or a list of arrays, got nested lists of unequal lengths") from None
+    data = _as_array(x, name)
     if data.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got dtype {data.dtype}")
     return data if dtype is None else np.asarray(data, dtype)
@@ -102,7 +108,7 @@ def as_numeric(x, dtype=None, name="x"):
 
 def as_lengths(lengths, N, T):
     """Checked lengths as an (N,) array of intp."""
-    array = np.asarray(lengths)
+    array = _as_array(lengths, "lengths")
     if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and array.size == 0):
         raise TypeError(f"lengths: expected integers, got dtype {array.dtype}")
     if array.shape != (N,):
@@ -115,7 +121,7 @@ def as_lengths(lengths, N, T):
 
 
 def _as_mask(mask, N, T, time_major):
-    array = np.asarray(mask)
+    array = _as_array(mask, "mask").copy()  # tapes keep it
     if array.dtype != bool:
         raise TypeError(f"mask: expected dtype bool, got {array.dtype}")
     expected = (T, N) if time_major else (N, T)
@@ -148,7 +154,8 @@ def pad(sequences, dtype=None, *, name="x"):
     trailing = arrays[0].shape[1:]
     for i, array in enumerate(arrays):
         if array.shape[1:] != trailing or array.ndim != arrays[0].ndim:
-            raise ValueError(f"{name}[{i}]: expected shape (T_i, {', '.join(map(str, trailing))}) as {name}[0], got {array.shape}")
+            expected = ", ".join(map(str, ("T_i", *trailing)))
+            raise ValueError(f"{name}[{i}]: expected shape ({expected}) as {name}[0], got {array.shape}")
     lengths = np.array([len(array) for array in arrays], np.intp)
     common = np.result_type(*{array.dtype for array in arrays})
     padded = np.zeros((len(arrays), lengths.max(), *trailing), common)

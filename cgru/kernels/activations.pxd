@@ -8,12 +8,14 @@ lose NaN). One body for float and double; only constants and the degree of one p
 
 sigmoid and tanh both rest on one range reduction, x = k ln(2) + r with |r| <= ln(2) / 2, and on one polynomial q:
 
-    exp(r)     = 1 + r (1 + r q(r))     sigmoid(x) = 1 / (1 + 2^k exp(r)),                    reduced from -x
-    exp(r) - 1 = r + r^2 q(r)           tanh(x) = m / (m + 2),  m = 2^k (exp(r) - 1) + (2^k - 1),  reduced from 2 x
+    exp(r) = 1 + r + r^2 q(r)
+
+    sigmoid(x) = 1 / (1 + 2^k exp(r))                                        reduced from -x
+    tanh(x)    = m / (m + 2),  m = 2^k (r + r^2 q(r)) + (2^k - 1)            reduced from 2 x
 
 m = exp(2 x) - 1 has no cancellation: where x is small, k is 0 and m is the polynomial itself, so that tanh needs no
-second formula near 0. Both are within 2.5 units in the last place (benchmarks/activation_accuracy.py; coefficients:
-benchmarks/fit_activations.py), saturate exactly, and pass NaN on.
+second formula near 0. Both are within 2.8 units in the last place (benchmarks/activation_accuracy.py; coefficients:
+benchmarks/fit_activations.py), saturate exactly, and pass NaN on. tanh(-x) and -tanh(x) may differ in the last place.
 
 A derivative takes the output y of its activation, not the input: backward keeps no pre-activations.
 """
@@ -39,7 +41,7 @@ cdef enum Activation:
 
 
 cdef inline floating clip(floating x, floating low, floating high) noexcept nogil:
-    """x within [low, high]; NaN stays NaN: both comparisons are false for it, and each maps to one min or max."""
+    """x within [low, high]; NaN stays NaN, both comparisons being false for it."""
     x = low if low > x else x
     return high if high < x else x
 
@@ -65,23 +67,33 @@ cdef inline floating reduced(floating x, floating *r) noexcept nogil:
         return cgru_double_of_bits(cgru_bits_of_double(shifted) << 52)
 
 
-cdef inline floating tail(floating r) noexcept nogil:
-    """q(r) = (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2."""
+cdef inline floating tail(floating r, floating r2) noexcept nogil:
+    """q(r) = (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2, given r2 = r * r.
+
+    Estrin's order, not Horner's: a row of units is short, so the depth of the chain counts (float: 10-20 % of a step's
+    elementwise update, double: 20-30 %).
+    """
+    cdef floating low
+    cdef floating middle
+    cdef floating high
     if floating is float:
-        return <float>0.49999997 + r * (
-            <float>0.16666543 + r * (<float>0.0416672 + r * (<float>0.00836653 + r * <float>0.001388252)))
+        low = <float>0.49999997 + r * <float>0.16666543
+        high = (<float>0.0416672 + r * <float>0.00836653) + r2 * <float>0.001388252
+        return low + r2 * high
     else:
-        return 0.5000000000000006 + r * (0.16666666666666588 + r * (0.04166666666657665 + r * (
-            0.008333333333389618 + r * (0.001388888893160161 + r * (0.00019841269718896235 + r * (
-                2.480150522664573e-05 + r * (2.755740759844138e-06 + r * (
-                    2.762605766156571e-07 + r * 2.5053773876560583e-08))))))))
+        low = (0.5000000000000006 + r * 0.16666666666666588) + r2 * (0.04166666666657665 + r * 0.008333333333389618)
+        middle = 0.001388888893160161 + r * 0.00019841269718896235
+        high = (2.480150522664573e-05 + r * 2.755740759844138e-06) + r2 * (
+            2.762605766156571e-07 + r * 2.5053773876560583e-08)
+        return low + (r2 * r2) * (middle + r2 * high)
 
 
 cdef inline floating exp_(floating x) noexcept nogil:
-    """exp(x) for x in [-88, 89] (double: [-708, 710]); infinite from about 88.4 (709.4) on."""
+    """exp(x) for x in [-88, 89] (double: [-708, 710]); infinite from 88.4 (709.4) on, 0 below -87.7."""
     cdef floating r
     cdef floating scale = reduced(x, &r)
-    return scale * (<floating>1 + r * (<floating>1 + r * tail(r)))
+    cdef floating r2 = r * r
+    return scale * ((<floating>1 + r) + r2 * tail(r, r2))
 
 
 cdef inline floating sigmoid(floating x) noexcept nogil:
@@ -97,6 +109,7 @@ cdef inline floating sigmoid(floating x) noexcept nogil:
 cdef inline floating tanh_(floating x) noexcept nogil:
     """Hyperbolic tangent; the underscore keeps clear of the C library's name."""
     cdef floating r
+    cdef floating r2
     cdef floating scale
     cdef floating m
     # Past +-10 (double: +-20) the quotient is exactly +-1.
@@ -105,7 +118,8 @@ cdef inline floating tanh_(floating x) noexcept nogil:
     else:
         x = clip(x, -20, 20)
     scale = reduced(x + x, &r)
-    m = scale * (r + r * r * tail(r)) + (scale - <floating>1)
+    r2 = r * r
+    m = scale * (r + r2 * tail(r, r2)) + (scale - <floating>1)
     return m / (m + <floating>2)
 
 

@@ -1,4 +1,5 @@
-"""Row-major matrix products over SciPy's BLAS. The only file that cimports cython_blas and that knows BLAS is column-major."""
+"""Row-major matrix products over SciPy's BLAS. The only file that cimports cython_blas and that knows BLAS is
+column-major."""
 
 from cython cimport floating
 from scipy.linalg.cython_blas cimport dgemm, sgemm

@@ -1,12 +1,14 @@
-"""The elementwise updates of one row of one step, forward and backward: the equations of DESIGN in loops that vectorise.
+"""The elementwise updates of one row of one step, forward and backward: the equations of DESIGN in loops that
+vectorise.
 
-Design: every loop runs over the units of a single row, so a row's arithmetic does not depend on its neighbours, and the reset stands
-in functions of its own between the gates and the candidate, which lets the other loops serve both reset modes. The two loops with an
-activation are compiled once for each (6 + 6 loops, not 36 pairs); backward needs no copies, its slopes are one formula in the output.
-The pointers of one call never overlap (restrict): without that promise GCC would version every loop for aliasing.
+Design: every loop runs over the units of a single row, so a row's arithmetic does not depend on its neighbours, and the
+reset stands in functions of its own between the gates and the candidate, which lets the other loops serve both reset
+modes. The two loops with an activation are compiled once for each (6 + 6 loops, not 36 pairs); backward needs no
+copies, its slopes are one formula in the output. The pointers of one call never overlap (restrict): without that
+promise GCC would version every loop for aliasing.
 
-Layouts of a row: xg, hg (3H,) r z n; bias (4H,) r z n q; the tape's gates (4H,) r z n q, or (3H,) r z n when the reset comes before;
-the gate gradients dg (4H,) n r z q, or (3H,) n r z: [n r z] meets the input, [r z q] the state.
+Layouts of a row: xg, hg (3H,) r z n; bias (4H,) r z n q; the tape's gates (4H,) r z n q, or (3H,) r z n when the reset
+comes before; the gate gradients dg (4H,) n r z q, or (3H,) n r z: [n r z] meets the input, [r z q] the state.
 """
 
 from libc.math cimport INFINITY
@@ -36,8 +38,14 @@ ctypedef fused row_t:
     double_row
 
 
+cdef inline floating one_minus(floating v) noexcept nogil:
+    """In the type of v: Cython writes a bare 1 as 1.0, and the loop would run in double."""
+    return <floating>1 - v
+
+
 cdef inline void slope_terms(int activation, row_t terms) noexcept nogil:
-    """terms (5,): a, b, c, low, high. The slope where the activation's value is y: a + b y + c y^2 within low < y < high, else 0."""
+    """terms (5,): a, b, c, low, high. The slope where the activation's value is y: a + b y + c y^2 within low < y <
+    high, else 0."""
     terms[0] = 1
     terms[1] = 0
     terms[2] = 0
@@ -58,9 +66,10 @@ cdef inline void slope_terms(int activation, row_t terms) noexcept nogil:
 
 
 cdef inline floating slope(floating y, floating a, floating b, floating c, floating low, floating high) noexcept nogil:
-    """Written so that NaN passes."""
+    """Two selections, because GCC does not vectorise an `or`; written so that NaN passes."""
     cdef floating value = a + y * (b + y * c)
-    return <floating>0 if y <= low or y >= high else value
+    value = <floating>0 if y <= low else value
+    return <floating>0 if y >= high else value
 
 
 # ---- forward ----
@@ -127,7 +136,7 @@ cdef inline void candidate_loop(
     cdef Py_ssize_t j
     for j in range(H):
         n[j] = activate(g, xn[j] + bias[j] + s[j])
-        h_next[j] = (1 - z[j]) * h[j] + z[j] * n[j]
+        h_next[j] = one_minus(z[j]) * h[j] + z[j] * n[j]
 
 
 cdef inline void candidate_forward(
@@ -173,7 +182,7 @@ cdef inline void candidate_backward(
     for j in range(H):
         dn[j] = dh[j] * z[j] * slope(n[j], g[0], g[1], g[2], g[3], g[4])
         dz[j] = dh[j] * (n[j] - h[j]) * slope(z[j], f[0], f[1], f[2], f[3], f[4])
-        dh[j] = dh[j] * (1 - z[j])
+        dh[j] = dh[j] * one_minus(z[j])
 
 
 cdef inline void reset_after_backward(

@@ -1,13 +1,14 @@
 # The entry points of the compiled kernels; included by one stub for each instruction set.
 #
-# Design: one layer, one direction. The input products of a whole block of steps run as one gemm, then the steps of the block run one after
-# the other: one product with the recurrent kernel (two when the reset comes before it), then the elementwise loops of gates.pxd, row by row.
-# Backward walks the blocks from the last to the first, stores the gradients of a block's gates and ends each block with the large products.
-# Blocks are cut by the schedule and `block_rows` alone, so results do not depend on anything else.
+# Design: one layer, one direction. The input products of a whole block of steps run as one gemm, then the steps of the
+# block run one after the other: one product with the recurrent kernel (two when the reset comes before it), then the
+# elementwise loops of gates.pxd, row by row. Backward walks the blocks from the last to the first, stores the gradients
+# of a block's gates and ends each block with the large products. Blocks are cut by the schedule and `block_rows` alone,
+# so results do not depend on anything else.
 #
-# Nothing here allocates or checks: recurrence.py does. Every array is row-major; those of the batch (x, y, dx, dy) may have any stride for rows
-# and times (a negative time stride is the reverse direction), only their features are contiguous. A debug build asserts all of it.
-# Packed rows, M of them, are those of schedule.pxd.
+# Nothing here allocates or checks: recurrence.py does. Every array is row-major; those of the batch (x, y, dx, dy) may
+# have any stride for rows and times (a negative time stride is the reverse direction), only their features are
+# contiguous. A debug build asserts all of it. Packed rows, M of them, are those of schedule.pxd.
 
 import numpy as np
 
@@ -27,11 +28,23 @@ from gates cimport (
     reset_before_forward,
     slope_terms,
 )
-from schedule cimport Schedule, batch_row, block_end, block_start_before, count, dense_stride, gather, offset, place, scatter
+from schedule cimport (
+    Schedule,
+    batch_row,
+    block_end,
+    block_start_before,
+    count,
+    dense_stride,
+    gather,
+    offset,
+    place,
+    scatter,
+)
 
 BLAS_MOST = 2**31 - 1  # sizes and strides that BLAS' integers hold
 
-# Multiplications between two looks for signals: some 10 to 100 ms. Taking the GIL more often can cost a switch interval (5 ms) each time.
+# Multiplications between two looks for signals: some 10 to 100 ms. Taking the GIL more often can cost a switch interval
+# (5 ms) each time.
 cdef Py_ssize_t SIGNAL_WORK = 1_000_000_000
 # Elements by which the parts of a workspace are aligned: 64 bytes of float.
 cdef enum:
@@ -84,8 +97,8 @@ def _assert_schedule(Py_ssize_t N, Py_ssize_t T, rows, offsets, times):
 def gemm(a, b, out=None, *, bint transpose_a=False, bint transpose_b=False, bint accumulate=False):
     """op(a) op(b) for two-dimensional arrays of one dtype, float32 or float64.
 
-    Every product of the library runs here and not through NumPy, whose BLAS has threads of its own that wake and then get in
-    the way of ours.
+    Every product of the library runs here and not through NumPy, whose BLAS has threads of its own that wake and then
+    get in the way of ours.
 
     Parameters
     ----------
@@ -98,34 +111,46 @@ def gemm(a, b, out=None, *, bint transpose_a=False, bint transpose_b=False, bint
     -------
     ndarray of shape (m, n)
     """
+    for name, v in (("a", a), ("b", b)) if out is None else (("a", a), ("b", b), ("out", out)):
+        if not isinstance(v, np.ndarray):
+            raise TypeError(f"{name}: expected a two-dimensional ndarray, got {type(v).__name__}")
+        if v.ndim != 2:
+            raise ValueError(f"{name}: expected a two-dimensional ndarray, got shape {v.shape}")
     (k, m) = a.shape if transpose_a else a.shape[::-1]
     (k_b, n) = b.shape[::-1] if transpose_b else b.shape
     if a.dtype != b.dtype or a.dtype not in (np.float32, np.float64):
         raise TypeError(f"a, b: expected one dtype, float32 or float64, got {a.dtype} and {b.dtype}")
     if k != k_b:
         raise ValueError(f"a, b: inner sizes differ: {k} and {k_b}")
+    if max(m, n, k) > BLAS_MOST:
+        raise ValueError(f"a, b: expected sizes up to {BLAS_MOST}, got {a.shape} and {b.shape}")
     if out is None:
         out = np.zeros((m, n), a.dtype) if accumulate else np.empty((m, n), a.dtype)
-    elif out.shape != (m, n) or out.dtype != a.dtype or not _blas_readable(out):
+    elif out.shape != (m, n) or out.dtype != a.dtype or not (out.flags.writeable and _blas_readable(out)):
         raise ValueError(
-            f"out: expected shape {(m, n)}, dtype {a.dtype} and contiguous rows, got {out.shape}, {out.dtype}, strides {out.strides}")
+            f"out: expected a writable array of shape {(m, n)}, dtype {a.dtype} and contiguous rows, "
+            f"got {out.shape}, {out.dtype}, strides {out.strides}"
+        )
     if k == 0:
         if not accumulate:
             out.fill(0)
         return out
     a, b = (v if _blas_readable(v) else np.ascontiguousarray(v) for v in (a, b))
-    (gemm_into["float"] if a.dtype == np.float32 else gemm_into["double"])(a, b, out, transpose_a, transpose_b, accumulate)
+    typed = gemm_into["float"] if a.dtype == np.float32 else gemm_into["double"]
+    typed(a, b, out, transpose_a, transpose_b, accumulate)
     return out
 
 
 def _blas_readable(v):
-    """Whether BLAS takes the array as it is: contiguous rows at a positive distance that its integers hold."""
-    rows, columns = v.shape
-    return (columns <= 1 or v.strides[1] == v.itemsize) and max(columns, 1) <= v.strides[0] // v.itemsize <= BLAS_MOST
+    """Whether BLAS takes the array as it is: aligned, contiguous rows at a positive distance that its integers hold."""
+    columns = v.shape[1]
+    contiguous = columns <= 1 or v.strides[1] == v.itemsize
+    return v.flags.aligned and contiguous and max(columns, 1) <= v.strides[0] // v.itemsize <= BLAS_MOST
 
 
 def activate(int activation, const floating[::1] x, floating[::1] out):
-    """out = activation(x), by the activation's code and through the loop of the gates: what the accuracy checks look at."""
+    """out = activation(x), by the activation's code and through the loop of the gates: what the accuracy checks look
+    at."""
     cdef Py_ssize_t i, n = x.shape[0]
     cdef floating[1024] zeros  # in place of the hidden product and the bias
     assert out.shape[0] == n
@@ -137,12 +162,14 @@ def activate(int activation, const floating[::1] x, floating[::1] out):
 
 
 def gemm_into(
-    const floating[:, :] a, const floating[:, :] b, floating[:, :] c, bint transpose_a, bint transpose_b, bint accumulate
+    const floating[:, :] a, const floating[:, :] b, floating[:, :] c,
+    bint transpose_a, bint transpose_b, bint accumulate,
 ):
     """C := op(A) op(B), or += with accumulate. Rows are contiguous; the caller has checked shapes."""
     cdef Py_ssize_t m = c.shape[0], n = c.shape[1], k = a.shape[0] if transpose_a else a.shape[1]
     cdef Py_ssize_t size = sizeof(floating)
-    assert a.strides[1] == size and b.strides[1] == size and c.strides[1] == size
+    assert (a.shape[1] <= 1 or a.strides[1] == size) and (b.shape[1] <= 1 or b.strides[1] == size)
+    assert n <= 1 or c.strides[1] == size
     assert (b.shape[1] if transpose_b else b.shape[0]) == k
     if m == 0 or n == 0:
         return
@@ -189,8 +216,11 @@ cdef inline void step_forward(
         )
 
 
-cdef inline void flush_ended(const Schedule *s, Py_ssize_t k, Py_ssize_t H, const floating *states, floating *h) noexcept nogil:
-    """Write the final state of the rows whose last step was k; states (rows of step k, H), all of them before step 0."""
+cdef inline void flush_ended(
+    const Schedule *s, Py_ssize_t k, Py_ssize_t H, const floating *states, floating *h
+) noexcept nogil:
+    """Write the final state of the rows whose last step was k; states (rows of step k, H), all of them before step
+    0."""
     cdef Py_ssize_t i
     for i in range(count(s, k + 1), count(s, k) if k >= 0 else s.N):
         memcpy(h + batch_row(s, i) * H, states + i * H, H * sizeof(floating))
@@ -207,13 +237,13 @@ def forward(
     const floating[:, :, :] x,               # (N, T, D)
     const floating[:, ::1] h0,               # (N, H)
     const floating[:, ::1] kernel,           # (D, 3H)
-    const floating[:, ::1] recurrent_kernel, # (H, 3H)
+    const floating[:, ::1] recurrent_kernel,  # (H, 3H)
     const floating[::1] bias,                # (4H,) r z n q
     const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
     floating[:, :, :] y,                     # (N, T, H) out, or None; written where a row takes a step
     floating[:, ::1] h,                      # (N, H) out, the final state
     floating[:, ::1] gates,                  # (M, 4H) or (M, 3H) out, the tape; None in inference
-    floating[:, ::1] states,                 # (N + M, H) out, the tape: h0, then the state after each packed row; None in inference
+    floating[:, ::1] states,                 # (N + M, H) out, the tape: h0, then after each packed row; or None
     floating[::1] work,                      # forward_work(...)
     bint reset_after, int recurrent_activation, int activation, Py_ssize_t block_rows,
 ):
@@ -230,7 +260,8 @@ def forward(
     assert work.shape[0] >= forward_work(N, D, H, reset_after, block_rows, training)
     cdef Schedule s = schedule_of(N, T, rows, offsets, times)
     cdef Py_ssize_t M = offset(&s, s.K), most = max(block_rows, N), worked = 0
-    assert not training or (gates.shape[0] == M and gates.shape[1] == G and states.shape[0] == N + M and states.shape[1] == H)
+    assert not training or (gates.shape[0] == M and gates.shape[1] == G)
+    assert not training or (states.shape[0] == N + M and states.shape[1] == H)
     if N == 0:
         return
     if M == 0:
@@ -272,8 +303,8 @@ def forward(
             for k in range(k0, k1):
                 n = count(&s, k)
                 step_forward(
-                    n, H, reset_after, recurrent_activation, activation, xg + (offset(&s, k) - offset(&s, k0)) * 3 * H, U,
-                    <floating *>&bias[0], h_now, h_next, step_gates, hg, candidate_state,
+                    n, H, reset_after, recurrent_activation, activation, xg + (offset(&s, k) - offset(&s, k0)) * 3 * H,
+                    U, <floating *>&bias[0], h_now, h_next, step_gates, hg, candidate_state,
                 )
                 if y is not None:
                     scatter(&s, k, k + 1, H, h_next, &y[0, 0, 0], yn, yt)
@@ -301,7 +332,7 @@ def step(
     const floating[:, ::1] x,                # (N, D)
     const floating[:, ::1] h,                # (N, H)
     const floating[:, ::1] kernel,           # (D, 3H)
-    const floating[:, ::1] recurrent_kernel, # (H, 3H)
+    const floating[:, ::1] recurrent_kernel,  # (H, 3H)
     const floating[::1] bias,                # (4H,) r z n q
     floating[:, ::1] out,                    # (N, H) out, the new state; may be h itself
     floating[::1] work,                      # step_work(...)
@@ -382,7 +413,8 @@ cdef inline floating *states_before(
 cdef inline floating *block_states_before(
     const Schedule *s, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t H, floating *states, floating *copied
 ) noexcept nogil:
-    """The states before each packed row of a block: in the tape where no row ran out on the way, else copied together."""
+    """The states before each packed row of a block: in the tape where no row ran out on the way, else copied
+    together."""
     cdef Py_ssize_t k, first = offset(s, k0), n = count(s, k1 - 1)
     if n == (s.N if k0 == 0 else count(s, k0 - 1)):
         return states_before(s, k0, H, states)
@@ -402,7 +434,7 @@ def backward(
     const floating[:, ::1] dh,               # (N, H) gradient of the final state, or None
     const floating[:, :, :] x,               # (N, T, D)
     const floating[:, ::1] kernel,           # (D, 3H)
-    const floating[:, ::1] recurrent_kernel, # (H, 3H)
+    const floating[:, ::1] recurrent_kernel,  # (H, 3H)
     const floating[:, ::1] gates,            # (M, 4H) or (M, 3H) of the tape
     const floating[:, ::1] states,           # (N + M, H) of the tape
     const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
@@ -419,8 +451,10 @@ def backward(
     cdef Py_ssize_t size = sizeof(floating), G = (4 if reset_after else 3) * H
     assert _assert_schedule(N, T, rows, offsets, times)
     assert x.shape[0] == N and x.shape[2] == D and (x.strides[2] == size or D == 1) and H >= 1 and D >= 1
-    assert dy is None or (dy.shape[0] == N and dy.shape[1] == T and dy.shape[2] == H and (dy.strides[2] == size or H == 1))
-    assert dx is None or (dx.shape[0] == N and dx.shape[1] == T and dx.shape[2] == D and (dx.strides[2] == size or D == 1))
+    assert dy is None or (dy.shape[0] == N and dy.shape[1] == T and dy.shape[2] == H)
+    assert dy is None or dy.strides[2] == size or H == 1
+    assert dx is None or (dx.shape[0] == N and dx.shape[1] == T and dx.shape[2] == D)
+    assert dx is None or dx.strides[2] == size or D == 1
     assert dh is None or (dh.shape[0] == N and dh.shape[1] == H)
     assert kernel.shape[1] == 3 * H and recurrent_kernel.shape[0] == H and recurrent_kernel.shape[1] == 3 * H
     assert dkernel.shape[0] == D and dkernel.shape[1] == 3 * H and dbias.shape[0] == G
@@ -457,8 +491,11 @@ def backward(
     cdef Py_ssize_t xn = x.strides[0] // size, xt = x.strides[1] // size
     cdef Py_ssize_t dyn = 0 if dy is None else dy.strides[0] // size, dyt = 0 if dy is None else dy.strides[1] // size
     cdef Py_ssize_t dxn = 0 if dx is None else dx.strides[0] // size, dxt = 0 if dx is None else dx.strides[1] // size
-    cdef Py_ssize_t ldx = dense_stride(&s, D, xn, xt)
+    cdef Py_ssize_t ldx = dense_stride(&s, D, xn, xt), ldw = 3 * H
+    cdef bint dense = ldx != 0
     cdef Py_ssize_t k, k0, k1, i, n, block, block_start
+    if not dense:
+        ldx = D
     with nogil:
         slope_terms(recurrent_activation, <floating *>f)
         slope_terms(activation, <floating *>g)
@@ -481,15 +518,16 @@ def backward(
                     states_before(&s, k, H, tape_states), dh_now, dg + (offset(&s, k) - block_start) * G, ds,
                 )
             # The large products of the block; [n r z] of dg meets the input, [r z q] the state.
-            if ldx != 0:
+            if dense:
                 x_block = &x[0, 0, 0] + k0 * xt
             else:
                 gather(&s, k0, k1, D, &x[0, 0, 0], xn, xt, x_copied)
                 x_block = x_copied
             # dW (D x 3H) += x^T (D x rows) [dr dz | dn] (rows x 3H)
-            blas_gemm(D, 2 * H, block, x_block, ldx if ldx != 0 else D, True, dg + H, G, False, &dkernel[0, 0], 3 * H, <floating>1)
-            blas_gemm(D, H, block, x_block, ldx if ldx != 0 else D, True, dg, G, False, &dkernel[0, 2 * H], 3 * H, <floating>1)
-            # dU (H x 3H) += h^T (H x rows) [dr dz dq] (rows x 3H); with the reset before it, the last third is (r * h)^T dn
+            blas_gemm(D, 2 * H, block, x_block, ldx, True, dg + H, G, False, &dkernel[0, 0], ldw, <floating>1)
+            blas_gemm(D, H, block, x_block, ldx, True, dg, G, False, &dkernel[0, 2 * H], ldw, <floating>1)
+            # dU (H x 3H) += h^T (H x rows) [dr dz dq] (rows x 3H); with the reset before it, the last third is (r *
+            # h)^T dn
             h_block = block_states_before(&s, k0, k1, H, tape_states, h_copied)
             blas_gemm(
                 H, (3 if reset_after else 2) * H, block, h_block, H, True, dg + H, G, False,
@@ -497,8 +535,10 @@ def backward(
             )
             if not reset_after:
                 for i in range(block):
-                    reset_before_forward(H, <floating *>&gates[block_start + i, 0], h_block + i * H, reset_states + i * H)
-                blas_gemm(H, H, block, reset_states, H, True, dg, G, False, &drecurrent_kernel[0, 2 * H], 3 * H, <floating>1)
+                    reset_before_forward(
+                        H, <floating *>&gates[block_start + i, 0], h_block + i * H, reset_states + i * H)
+                blas_gemm(
+                    H, H, block, reset_states, H, True, dg, G, False, &drecurrent_kernel[0, 2 * H], ldw, <floating>1)
             sum_rows(block, G, dg, bias_block)
             add(G, &dbias[0], bias_block)
             if dx is not None:

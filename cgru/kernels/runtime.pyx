@@ -1,4 +1,5 @@
-"""What is asked once per process, compiled with baseline flags: the instruction sets that this CPU and system can run."""
+"""What is asked once per process, compiled with baseline flags: the instruction sets that this CPU and system can
+run."""
 
 cdef extern from *:
     """

@@ -1,8 +1,9 @@
 """Which rows of a batch take a step when, and where their input and output lie.
 
-Steps are counted per row in processing order: at step k the rows 0 .. count - 1 run, sorted so that rows which run out stand last.
-Row i of step k is packed row offset(k) + i; M packed rows in all. The arrays of the tape are in packed order.
-A time of the batch may be named for each packed row (holes in a mask, lengths in the reverse direction); else it is k.
+Steps are counted per row in processing order: at step k the rows 0 .. count - 1 run, sorted so that rows which run out
+stand last. Row i of step k is packed row offset(k) + i; M packed rows in all. The arrays of the tape are in packed
+order. A time of the batch may be named for each packed row (holes in a mask, lengths in the reverse direction); else it
+is k.
 """
 
 from libc.string cimport memcpy
@@ -57,7 +58,8 @@ cdef inline Py_ssize_t block_start_before(const Schedule *s, Py_ssize_t end, Py_
 cdef inline Py_ssize_t dense_stride(
     const Schedule *s, Py_ssize_t features, Py_ssize_t stride_n, Py_ssize_t stride_t
 ) noexcept nogil:
-    """Elements from one packed row to the next where a batch array already lies in packed order, as BLAS can read it; else 0."""
+    """Elements from one packed row to the next where a batch array already lies in packed order, as BLAS can read it;
+    else 0."""
     cdef Py_ssize_t stride = stride_t if s.N == 1 else stride_n
     if s.times != NULL or s.rows != NULL or s.offsets != NULL:
         return 0

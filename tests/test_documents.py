@@ -1,0 +1,47 @@
+"""Every Python snippet of the documents and every example in a docstring runs."""
+
+import contextlib
+import doctest
+import importlib
+import io
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import cgru
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.exists()]
+MODULES = sorted(m.name for m in pkgutil.walk_packages(cgru.__path__, "cgru.") if ".kernels.avx" not in m.name)
+
+
+def snippets(path):
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.skipif(not DOCUMENTS, reason="the documents are in the checkout")
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_snippets_run(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for code in snippets(path):  # one after the other, as a reader would
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            exec(compile(code, str(path), "exec"), namespace)
+
+
+@pytest.mark.skipif(not DOCUMENTS, reason="the documents are in the checkout")
+def test_readme_has_its_snippets_and_the_two_commands():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(snippets(ROOT / "README.md")) >= 2
+    first_screen = readme.splitlines()[:20]
+    assert any(line.startswith("pip install . && cgru demo") for line in first_screen)
+    assert any(line.startswith('pip install -e ".[test]" && pytest') for line in first_screen)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name):
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0

@@ -1,0 +1,279 @@
+"""Losses, metrics and optimizers, against formulas and finite differences."""
+
+import math
+import re
+
+import checks
+import numpy as np
+import pytest
+
+from cgru import losses, metrics, optimizers
+from cgru.losses import SparseCategoricalCrossentropy
+from cgru.optimizers import Adam
+
+N, T, K = 3, 5, 7
+VALID = np.arange(T) < np.array([2, 5, 0])[:, None]
+
+
+def softmax(a):
+    e = np.exp(a - a.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def problem(rng, steps, valid):
+    """(logits, labels, valid); junk where it must not be read."""
+    shape = (N, T) if steps else (N,)
+    labels = rng.integers(0, K, shape)
+    if valid is not None:
+        labels[~valid] = -1
+    return rng.standard_normal((*shape, K)), labels, valid
+
+
+CASES = [(False, None), (True, None), (True, VALID)]
+IDS = ["vectors", "steps", "valid"]
+
+
+# -- sparse categorical cross-entropy
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "fused", "from_logits"])
+@pytest.mark.parametrize(("steps", "valid"), CASES, ids=IDS)
+def test_crossentropy_and_its_gradients(rng, steps, valid, kind):
+    logits, labels, valid = problem(rng, steps, valid)
+    loss = SparseCategoricalCrossentropy(from_logits=kind == "from_logits")
+    outputs = logits if kind == "from_logits" else softmax(logits)
+
+    counted = np.ones(labels.shape, bool) if valid is None else valid
+    terms = [-math.log(softmax(logits)[i][labels[i]]) for i in zip(*np.nonzero(counted), strict=True)]
+    checks.assert_close(loss(outputs, labels, valid), np.mean(terms), 1e-14)
+    total, count = loss.total(outputs, labels, valid)
+    checks.assert_close(total, np.sum(terms), 1e-14)
+    assert count == len(terms)
+
+    if kind == "fused":  # gradient at the logits, through softmax
+        name, array, value = "logits", logits, lambda a: loss(softmax(a["logits"]), labels, valid)
+    elif kind == "from_logits":
+        name, array, value = "logits", logits, lambda a: loss(a["logits"], labels, valid)
+    else:
+        name, array, value = "p", outputs * 0.5 + 0.2, lambda a: loss(a["p"], labels, valid)  # need not sum to 1
+    gradient = loss.gradient(array if kind != "fused" else outputs, labels, valid, at_logits=kind == "fused")
+    checks.assert_gradients(value, {name: array}, {name: gradient})
+    assert (gradient[~counted] == 0).all()
+
+    if valid is not None:
+        spoiled = np.where(valid[:, :, None], outputs, np.nan)
+        assert loss(spoiled, labels, valid) == loss(outputs, labels, valid)
+        clean = loss.gradient(outputs, labels, valid, at_logits=kind == "fused")
+        checks.assert_same_arrays(loss.gradient(spoiled, labels, valid, at_logits=kind == "fused"), clean)
+
+
+def test_crossentropy_leaves_its_arguments_alone_and_keeps_the_type(rng):
+    outputs, labels = softmax(rng.standard_normal((N, K))).astype(np.float32), rng.integers(0, K, N).astype(np.int8)
+    before = outputs.copy(), labels.copy()
+    outputs.flags.writeable = labels.flags.writeable = False
+    for loss in (SparseCategoricalCrossentropy(), SparseCategoricalCrossentropy(from_logits=True)):
+        assert loss.gradient(outputs, labels).dtype == np.float32
+        loss(outputs, labels)
+    assert SparseCategoricalCrossentropy().gradient(outputs, labels, at_logits=True).dtype == np.float32
+    checks.assert_same_arrays((outputs, labels), before)
+
+
+def test_crossentropy_of_extreme_outputs():
+    loss = SparseCategoricalCrossentropy()
+    sure = np.array([[1.0, 0.0]], np.float32)
+    assert loss(sure, np.array([0])) == 0
+    assert 87 < loss(sure, np.array([1])) < 88  # -log of the smallest normal float32
+    assert np.isfinite(loss.gradient(sure, np.array([1]))).all()
+    checks.assert_same_arrays(loss.gradient(sure, np.array([1]), at_logits=True), np.array([[1, -1]], np.float32))
+    assert math.isnan(loss(np.array([[np.nan, 1.0]]), np.array([0])))
+    logits = SparseCategoricalCrossentropy(from_logits=True)
+    assert logits(np.array([[1e4, -1e4]]), np.array([1])) == 2e4
+
+
+def test_nothing_that_counts():
+    loss, nothing = SparseCategoricalCrossentropy(), np.zeros((N, T), bool)
+    outputs, labels = np.full((N, T, K), np.nan), np.full((N, T), -1)
+    assert math.isnan(loss(outputs, labels, nothing))
+    assert loss.total(outputs, labels, nothing) == (0, 0)
+    assert not loss.gradient(outputs, labels, nothing, at_logits=True).any()
+    assert math.isnan(metrics.get("accuracy")(outputs, labels, nothing))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "error", "message"),
+    [
+        (np.full((2, 3), 0.3), [0, 3], ValueError, "labels: expected at least 0 and less than 3, the number of outputs, got 3"),
+        (np.full((2, 3), 0.3), [-1, 0], ValueError, "labels: expected at least 0 and less than 3, the number of outputs, got -1"),
+        (np.full((2, 3), 0.3), [0.0, 1.0], TypeError, "labels: expected integers, got dtype float64"),
+        (np.full((2, 3), 0.3), [True, False], TypeError, "labels: expected integers, got dtype bool"),
+        (np.full((2, 3), 0.3), [0], ValueError, "labels: expected shape (2,) for outputs (2, 3), got (1,)"),
+        (np.full((2, 4, 3), 0.3), [0, 1], ValueError, "labels: expected shape (2, 4) for outputs (2, 4, 3), got (2,)"),
+        (np.full(3, 0.3), [0, 1, 1], ValueError, "outputs: expected shape (N, K) or (N, T, K), got (3,)"),
+        (np.full((2, 3), -0.1), [0, 1], ValueError, "expected probabilities, got an output of -0.1: end the model with"),
+        (np.full((2, 3), 1.5), [0, 1], ValueError, "sparse_categorical_crossentropy: expected probabilities, got an output of 1.5"),
+    ],
+)
+def test_crossentropy_refuses(outputs, labels, error, message):
+    loss = losses.get("sparse_categorical_crossentropy")
+    for call in (loss, loss.total, loss.gradient):
+        with pytest.raises(error, match=re.escape(message)):
+            call(outputs, np.array(labels))
+
+
+def test_losses_get():
+    loss = losses.get("sparse_categorical_crossentropy")
+    assert isinstance(loss, SparseCategoricalCrossentropy) and not loss.from_logits
+    assert losses.get(loss) is loss
+    assert SparseCategoricalCrossentropy(**loss.get_config()).get_config() == loss.get_config()
+    for wrong in ("mse", None, SparseCategoricalCrossentropy, ["sparse_categorical_crossentropy"]):
+        with pytest.raises(ValueError, match=r"loss: expected one of \['sparse_categorical_crossentropy'\] or a Loss, got"):
+            losses.get(wrong)
+    with pytest.raises(TypeError, match="from_logits: expected True or False, got 1"):
+        SparseCategoricalCrossentropy(from_logits=1)
+
+
+# -- accuracy
+
+
+def test_accuracy():
+    accuracy = metrics.get("accuracy")
+    outputs = np.array([[[0.1, 0.9], [0.8, 0.2]], [[0.3, 0.7], [np.nan, np.nan]]])
+    labels = np.array([[1, 1], [1, -1]])
+    valid = np.array([[True, True], [True, False]])
+    assert accuracy.total(outputs, labels, valid) == (2, 3)
+    assert accuracy(outputs, labels, valid) == 2 / 3
+    assert accuracy(outputs[:, 0], labels[:, 0]) == 1
+    with pytest.raises(ValueError, match=re.escape("labels: expected shape (2, 2) for outputs (2, 2, 2), got (2,)")):
+        accuracy(outputs, labels[0])
+
+
+def test_metrics_get():
+    accuracy = metrics.get("accuracy")
+    assert metrics.get(accuracy) is accuracy
+    for wrong in ("acc", None, len):
+        with pytest.raises(ValueError, match=r"metric: expected one of \['accuracy'\], got"):
+            metrics.get(wrong)
+
+
+def test_confusion_matrix():
+    matrix = metrics.confusion_matrix([0, 2, 2, 2], [0, 2, 1, 1], 4)
+    checks.assert_same_arrays(matrix, np.array([[1, 0, 0, 0], [0, 0, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]]))
+
+
+# -- Adam
+
+
+def run(optimizer, parameters, gradients_of, updates):
+    """Parameters after some updates, and the states, as a model calls the optimizer."""
+    parameters = {key: array.copy() for key, array in parameters.items()}
+    proposed = {key: np.empty_like(array) for key, array in parameters.items()}
+    states = optimizer.start(parameters), optimizer.start(parameters)
+    for step in range(updates):
+        optimizer.propose(parameters, gradients_of(step), states[0], proposed, states[1])
+        states = states[::-1]
+        for key, array in parameters.items():
+            array[...] = proposed[key]
+    return parameters, states[0]
+
+
+@pytest.mark.parametrize("size", [3, optimizers._BLOCK * 2 + 5])
+def test_adam_against_the_formula(rng, size):
+    rate, beta_1, beta_2, epsilon = 0.02, 0.8, 0.95, 1e-3
+    parameters = {(0, "kernel"): rng.standard_normal((size, 2)), (2, "bias"): rng.standard_normal(3)}
+    gradients = [{key: rng.standard_normal(array.shape) for key, array in parameters.items()} for _ in range(4)]
+    actual, state = run(Adam(rate, beta_1, beta_2, epsilon), parameters, lambda step: gradients[step], 4)
+    for key, p in parameters.items():
+        m = v = np.zeros_like(p)
+        for t, g in enumerate((g[key] for g in gradients), start=1):
+            m = beta_1 * m + (1 - beta_1) * g
+            v = beta_2 * v + (1 - beta_2) * g**2
+            p = p - rate * math.sqrt(1 - beta_2**t) / (1 - beta_1**t) * m / (np.sqrt(v) + epsilon)
+        checks.assert_close(actual[key], p, 1e-14)
+        checks.assert_close(state.slots[key][0], m, 1e-14)
+        checks.assert_close(state.slots[key][1], v, 1e-14)
+    assert state.iterations == 4
+
+
+def test_adam_in_float32_stays_float32_and_has_the_usual_defaults(rng):
+    adam = optimizers.get("adam")
+    assert adam.get_config() == {"learning_rate": 1e-3, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+    assert Adam(**adam.get_config()).get_config() == adam.get_config()
+    parameters = {(0, "bias"): np.zeros(3, np.float32)}
+    # The first update goes against the sign of the gradient by the learning rate, whatever the size of the gradient.
+    actual, state = run(adam, parameters, lambda step: {(0, "bias"): np.array([1e-2, -5, 300], np.float32)}, 1)
+    assert actual[0, "bias"].dtype == state.slots[0, "bias"][0].dtype == np.float32
+    checks.assert_close(actual[0, "bias"] / 1e-3, [-1, 1, -1], 1e-3)
+
+
+def test_adam_reads_what_it_is_given_and_writes_aside(rng):
+    adam = Adam()
+    parameters, gradients = ({"a": rng.standard_normal((4, 3))} for _ in range(2))
+    proposed = {"a": np.empty((4, 3))}
+    current, spare = adam.start(parameters), adam.start(parameters)
+    current.slots["a"][0][:] = current.slots["a"][1][:] = 0.5
+    before = parameters["a"].copy(), gradients["a"].copy(), *(s.copy() for s in current.slots["a"])
+    for array in (parameters["a"], gradients["a"], *current.slots["a"]):
+        array.flags.writeable = False
+    adam.propose(parameters, {"a": np.asfortranarray(gradients["a"])}, current, proposed, spare)
+    checks.assert_same_arrays((parameters["a"], gradients["a"], *current.slots["a"]), before)
+    assert (current.iterations, spare.iterations) == (0, 1)
+    once = proposed["a"].copy()
+    adam.propose(parameters, gradients, current, proposed, spare)  # again from the same state: the same
+    checks.assert_same_arrays(proposed["a"], once)
+    assert not np.array_equal(once, parameters["a"])
+
+
+def test_optimizer_notices_gradients_that_do_not_fit():
+    adam, parameters = Adam(), {"a": np.zeros(3), "b": np.zeros(2)}
+    states = adam.start(parameters), adam.start(parameters)
+    with pytest.raises(RuntimeError, match="gradients and parameters differ in b"):
+        adam.propose(parameters, {"a": np.zeros(3)}, states[0], parameters, states[1])
+    with pytest.raises(RuntimeError, match=re.escape("the gradient of b has shape (3,), not (2,)")):
+        adam.propose(parameters, {"a": np.zeros(3), "b": np.zeros(3)}, states[0], parameters, states[1])
+
+
+def test_state_knows_what_it_was_made_for():
+    parameters = {"a": np.zeros((2, 3))}
+    state = Adam().start(parameters)
+    assert state.fits(parameters)
+    assert not state.fits({"a": np.zeros((3, 2))})
+    assert not state.fits({"a": np.zeros((2, 3), np.float32)})
+    assert not state.fits({"b": np.zeros((2, 3))})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"learning_rate": 0}, ValueError, "learning_rate: expected a positive, finite number, got 0"),
+        ({"learning_rate": math.nan}, ValueError, "learning_rate: expected a positive, finite number, got nan"),
+        ({"learning_rate": math.inf}, ValueError, "learning_rate: expected a positive, finite number, got inf"),
+        ({"learning_rate": "fast"}, TypeError, "learning_rate: expected a number, got 'fast'"),
+        ({"beta_1": 1}, ValueError, "beta_1: expected a number of at least 0 and less than 1, got 1"),
+        ({"beta_2": -0.5}, ValueError, "beta_2: expected a number of at least 0 and less than 1, got -0.5"),
+        ({"beta_2": True}, TypeError, "beta_2: expected a number, got True"),
+        ({"epsilon": 0}, ValueError, "epsilon: expected a positive, finite number, got 0"),
+        ({"clipnorm": 1.0}, TypeError, "clipnorm"),
+        ({"global_clipnorm": 1.0}, TypeError, "global_clipnorm"),
+    ],
+)
+def test_adam_refuses(arguments, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        Adam(**arguments)
+
+
+def test_learning_rate_can_be_set():
+    adam = Adam()
+    adam.learning_rate = 0.5
+    assert adam.learning_rate == 0.5
+    with pytest.raises(ValueError, match="learning_rate: expected a positive, finite number, got -1"):
+        adam.learning_rate = -1
+    assert adam.learning_rate == 0.5
+
+
+def test_optimizers_get():
+    adam = Adam(0.1)
+    assert optimizers.get(adam) is adam
+    assert optimizers.get("adam") is not optimizers.get("adam")
+    for wrong in ("sgd", None, Adam):
+        with pytest.raises(ValueError, match=r"optimizer: expected one of \['adam'\] or an Optimizer, got"):
+            optimizers.get(wrong)
