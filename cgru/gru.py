@@ -280,7 +280,8 @@ class GRU(Layer):
         if initial_state is None and self._state is not None:
             if self._state.shape != shape:
                 raise ValueError(
-                    f"{name}: expected {self._state.shape[-2]} rows, as the state of this stateful layer has, got {N}; reset_states() forgets it"
+                    f"{name}: expected {self._state.shape[-2]} rows, as the state of this stateful layer has, got {N}; "
+                    "reset_states() forgets it"
                 )
             initial_state = self._state
         if initial_state is not None:
@@ -537,7 +538,8 @@ class GRU(Layer):
                 if self.use_bias:
                     grads[prefix + "bias"] = g.bias
                 if self.learn_initial_state:
-                    grads[prefix + "initial_state"] = g.dh0.sum(axis=0) if tape.learned else np.zeros(self.units, self.dtype)
+                    used = g.dh0 if tape.learned else g.dh0[:0]
+                    grads[prefix + "initial_state"] = used.sum(axis=0)
             dy = dx
         if self.go_backwards and dx is not None:
             dx = dx[:, ::-1]

@@ -47,7 +47,7 @@ def prepare(kernel, recurrent_kernel, bias=None, *, reset_after, activation="tan
     """
     H = len(recurrent_kernel)
     if max(4 * H, len(kernel)) > kernels.BLAS_MOST:
-        raise ValueError(f"kernel, recurrent_kernel: sizes {kernel.shape} and {recurrent_kernel.shape} exceed BLAS' integers")
+        raise ValueError(f"kernel: expected sizes that BLAS' integers hold, got {kernel.shape}")
     prepared = np.zeros(4 * H, kernel.dtype)
     if bias is not None:
         b, c = bias if reset_after else (bias, None)

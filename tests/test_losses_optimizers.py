@@ -55,7 +55,7 @@ def test_crossentropy_and_its_gradients(rng, steps, valid, kind):
     elif kind == "from_logits":
         name, array, value = "logits", logits, lambda a: loss(a["logits"], labels, valid)
     else:
-        name, array, value = "p", outputs * 0.5 + 0.2, lambda a: loss(a["p"], labels, valid)  # need not sum to 1
+        name, array, value = "p", outputs * 0.4 + 0.5, lambda a: loss(a["p"], labels, valid)  # need not sum to 1
     gradient = loss.gradient(array if kind != "fused" else outputs, labels, valid, at_logits=kind == "fused")
     checks.assert_gradients(value, {name: array}, {name: gradient})
     assert (gradient[~counted] == 0).all()
@@ -102,15 +102,15 @@ def test_nothing_that_counts():
 @pytest.mark.parametrize(
     ("outputs", "labels", "error", "message"),
     [
-        (np.full((2, 3), 0.3), [0, 3], ValueError, "labels: expected at least 0 and less than 3, the number of outputs, got 3"),
-        (np.full((2, 3), 0.3), [-1, 0], ValueError, "labels: expected at least 0 and less than 3, the number of outputs, got -1"),
+        (np.full((2, 3), 0.3), [0, 3], ValueError, "labels: expected at least 0 and less than 3, the number of outputs, got"),
+        (np.full((2, 3), 0.3), [-1, 0], ValueError, "less than 3, the number of outputs, got -1"),
         (np.full((2, 3), 0.3), [0.0, 1.0], TypeError, "labels: expected integers, got dtype float64"),
         (np.full((2, 3), 0.3), [True, False], TypeError, "labels: expected integers, got dtype bool"),
         (np.full((2, 3), 0.3), [0], ValueError, "labels: expected shape (2,) for outputs (2, 3), got (1,)"),
         (np.full((2, 4, 3), 0.3), [0, 1], ValueError, "labels: expected shape (2, 4) for outputs (2, 4, 3), got (2,)"),
         (np.full(3, 0.3), [0, 1, 1], ValueError, "outputs: expected shape (N, K) or (N, T, K), got (3,)"),
-        (np.full((2, 3), -0.1), [0, 1], ValueError, "expected probabilities, got an output of -0.1: end the model with"),
-        (np.full((2, 3), 1.5), [0, 1], ValueError, "sparse_categorical_crossentropy: expected probabilities, got an output of 1.5"),
+        (np.full((2, 3), -0.1), [0, 1], ValueError, "got an output of -0.1: end the model with a softmax, or use Sparse"),
+        (np.full((2, 3), 1.5), [0, 1], ValueError, "crossentropy: expected probabilities, got an output of 1.5"),
     ],
 )
 def test_crossentropy_refuses(outputs, labels, error, message):
@@ -126,7 +126,7 @@ def test_losses_get():
     assert losses.get(loss) is loss
     assert SparseCategoricalCrossentropy(**loss.get_config()).get_config() == loss.get_config()
     for wrong in ("mse", None, SparseCategoricalCrossentropy, ["sparse_categorical_crossentropy"]):
-        with pytest.raises(ValueError, match=r"loss: expected one of \['sparse_categorical_crossentropy'\] or a Loss, got"):
+        with pytest.raises(ValueError, match=r"loss: expected one of \['sparse_categorical_crossentropy'\] or a Loss"):
             losses.get(wrong)
     with pytest.raises(TypeError, match="from_logits: expected True or False, got 1"):
         SparseCategoricalCrossentropy(from_logits=1)
