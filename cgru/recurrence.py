@@ -133,7 +133,7 @@ def readable(x):
     contiguous = x.shape[-1] <= 1 or x.strides[-1] == x.itemsize
     if contiguous and x.flags.aligned and all(stride % x.itemsize == 0 for stride in x.strides):
         return x
-    return np.ascontiguousarray(x)
+    return x.copy(order="C")  # not ascontiguousarray: it keeps odd strides of axes of size one
 
 
 def forward(weights, x, h0, plan, y=None, training=False):

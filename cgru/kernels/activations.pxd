@@ -8,13 +8,13 @@ lose NaN). One body for float and double; only constants and the degree of one p
 
 sigmoid and tanh both rest on one range reduction, x = k ln(2) + r with |r| <= ln(2) / 2, and on one polynomial q:
 
-    exp(r) = 1 + r + r^2 q(r)
+    exp(r) = 1 + (r + r^2 q(r))
 
     sigmoid(x) = 1 / (1 + 2^k exp(r))                                        reduced from -x
     tanh(x)    = m / (m + 2),  m = 2^k (r + r^2 q(r)) + (2^k - 1)            reduced from 2 x
 
 m = exp(2 x) - 1 has no cancellation: where x is small, k is 0 and m is the polynomial itself, so that tanh needs no
-second formula near 0. Both are within 2.8 units in the last place (benchmarks/activation_accuracy.py; coefficients:
+second formula near 0. Both are within 2.7 units in the last place (benchmarks/activation_accuracy.py; coefficients:
 benchmarks/fit_activations.py), saturate exactly, and pass NaN on. tanh(-x) and -tanh(x) may differ in the last place.
 
 A derivative takes the output y of its activation, not the input: backward keeps no pre-activations.
@@ -93,7 +93,7 @@ cdef inline floating exp_(floating x) noexcept nogil:
     cdef floating r
     cdef floating scale = reduced(x, &r)
     cdef floating r2 = r * r
-    return scale * ((<floating>1 + r) + r2 * tail(r, r2))
+    return scale * (<floating>1 + (r + r2 * tail(r, r2)))
 
 
 cdef inline floating sigmoid(floating x) noexcept nogil:

@@ -87,7 +87,7 @@ def _assert_schedule(Py_ssize_t N, Py_ssize_t T, rows, offsets, times):
     """Debug builds: the schedule names existing rows and times, and its counts never grow."""
     assert rows is None or sorted(rows) == list(range(N))
     counts = [N] * T if offsets is None else [offsets[k + 1] - offsets[k] for k in range(len(offsets) - 1)]
-    assert len(counts) <= T and all(N >= a >= b >= 1 for a, b in zip([N] + counts, counts))
+    assert len(counts) <= T and all(N >= a >= b >= min(N, 1) for a, b in zip([N] + counts, counts))
     assert times is None or (len(times) == sum(counts) and all(0 <= t < T for t in times))
     return True
 
