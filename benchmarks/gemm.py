@@ -20,13 +20,14 @@ def main():
         report = Report(contest, __file__)
         report.print_conditions()
         entries = measure(contest, SIZES[:1] if options.quick else SIZES)
-        report.results["gemm"] = [
+        found = [
             {"size": entry.case.N, "contestant": entry.label, "threads": entry.worker.threads, "gflops": _gflops(entry)}
             for entry in entries
         ]
-        rows = [[f"{entry.case.N}^3", entry.label, entry.worker.threads, _gflops(entry)] for entry in entries]
+        report.add("gemm", found)
+        rows = [[f"{row.pop('size')}^3", *row.values()] for row in found]
         table(["size", "library", "threads", "GFLOP/s"], rows)
-        return report.finish()
+        return report.exit_status()
 
 
 def measure(contest, sizes):

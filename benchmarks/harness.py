@@ -29,7 +29,7 @@ from case import Case, draw
 from peers import CONTESTANTS
 
 HERE = pathlib.Path(__file__).parent
-PAUSE = 0.03  # s between bursts: a pool that spins for a while after work is asleep by then
+REST = 0.02  # s without processor time after which a worker is asleep: pools spin after work, OpenBLAS's for 45 ms
 HOPELESS = 2.0  # a peer this many times slower than the best one, after two rounds, sits out the others
 
 # AVX2 at most, in each library's own language
@@ -75,7 +75,7 @@ def parser(doc, peers=(), threads="1,2", rounds=7, seconds=0.2):
     )  # fmt: skip
     default = ",".join(peers) or "none"
     made.add_argument("--peers", type=_names, default=default, metavar="A,B", help=f"or none (default: {default})")
-    made.add_argument("--threads", type=_integers, metavar="N,M", help=f"default: {threads}; the first of them if quick")
+    made.add_argument("--threads", type=_integers, metavar="N,M", help=f"default: {threads}, the first if quick")
     made.set_defaults(all_threads=_integers(threads))
     made.add_argument("--rounds", type=int, default=rounds, help=f"default: {rounds}")
     made.add_argument("--seconds", type=float, default=seconds, help=f"of one burst (default: {seconds})")
@@ -164,6 +164,16 @@ class Worker:
         assert self.hello
         self._tell(operation, **arguments)
         return self._hear()
+
+    def rest(self):
+        """Wait until the worker's threads sleep, half a second at most."""
+        before, tasks = None, pathlib.Path(f"/proc/{self._process.pid}/task")
+        for _ in range(int(0.5 / REST)):
+            used = [path.read_text() for path in tasks.glob("*/schedstat")]  # none where there is no such file
+            if used == before:
+                break
+            before = used
+            time.sleep(REST)
 
     def close(self):
         with contextlib.suppress(OSError):
@@ -294,9 +304,9 @@ class Contest:
         for count in range(self.options.rounds):
             random.Random(count).shuffle(active)
             for entry in list(active):
-                time.sleep(PAUSE)
                 try:
                     answer = entry.worker.ask("burst", key=entry.key, **arguments)
+                    entry.worker.rest()
                 except WorkerError as error:
                     self._fail(error, case)
                     active.remove(entry)
@@ -338,6 +348,7 @@ class Contest:
                 except WorkerError as error:
                     self._fail(error, changed)
                 else:
+                    worker.rest()
                     entries.append(entry)
         return entries
 
@@ -470,7 +481,7 @@ def compare(contest, report, section, cases, variants=None, peak=None):
     for name, case in cases.items():
         progress(f"{name} {case.mode}")
         cells.append(Cell(case, contest.measure(case, variants)))
-        report.results[section] = [cell.as_dict() for cell in cells]
+        report.add(section, [cell.as_dict() for cell in cells])
     met = {entry.label for cell in cells for entry in cell.entries}
     labels = [label for label in variants or dict.fromkeys(worker.name for worker in contest.workers) if label in met]
     labels = [label for label in labels if label != "cgru"]
@@ -561,17 +572,20 @@ class Report:
             print("  AVX-512 is not hidden from the workers: libraries that take no orders may use it")
         print()
 
-    def finish(self):
-        """Write the JSON file if one is wanted; return the exit status."""
-        failures = self.contest.failures
+    def add(self, section, results):
+        """Put results under a name, and write the JSON file if one is wanted: an interrupted run leaves what it has."""
+        self.results[section] = results
         if self.contest.options.json:
             path = pathlib.Path(self.contest.options.json)
             path.parent.mkdir(parents=True, exist_ok=True)
-            everything = {**self.conditions, "results": self.results, "failures": failures}
-            path.write_text(json.dumps(everything, indent=1, default=str) + "\n")
-        for failure in failures:
+            everything = {**self.conditions, "results": self.results, "failures": self.contest.failures}
+            path.write_text(json.dumps(everything, indent=1) + "\n")
+
+    def exit_status(self):
+        """0 if nothing failed; what failed is said once more."""
+        for failure in self.contest.failures:
             print(f"FAILED: {failure}", file=sys.stderr)
-        return 1 if failures else 0
+        return 1 if self.contest.failures else 0
 
 
 def commit():

@@ -31,10 +31,11 @@ def main(doc=__doc__, mode="inference", grid=GRID, quick=QUICK, peers=PEERS):
     with Contest(options, ["cgru", *options.peers]) as contest:
         report = Report(contest, sys.argv[0])
         report.print_conditions()
-        peak = report.results["gemm"] = gemm.peak(contest)
+        peak = gemm.peak(contest)
+        report.add("sgemm_gflops", peak)
         print(f"{mode}, reset {options.reset}, {options.layout}-major, float32")
         compare(contest, report, mode, cases, peak=peak)
-        return report.finish()
+        return report.exit_status()
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ def main():
         report = Report(contest, __file__)
         report.print_conditions()
         for part in options.parts:
-            report.results[part] = {"growth": growth, "length": length, "import": imports}[part](contest)
+            report.add(part, {"growth": growth, "length": length, "import": imports}[part](contest))
             print(flush=True)
-        return report.finish()
+        return report.exit_status()
 
 
 def growth(contest):

@@ -34,7 +34,7 @@ def main():
             case = Case(64, T, 32, 128, mode, shortest=10, **form)
             print(f"{mode}, lengths 10 to {T}, reset {options.reset}, {options.layout}-major, float32")
             compare(contest, report, mode, {case.size: case}, variants)
-        return report.finish()
+        return report.exit_status()
 
 
 if __name__ == "__main__":

@@ -40,11 +40,12 @@ def main():
             print(f"{case.size}, {options.mode}, reset {options.reset}; ms")
             rows = [[*key, ns / 1e6, *relative(medians, *key)] for key, ns in medians.items()]
             table(["library", "threads", "situation", "ms", "of alone", "of one thread"], rows)
-            report.results[case.size] = [
+            found = [
                 {"contestant": name, "threads": count, "situation": situation, "median_us": ns / 1e3}
                 for (name, count, situation), ns in medians.items()
             ]
-        return report.finish()
+            report.add(case.size, found)
+        return report.exit_status()
 
 
 def measure(contest, case):

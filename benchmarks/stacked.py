@@ -30,7 +30,7 @@ def main(doc=__doc__, peers=PEERS, **form):
             cases = {case.size: case for size in sizes for case in [Case(*size, mode, **form)]}
             print(f"{mode}, {', '.join(f'{name} {value}' for name, value in form.items())}")
             compare(contest, report, mode, cases)
-        return report.finish()
+        return report.exit_status()
 
 
 if __name__ == "__main__":

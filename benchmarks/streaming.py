@@ -25,8 +25,7 @@ def main():
     with Contest(options, ["cgru", *options.peers]) as contest:
         report = Report(contest, __file__)
         report.print_conditions()
-        rows, cells = [], []
-        report.results["streaming"] = []
+        rows, cells, results = [], [], []
         for size in options.sizes:
             progress(f"step {size}")
             case = Case(1, 8, size, size, mode="step", reset_after=options.reset == "after")
@@ -37,11 +36,12 @@ def main():
                 rows.append([f"{size}", entry.label, entry.worker.threads, median, p99, f"{p99 / median:.2f}"])
                 found = {"median_us": median, "p99_us": p99, "calls": len(entry.times), "difference": entry.difference}
                 key = {"size": size, "contestant": entry.label, "threads": entry.worker.threads}
-                report.results["streaming"].append(key | found)
+                results.append(key | found)
+            report.add("streaming", results)
         print(f"one step a call, N=1, D=H, reset {options.reset}, {calls} calls, us")
         table(["H", "library", "threads", "median", "p99", "p99/median"], rows)
         print(summary(cells))
-        return report.finish()
+        return report.exit_status()
 
 
 if __name__ == "__main__":

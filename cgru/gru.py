@@ -424,9 +424,9 @@ class GRU(Layer):
             out = np.empty(shape, self.dtype)
         elif not isinstance(out, np.ndarray):
             raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
-        elif out.shape != shape or out.dtype != self.dtype or not (out.flags.c_contiguous and out.flags.writeable):
+        elif out.shape != shape or out.dtype != self.dtype or not out.flags.carray:  # C-contiguous, aligned, writable
             raise ValueError(
-                f"out: expected a writable C-contiguous array of shape {shape} and dtype {self.dtype}, "
+                f"out: expected a writable, aligned, C-contiguous array of shape {shape} and dtype {self.dtype}, "
                 f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
             )
         x_t, h = np.ascontiguousarray(x_t), np.ascontiguousarray(h)

@@ -99,11 +99,13 @@ def _as_array(value, name):
 
 
 def as_numeric(x, dtype=None, name="x"):
-    """x as an array of real numbers, of `dtype` where it is given."""
+    """x as an aligned array of real numbers, of `dtype` where it is given."""
     data = _as_array(x, name)
     if data.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got dtype {data.dtype}")
-    return data if dtype is None else np.asarray(data, dtype)
+    if dtype is not None:
+        data = np.asarray(data, dtype)
+    return data if data.flags.aligned else data.copy()
 
 
 def as_lengths(lengths, N, T):

@@ -449,6 +449,10 @@ def readonly(a):
     return a
 
 
+def misaligned(a):
+    return np.frombuffer(bytearray(b"?" + a.tobytes()), np.uint8)[1:].view(a.dtype).reshape(a.shape)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -469,6 +473,7 @@ def readonly(a):
         ({"out": np.zeros((N, H), np.float32, order="F")}, ValueError, ["out", "C-contiguous", str((4, 4 * N))]),
         ({"out": np.zeros((N, 2 * H), np.float32)[:, ::2]}, ValueError, ["out", "C-contiguous", str((8 * H, 8))]),
         ({"out": readonly(np.zeros((N, H), np.float32))}, ValueError, ["out", "writable"]),
+        ({"out": misaligned(np.zeros((N, H), np.float32))}, ValueError, ["out", "aligned"]),
         ({"out": [[0.0] * H] * N}, TypeError, ["out", "ndarray", "list"]),
         ({"out": 0.0}, TypeError, ["out", "ndarray", "float"]),
     ],

@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import cgru
+from cgru.sequences import as_batch
 
 N, T, D, H = 4, 7, 3, 5
 LENGTHS = np.array([3, 7, 0, 5])
@@ -146,7 +147,13 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "options",
-    [{}, {"dtype": "float32"}, {"bidirectional": True, "num_layers": 2}, {"reverse": True, "return_sequences": False}],
+    [
+        {},
+        {"dtype": "float32"},
+        {"bidirectional": True, "num_layers": 2},
+        {"reverse": True, "return_sequences": False},
+        {"input_size": 1, "units": 1, "reverse": True},  # no stride of the features says where the next step is
+    ],
     ids=name_of,
 )
 def test_layouts(options, layout):
@@ -227,6 +234,28 @@ def test_axes_of_size_one_have_any_stride(shape, stride, order, dtype):
 
 
 # ---- ragged lists, lengths, masks
+
+
+@every_layer
+@every_validity
+def test_the_layer_protocol_is_the_same_with_batches(options, valid):
+    layer = gru(**options)
+    x, _, dy, _ = problem(layer)
+    y, _, tape = layer.forward(x, training=True, **valid)
+    dx, _, grads = layer.backward(dy, tape)
+    batch = as_batch(x, **valid)
+    out, batch_tape = layer.forward_batch(batch, training=True)
+    assert_array_equal(out.data, y)
+    if layer.return_sequences:
+        assert_array_equal(np.broadcast_to(True, (N, T)) if out.valid is None else out.valid, y.any(axis=2))
+    else:
+        assert out.lengths is out.mask is None
+    got, got_grads = layer.backward_batch(dy, batch_tape)
+    same({"dx": got, **got_grads}, {"dx": dx, **grads})
+    assert layer.backward_batch(dy, batch_tape, need_dx=False)[0] is None
+    assert layer.forward_batch(batch)[1] is None
+    major = twin(layer, time_major=True)  # batches are batch-major always
+    assert_array_equal(major.forward_batch(batch)[0].data, y)
 
 
 @every_layer

@@ -135,7 +135,7 @@ def gemm(a, b, out=None, *, bint transpose_a=False, bint transpose_b=False, bint
         if not accumulate:
             out.fill(0)
         return out
-    a, b = (v if _blas_readable(v) else np.ascontiguousarray(v) for v in (a, b))
+    a, b = (v if _blas_readable(v) else v.copy(order="C") for v in (a, b))
     typed = gemm_into["float"] if a.dtype == np.float32 else gemm_into["double"]
     typed(a, b, out, transpose_a, transpose_b, accumulate)
     return out
