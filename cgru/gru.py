@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cgru import initializers, recurrence
+from cgru import initializers, kernels, recurrence
 from cgru.layers import Layer, check_bool, check_initializer, check_int
 from cgru.sequences import Batch, as_batch, as_numeric
 
@@ -21,6 +21,11 @@ class Tape(NamedTuple):
     outputs: list  # per layer: the outputs of its directions where the merge needs them, else None
     learned: bool  # the initial state came from the parameters
     output_shape: tuple  # of the gradient that backward takes
+
+
+class _Prepared(NamedTuple):
+    cells: list  # recurrence.Weights of every cell, in the order of the state
+    stepper: object  # recurrence.stepper of them; None where a step makes no sense
 
 
 class GRU(Layer):
@@ -216,13 +221,13 @@ class GRU(Layer):
     def _changed(self):
         self._prepared = None
 
-    def _cells(self):
-        """The prepared weights of every cell; made once and dropped when parameters change."""
+    def _ready(self):
+        """The parameters as the kernels read them; made once and dropped when parameters change."""
         prepared = self._prepared
         if prepared is None:
             with self._lock:
                 parameters = self._built_parameters()
-                prepared = [
+                cells = [
                     recurrence.prepare(
                         parameters[prefix + "kernel"],
                         parameters[prefix + "recurrent_kernel"],
@@ -233,6 +238,8 @@ class GRU(Layer):
                     )
                     for prefix in self._prefixes
                 ]
+                runs_forward = not (self.bidirectional or self.reverse or self.go_backwards)
+                prepared = _Prepared(cells, recurrence.stepper(cells) if runs_forward else None)
                 self._prepared = prepared  # in one assignment: readers see the old form or the whole new one
         return prepared
 
@@ -399,6 +406,10 @@ class GRU(Layer):
         ValueError
             If the layer is bidirectional, reverse or go_backwards, or an argument has the wrong shape.
         """
+        prepared = self._prepared
+        stepper = None if prepared is None else prepared.stepper
+        if stepper is not None and out is not None and stepper(x_t, h, out, kernels.get_num_threads()):
+            return out
         for name in ("bidirectional", "reverse", "go_backwards"):
             if getattr(self, name):
                 raise ValueError(f"step: expected a layer that runs forward in time, got {name}=True")
@@ -409,7 +420,7 @@ class GRU(Layer):
         N = len(x_t)
         shape = self._state_shape(N)
         if h is None:
-            h = self._initial_state(None, N, "x_t")[0].reshape(shape)
+            h = self._initial_state(None, N)[0].reshape(shape)
         else:
             h = np.ascontiguousarray(as_numeric(h, self.dtype, "h"))
             if h.shape != shape:
@@ -423,10 +434,7 @@ class GRU(Layer):
                 f"out: expected a writable C-contiguous array of shape {shape} and dtype {self.dtype}, "
                 f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
             )
-        states, results = (h[None], out[None]) if self._state_is_flat else (h, out)
-        for weights, state, result in zip(self._cells(), states, results, strict=True):
-            recurrence.step(weights, x_t, state, result)
-            x_t = result
+        self._ready().stepper(x_t, h, out, kernels.get_num_threads())
         return out
 
     # -- the layer protocol
@@ -477,7 +485,7 @@ class GRU(Layer):
         if self.go_backwards:
             batch = _flipped(batch)
         plans = self._plans(batch)
-        weights = self._cells()
+        weights = self._ready().cells
         h = np.empty((len(weights), N, self.units), self.dtype)
         cells, outputs = [], []
         x = recurrence.readable(batch.data)

@@ -8,13 +8,13 @@ lose NaN). One body for float and double; only constants and the degree of one p
 
 sigmoid and tanh both rest on one range reduction, x = k ln(2) + r with |r| <= ln(2) / 2, and on one polynomial q:
 
-    exp(r) = 1 + r + r^2 q(r)
+    exp(r) = 1 + (r + r^2 q(r))
 
     sigmoid(x) = 1 / (1 + 2^k exp(r))                                        reduced from -x
     tanh(x)    = m / (m + 2),  m = 2^k (r + r^2 q(r)) + (2^k - 1)            reduced from 2 x
 
 m = exp(2 x) - 1 has no cancellation: where x is small, k is 0 and m is the polynomial itself, so that tanh needs no
-second formula near 0. Both are within 2.8 units in the last place (benchmarks/activation_accuracy.py; coefficients:
+second formula near 0. Both are within 2.7 units in the last place (benchmarks/activation_accuracy.py; coefficients:
 benchmarks/fit_activations.py), saturate exactly, and pass NaN on. tanh(-x) and -tanh(x) may differ in the last place.
 
 A derivative takes the output y of its activation, not the input: backward keeps no pre-activations.
@@ -93,7 +93,7 @@ cdef inline floating exp_(floating x) noexcept nogil:
     cdef floating r
     cdef floating scale = reduced(x, &r)
     cdef floating r2 = r * r
-    return scale * ((<floating>1 + r) + r2 * tail(r, r2))
+    return scale * (<floating>1 + (r + r2 * tail(r, r2)))
 
 
 cdef inline floating sigmoid(floating x) noexcept nogil:
@@ -143,37 +143,6 @@ cdef inline floating hard_sigmoid_keras2(floating x) noexcept nogil:
     return clip(x * <floating>0.2 + <floating>0.5, <floating>0, <floating>1)
 
 
-cdef inline floating sigmoid_slope(floating y) noexcept nogil:
-    """Derivative of sigmoid where its value is y."""
-    return y * (<floating>1 - y)
-
-
-cdef inline floating tanh_slope(floating y) noexcept nogil:
-    """Derivative of tanh where its value is y."""
-    return <floating>1 - y * y
-
-
-cdef inline floating relu_slope(floating y) noexcept nogil:
-    """Derivative of relu where its value is y; 0 at 0."""
-    return <floating>1 if y > <floating>0 else <floating>0
-
-
-cdef inline floating linear_slope(floating y) noexcept nogil:
-    """Derivative of linear: 1."""
-    return <floating>1
-
-
-cdef inline floating hard_sigmoid_slope(floating y) noexcept nogil:
-    """Derivative of hard_sigmoid where its value is y; 0 at both corners."""
-    # y (1 - y) is positive just where 0 < y < 1: one comparison, which vectorises as a mask.
-    return <floating>0.16666666666666667 if y * (<floating>1 - y) > <floating>0 else <floating>0
-
-
-cdef inline floating hard_sigmoid_keras2_slope(floating y) noexcept nogil:
-    """Derivative of hard_sigmoid_keras2 where its value is y; 0 at both corners."""
-    return <floating>0.2 if y * (<floating>1 - y) > <floating>0 else <floating>0
-
-
 cdef inline floating activate(int code, floating x) noexcept nogil:
     """The activation of this code (Activation) at x. With a constant code the compiler keeps just that function."""
     if code == SIGMOID:
@@ -187,18 +156,3 @@ cdef inline floating activate(int code, floating x) noexcept nogil:
     if code == HARD_SIGMOID_KERAS2:
         return hard_sigmoid_keras2(x)
     return linear(x)
-
-
-cdef inline floating slope(int code, floating y) noexcept nogil:
-    """Derivative of the activation of this code where its value is y. Constant codes reduce as in activate."""
-    if code == SIGMOID:
-        return sigmoid_slope(y)
-    if code == TANH:
-        return tanh_slope(y)
-    if code == RELU:
-        return relu_slope(y)
-    if code == HARD_SIGMOID:
-        return hard_sigmoid_slope(y)
-    if code == HARD_SIGMOID_KERAS2:
-        return hard_sigmoid_keras2_slope(y)
-    return linear_slope(y)
