@@ -64,11 +64,15 @@ def extensions():
             extra_link_args=link_args,
         )
 
-    modules = [extension(isa, flags) for isa, flags in ISA_FLAGS.items()] + [extension("runtime", [])]
+    return [extension(isa, flags) for isa, flags in ISA_FLAGS.items()] + [extension("runtime", [])]
+
+
+def translate(modules):
+    """The modules with C in the place of Cython."""
     return cythonize(
         modules,
         build_dir="build/cython",  # generated C stays out of the tree
-        include_path=[folder],
+        include_path=["cgru/kernels"],
         emit_linenums=DEBUG or REPORT,
         force=True,  # the switches above are not among the dependencies that Cython tracks
         compiler_directives={
@@ -92,12 +96,17 @@ class CleanBuild(build):
 
 
 class BuildKernels(build_ext):
-    """Compile always (flags are not tracked) and two at a time."""
+    """Compile always (flags are not tracked) and several at a time; Cython runs here, not whenever metadata is read."""
 
     def finalize_options(self):
         super().finalize_options()
         self.force = True
         self.parallel = self.parallel or min(4, os.cpu_count() or 1)
+
+    def run(self):
+        for module, translated in zip(self.extensions, translate(self.extensions), strict=True):
+            module.sources = translated.sources
+        super().run()
 
 
 setup(ext_modules=extensions(), cmdclass={"build": CleanBuild, "build_ext": BuildKernels})

@@ -44,7 +44,7 @@ def _parser():
     demo = commands.add_parser("demo", help="train a GRU classifier on real recordings and compare it with NumPy")
     demo.add_argument("--seed", type=_integer(0), default=0, help="seed of everything that is random (default: 0)")
     demo.add_argument("--epochs", type=_integer(1), default=60, help="passes over the training data (default: 60)")
-    demo.add_argument("--plot", metavar="FILE.png", help="draw the training and the confusion matrix (needs matplotlib)")
+    demo.add_argument("--plot", metavar="FILE.png", help="draw training and confusion matrix (needs matplotlib)")
     demo.set_defaults(run=_demo)
     info = commands.add_parser("info", help="print versions, instruction set, BLAS and threads")
     info.set_defaults(run=_info)
@@ -113,7 +113,8 @@ def _compare(layer, utterances):
     dx, _, grads = layer.backward(d_out, tape)
     ours = {"out": out, "dx": dx, **grads}
     exact = _reference_backward(d_out, *_reference_forward(layer, x, lengths, np.float64))
-    worst = max(np.abs(ours[name] - exact[name]).max() / np.abs(exact[name]).max() for name in exact)
+    # np.max, not max: a NaN counts as the largest.
+    worst = np.max([np.abs(ours[name] - exact[name]).max() / np.abs(exact[name]).max() for name in exact])
 
     reference_run = _reference_forward(layer, x, lengths, np.float32)
     times = {

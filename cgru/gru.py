@@ -25,6 +25,7 @@ class Tape(NamedTuple):
 
 class _Prepared(NamedTuple):
     cells: list  # recurrence.Weights of every cell, in the order of the state
+    learned: object  # initial states (cells, H); None where they are not learned
     stepper: object  # recurrence.stepper of them; None where a step makes no sense
 
 
@@ -222,7 +223,7 @@ class GRU(Layer):
         self._prepared = None
 
     def _ready(self):
-        """The parameters as the kernels read them; made once and dropped when parameters change."""
+        """What a call reads of the parameters, all of one moment; made once and dropped when they change."""
         prepared = self._prepared
         if prepared is None:
             with self._lock:
@@ -238,8 +239,11 @@ class GRU(Layer):
                     )
                     for prefix in self._prefixes
                 ]
+                learned = None
+                if self.learn_initial_state:
+                    learned = np.stack([parameters[prefix + "initial_state"] for prefix in self._prefixes])
                 runs_forward = not (self.bidirectional or self.reverse or self.go_backwards)
-                prepared = _Prepared(cells, recurrence.stepper(cells) if runs_forward else None)
+                prepared = _Prepared(cells, learned, recurrence.stepper(cells) if runs_forward else None)
                 self._prepared = prepared  # in one assignment: readers see the old form or the whole new one
         return prepared
 
@@ -281,8 +285,8 @@ class GRU(Layer):
             states = states.copy()
         self._state = states
 
-    def _initial_state(self, initial_state, N, name="x"):
-        """Return ((cells, N, H), whether it was learned)."""
+    def _initial_state(self, initial_state, N, learned, name="x"):
+        """Return ((cells, N, H), whether it is the learned one, (cells, H) or None)."""
         shape = self._state_shape(N)
         if initial_state is None and self._state is not None:
             if self._state.shape != shape:
@@ -295,13 +299,11 @@ class GRU(Layer):
             h0 = as_numeric(initial_state, self.dtype, "initial_state")
             if h0.shape != shape:
                 raise ValueError(f"initial_state: expected shape {shape}, got {h0.shape}")
-            return h0.reshape(-1, N, self.units), False
+            return h0.reshape(len(self._prefixes), N, self.units), False
         h0 = np.zeros((len(self._prefixes), N, self.units), self.dtype)
-        if self.learn_initial_state:
-            parameters = self._built_parameters()
-            for cell, prefix in zip(h0, self._prefixes, strict=True):
-                cell[:] = parameters[prefix + "initial_state"]
-        return h0, self.learn_initial_state
+        if learned is not None:
+            h0 += learned[:, None]
+        return h0, learned is not None
 
     # -- calls
 
@@ -413,16 +415,17 @@ class GRU(Layer):
         for name in ("bidirectional", "reverse", "go_backwards"):
             if getattr(self, name):
                 raise ValueError(f"step: expected a layer that runs forward in time, got {name}=True")
-        x_t = np.ascontiguousarray(as_numeric(x_t, self.dtype, "x_t"))
+        x_t = as_numeric(x_t, self.dtype, "x_t")
         if x_t.ndim != 2:
             raise ValueError(f"x_t: expected shape (N, D), got {x_t.shape}")
         self._build_for(x_t, "x_t")
         N = len(x_t)
         shape = self._state_shape(N)
+        ready = self._ready()
         if h is None:
-            h = self._initial_state(None, N)[0].reshape(shape)
+            h = self._initial_state(None, N, ready.learned, "x_t")[0].reshape(shape)
         else:
-            h = np.ascontiguousarray(as_numeric(h, self.dtype, "h"))
+            h = as_numeric(h, self.dtype, "h")
             if h.shape != shape:
                 raise ValueError(f"h: expected shape {shape}, got {h.shape}")
         if out is None:
@@ -434,7 +437,7 @@ class GRU(Layer):
                 f"out: expected a writable C-contiguous array of shape {shape} and dtype {self.dtype}, "
                 f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
             )
-        self._ready().stepper(x_t, h, out, kernels.get_num_threads())
+        ready.stepper(np.ascontiguousarray(x_t), np.ascontiguousarray(h), out, kernels.get_num_threads())
         return out
 
     # -- the layer protocol
@@ -481,11 +484,11 @@ class GRU(Layer):
             raise ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {given.shape}")
         self._build_for(x, "x")
         N, T, _ = x.shape
-        h0, learned = self._initial_state(initial_state, N)
+        weights, learned, _ = self._ready()
+        h0, is_learned = self._initial_state(initial_state, N, learned)
         if self.go_backwards:
             batch = _flipped(batch)
         plans = self._plans(batch)
-        weights = self._ready().cells
         h = np.empty((len(weights), N, self.units), self.dtype)
         cells, outputs = [], []
         x = recurrence.readable(batch.data)
@@ -511,7 +514,7 @@ class GRU(Layer):
         state = h[0] if self._state_is_flat else h
         if not self.return_sequences and x.base is not None:
             x = x.copy()  # y and h are the caller's, one each
-        return x, state, Tape(self, batch, cells, outputs, learned, x.shape) if training else None
+        return x, state, Tape(self, batch, cells, outputs, is_learned, x.shape) if training else None
 
     def _pull(self, dy, dh, tape, need_dx):
         """Return (dx, dh0, grads) for gradients in batch-major order."""
@@ -592,7 +595,8 @@ class GRU(Layer):
         if self.merge_mode == "concat":
             return [dy[..., :H], dy[..., H:]]
         if self.merge_mode == "mul":
-            return [dy * ys[1], dy * ys[0]]
+            with np.errstate(invalid="ignore", over="ignore"):  # steps that are not valid may hold anything
+                return [dy * ys[1], dy * ys[0]]
         half = dy if self.merge_mode == "sum" else dy / 2
         return [half, half]
 

@@ -31,13 +31,16 @@ class History:
     """
 
     def __init__(self):
-        self.epochs = []
-        self.history = {}
+        self._results = []  # one dict an epoch: an append is whole or has not happened
 
-    def _append(self, results):
-        self.epochs.append(len(self.epochs))
-        for name, value in results.items():
-            self.history.setdefault(name, []).append(value)
+    @property
+    def epochs(self):
+        return list(range(len(self._results)))
+
+    @property
+    def history(self):
+        names = self._results[0] if self._results else {}
+        return {name: [results[name] for results in self._results] for name in names}
 
 
 class Sequential:
@@ -304,7 +307,7 @@ class Sequential:
                 results = totals.means()
                 if validation is not None:
                     results |= {f"val_{name}": v for name, v in self._evaluate(*validation, batch_size).items()}
-                history._append(results)
+                history._results.append(results)
                 progress.epoch(results)
         return history
 
@@ -426,13 +429,13 @@ class Sequential:
         last = self.layers[-1]
         fused = isinstance(last, Dense) and last.activation == self.loss.fused_activation
         d = self.loss.gradient(outputs.data, labels, outputs.valid, at_logits=fused)
+        parameters = {(i, name): p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
+        first = min([i for i, _ in parameters], default=len(self.layers))  # the first layer that is trained
         gradients = {}
-        first = next((i for i, layer in enumerate(self.layers) if layer.parameters), len(self.layers))
         for i in range(len(self.layers) - 1, first - 1, -1):
             extra = {"at_logits": True} if fused and i == len(self.layers) - 1 else {}
             d, grads = self.layers[i].backward_batch(d, tapes[i], need_dx=i > first, **extra)
             gradients.update({(i, name): gradient for name, gradient in grads.items()})
-        parameters = {(i, name): p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
         current, spare = self._optimizer_states(parameters)
         self.optimizer.propose(parameters, gradients, current, self._proposed, spare)
         self._publish((spare, current))

@@ -9,7 +9,7 @@ import numbers
 
 import numpy as np
 
-# Elements worked on at once: the six arrays of a block of float64 stay in a core's second-level cache.
+# Elements worked on at once: what a step touches, eight arrays of them, stays in a second-level cache.
 _BLOCK = 16384
 
 

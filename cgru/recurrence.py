@@ -60,7 +60,9 @@ class Weights:
         "recurrent_activation", "recurrent_kernel", "reset_after",
     )  # fmt: skip
 
-    def __init__(self, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, recurrent, batched):
+    def __init__(
+        self, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, recurrent, batched
+    ):
         self.D, self.H = len(kernel), len(recurrent_kernel)
         self.dtype = kernel.dtype
         self.Hp = kernels.padded_units(self.H, self.dtype.itemsize)
@@ -90,7 +92,8 @@ class Weights:
         """One matrix of (first row, block, array) parts, by its route."""
         out = np.zeros(K * columns * blocks, self.dtype)
         for k0, block, part in parts:
-            _typed(kernels.pack, self.dtype)(part, out, k0, K, block, columns, 0 if route == "packed" else blocks * columns)
+            ld = 0 if route == "packed" else blocks * columns
+            _typed(kernels.pack, self.dtype)(part, out, k0, K, block, columns, ld)
         return out
 
     def back(self):
@@ -192,7 +195,7 @@ def readable(x):
     contiguous = x.shape[-1] <= 1 or x.strides[-1] == x.itemsize
     if contiguous and x.flags.aligned and all(stride % x.itemsize == 0 for stride in x.strides):
         return x
-    return np.ascontiguousarray(x)
+    return x.copy(order="C")  # not ascontiguousarray: it keeps odd strides of axes of size one
 
 
 def forward(weights, x, h0, plan, y=None, training=False):
@@ -221,7 +224,8 @@ def forward(weights, x, h0, plan, y=None, training=False):
     _typed(kernels.forward, x.dtype)(
         _in_order(x, plan), np.ascontiguousarray(h0), weights.kernel, weights.recurrent_kernel, weights.bias,
         plan.rows, plan.offsets, plan.times, _in_order(y, plan), h, gates, states, np.empty(size, x.dtype),
-        weights.reset_after, weights.recurrent_activation, weights.activation, weights.batched, weights.recurrent, threads,
+        weights.reset_after, weights.recurrent_activation, weights.activation, weights.batched, weights.recurrent,
+        threads,
     )  # fmt: skip
     return h, Tape(weights, x, plan, gates, states) if training else None
 

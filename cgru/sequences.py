@@ -95,7 +95,7 @@ def _as_array(value, name):
     try:
         return np.asarray(value)
     except ValueError:
-        raise ValueError(f"{name}: expected an array or a list of arrays, got nested lists of unequal lengths") from None
+        raise ValueError(f"{name}: expected an array or list of arrays, got nested lists of unequal lengths") from None
 
 
 def as_numeric(x, dtype=None, name="x"):

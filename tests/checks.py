@@ -3,7 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 
+import cgru
 from cgru import reference
 
 ACTIVATIONS = tuple(reference.ACTIVATIONS)
@@ -34,7 +36,7 @@ class Problem(NamedTuple):
 
 
 def random_bias(rng, activation, size):
-    """Biases that keep a pre-activation on its side of every kink while the rest of the sum is below 0.3, on all sides."""
+    """Biases on all sides of the kinks; a pre-activation stays on its side while the rest of the sum is below 0.3."""
     if activation == "relu":
         return rng.choice([-1, 1], size) * rng.uniform(0.5, 0.7, size)
     if activation in KINKS:
@@ -45,8 +47,8 @@ def random_bias(rng, activation, size):
 def random_parameters(rng, inputs, units, reset_after, activation="tanh", recurrent_activation="sigmoid"):
     """(kernel, recurrent_kernel, bias) in float64.
 
-    Sigmoid gates with a smooth candidate get weights of order 1. With any other activation weights are small: states do not explode, and
-    pre-activations stay away from kinks if inputs and states are within about +-1.
+    Sigmoid gates with a smooth candidate get weights of order 1. With any other activation weights are small: states do
+    not explode, and pre-activations stay away from kinks if inputs and states are within about +-1.
     """
     if activation in SMOOTH and recurrent_activation == "sigmoid":
         kernel = rng.standard_normal((inputs, 3 * units)) / np.sqrt(inputs)
@@ -98,25 +100,26 @@ def spoiled(array, valid):
     return np.where(valid[:, :, None], array, np.nan).astype(array.dtype)
 
 
-def set_random_parameters(layer, rng):
-    """Random weights for every cell of a built cgru.GRU, biases and learned initial states included."""
+def random_layer(rng, units, **options):
+    """A cgru.GRU with random weights in every cell, biases and learned initial states included; give `input_size`."""
+    layer = cgru.GRU(units, recurrent_initializer="zeros", **options)
     with layer.update() as parameters:
-        for prefix in {name.rpartition(".")[0] for name in parameters}:
+        for prefix in sorted({name.rpartition(".")[0] for name in parameters}):
             dot = f"{prefix}." if prefix else ""
-            names = ("kernel", "recurrent_kernel", "bias")
             values = random_parameters(
                 rng,
                 len(parameters[dot + "kernel"]),
-                layer.units,
+                units,
                 layer.reset_after,
                 layer.activation,
                 layer.recurrent_activation,
             )
-            for name, value in zip(names, values, strict=True):
+            for name, value in zip(("kernel", "recurrent_kernel", "bias"), values, strict=True):
                 if dot + name in parameters:
                     parameters[dot + name] = value
             if dot + "initial_state" in parameters:
-                parameters[dot + "initial_state"] = rng.uniform(-1, 1, layer.units)
+                parameters[dot + "initial_state"] = rng.uniform(-1, 1, units)
+    return layer
 
 
 # -- comparisons
@@ -150,11 +153,50 @@ def assert_same_arrays(actual, expected, what=""):
         assert a.tobytes() == e.tobytes(), f"{what}: array {i} differs"
 
 
+# -- units in the last place
+
+
+def exact_float64(name, x):
+    """sigmoid or tanh of float64 values, exact to about 1e-16 of the result."""
+    return np.tanh(x) if name == "tanh" else scipy.special.expit(x)
+
+
+def special_float32():
+    """float32 values around everything where an implementation may change its mind, 16 neighbours on either side.
+
+    Powers of two of all exponents, down to the subnormal ones; multiples of ln(2) / 4, where range reductions step; and
+    the ends: tanh is 1 from 9.01 on; sigmoid is 1 from 16.6 on, subnormal below -87.34, 0 below -103.97.
+    """
+    centres = np.concatenate(
+        [2.0 ** np.arange(-149, 128), np.arange(1, 640) * np.log(2) / 4, np.arange(80, 110), [9.01, 87.3365, 103.9721]]
+    )
+    bits = np.append(centres, [0.0, np.finfo("float32").max]).astype("float32").view("int32")[:, None] + np.arange(
+        -16, 17
+    )
+    bits = bits[(bits >= 0) & (bits < 0x7F800000)]
+    x = bits.astype("int32").view("float32")
+    return np.concatenate([x, -x])
+
+
+def assert_ulp_float32(name, x, y, most=4):
+    """Within `most` ulp where the exact result is a normal number, else within the smallest normal number."""
+    exact = exact_float64(name, x.astype("float64"))
+    error, tiny = np.abs(y - exact), float(np.finfo("float32").tiny)
+    assert not np.isnan(error).any() and y.min() >= (0 if name == "sigmoid" else -1) and y.max() <= 1
+    normal = np.abs(exact) >= tiny
+    ulp = 2.0 ** (np.floor(np.log2(np.abs(exact[normal]))) - 23)
+    worst = np.argmax(error[normal] / ulp)
+    assert error[normal][worst] <= most * ulp[worst], (
+        f"{name}({x[normal][worst]!r}): {(error[normal] / ulp)[worst]:.2f} ulp"
+    )
+    assert (error[~normal] <= tiny).all(), f"{name}: wrong where the result is subnormal"
+
+
 # -- finite differences
 
 
 def derivative(f, step=1e-3):
-    """f'(0) by central differences of 4th order: an error of step^4 f^(5) / 30 and of rounding, about 1e-13 of |f| each."""
+    """f'(0) by central differences of 4th order; truncation and rounding err by about 1e-13 of |f| each."""
     return (8 * (f(step) - f(-step)) - (f(2 * step) - f(-2 * step))) / (12 * step)
 
 
@@ -211,7 +253,8 @@ def reference_layer(layer, x, h0, dy=None, dh=None, **validity):
         y, h, tape = reference.forward(
             inputs, parameters[dot[cell] + "kernel"], parameters[dot[cell] + "recurrent_kernel"],
             parameters.get(dot[cell] + "bias", np.zeros((2, 3 * units) if layer.reset_after else 3 * units)),
-            h0[cell], layer.reset_after, layer.activation, layer.recurrent_activation, mask=valid, reverse=backwards[cell],
+            h0[cell], layer.reset_after, layer.activation, layer.recurrent_activation,
+            mask=valid, reverse=backwards[cell],
         )  # fmt: skip
         if cell >= cells - directions and not layer.zero_output_for_mask:
             for i, step in zip(*np.nonzero(source[cell % directions] >= 0), strict=True):

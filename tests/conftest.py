@@ -11,7 +11,7 @@ import pytest
 # Modules that tests share (checks.py): --import-mode=importlib leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent))
 
-# The same examples in every run; without a deadline, because machines differ. Another seed: --hypothesis-seed=N with CGRU_TEST_SEED=N.
+# The same examples in every run, unless a seed is asked for; without a deadline, because machines differ.
 SEED = int(os.environ.get("CGRU_TEST_SEED", "0"))
 hypothesis.settings.register_profile("cgru", deadline=None, derandomize=SEED == 0, database=None)
 hypothesis.settings.load_profile("cgru")

@@ -1,4 +1,4 @@
-"""Gradients of the compiled layer against finite differences in float64: every option that changes what is differentiated."""
+"""Gradients of the compiled layer against finite differences in float64, with every option that matters to them."""
 
 import itertools
 
@@ -32,7 +32,8 @@ KINDS = {
     "repeat": {"zero_output_for_mask": False, "return_sequences": True},
     "repeat-reverse": {"zero_output_for_mask": False, "return_sequences": True, "reverse": True},
     "repeat-go_backwards": {"zero_output_for_mask": False, "return_sequences": True, "go_backwards": True},
-    "repeat-two-layers": {"zero_output_for_mask": False, "return_sequences": True, "num_layers": 2, "bidirectional": True},
+    "repeat-two-layers": {"zero_output_for_mask": False, "return_sequences": True, "num_layers": 2},
+    "repeat-concat": {"zero_output_for_mask": False, "return_sequences": True, "bidirectional": True},
     "repeat-mul": {"zero_output_for_mask": False, "return_sequences": True, "bidirectional": True, "merge_mode": "mul"},
     "repeat-time_major": {"zero_output_for_mask": False, "return_sequences": True, "time_major": True},
 } | {
@@ -48,8 +49,7 @@ class Case:
     """A built float64 layer with random weights, an input, and random gradients of everything it returns."""
 
     def __init__(self, rng, batch="all", learned=False, **options):
-        self.layer = layer = cgru.GRU(H, dtype="float64", input_size=D, **options)
-        checks.set_random_parameters(layer, rng)
+        self.layer = layer = checks.random_layer(rng, H, dtype="float64", input_size=D, **options)
         self.validity = {"lengths": checks.LENGTHS} if batch == "ragged" else checks.VALIDITY[batch]
         self.valid = checks.valid_steps(N, T, **self.validity)
         if layer.time_major and "mask" in self.validity:
@@ -95,7 +95,7 @@ def copies(nested):
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_layer(rng, kind, batch, reset_after):
-    """Finite differences with dy and dh at once; then that the gradients of dy alone and dh alone are their two parts."""
+    """Finite differences with dy and dh at once; the gradients of dy alone and of dh alone are the two parts."""
     learned = kind.startswith("learned")
     case = Case(rng, batch, learned, reset_after=reset_after, **KINDS[kind])
     _, _, tape = case.forward(training=True)
@@ -130,7 +130,7 @@ def test_every_pair_of_activations(rng, pair, batch, reset_after):
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("kind", ["last", "sequences", "repeat-mul", "mul-last", "go_backwards", "time_major-stack"])
 def test_the_tape_is_only_read(rng, kind, batch, reset_after):
-    """Backward twice gives the same bits, without dx too, and neither it nor the caller's use of y and h changes the tape."""
+    """Backward gives the same bits twice, without dx too; neither it nor writing to any result changes the tape."""
     case = Case(rng, batch, reset_after=reset_after, **KINDS[kind])
     y, h, tape = case.forward(training=True)
     kept = copies(tape)

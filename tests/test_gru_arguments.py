@@ -1,4 +1,4 @@
-"""Wrong arguments: the exception, a message that names the argument with what was expected and what came, and nothing changed."""
+"""Wrong arguments: the exception, a message with the argument, what was expected and what came, and nothing changed."""
 
 import re
 from contextlib import contextmanager
@@ -56,8 +56,8 @@ x = np.ones((N, T, D), np.float32)
 
 ACTIVATIONS = sorted(recurrence.ACTIVATIONS)
 BOOLS = (
-    "use_bias return_sequences return_state go_backwards reverse stateful reset_after bidirectional learn_initial_state time_major "
-    "zero_output_for_mask"
+    "use_bias return_sequences return_state go_backwards reverse stateful reset_after bidirectional "
+    "learn_initial_state time_major zero_output_for_mask"
 ).split()
 
 
@@ -119,6 +119,7 @@ def test_from_config():
 
 # ---- build, parameters, weights
 
+
 @pytest.mark.parametrize(
     ("size", "error", "words"),
     [
@@ -145,7 +146,10 @@ def test_failed_build_leaves_the_layer_unbuilt():
     assert layer.input_size == D
 
 
-@pytest.mark.parametrize("use", [lambda v: v.parameters, lambda v: v.get_weights(), lambda v: v.set_weights([]), lambda v: v.update().__enter__()])
+@pytest.mark.parametrize(
+    "use",
+    [lambda v: v.parameters, lambda v: v.get_weights(), lambda v: v.set_weights([]), lambda v: v.update().__enter__()],
+)
 def test_parameters_before_the_layer_is_built(use):
     layer = cgru.GRU(H)
     with refused(RuntimeError, "GRU", "no parameters yet", "build"):
@@ -212,6 +216,7 @@ def test_parameters_are_read_only(layer):
 
 # ---- a call, and forward
 
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
@@ -246,7 +251,7 @@ def test_parameters_are_read_only(layer):
         ({"lengths": []}, ValueError, ["lengths", f"({N},)", "(0,)"]),
         ({"lengths": 3}, ValueError, ["lengths", f"({N},)", "()"]),
         ({"lengths": [[1], [2], [3]]}, ValueError, ["lengths", f"({N},)", "(3, 1)"]),
-        ({"lengths": [[1], [2, 3], [3]]}, ValueError, ["lengths", "integers", "unequal lengths"]),
+        ({"lengths": [[1], [2, 3], [3]]}, ValueError, ["lengths", "array", "unequal lengths"]),
         ({"x": x[0, :, 0], "lengths": [1] * T}, ValueError, ["x", "(N, T, ...)", "lengths", str((T,))]),
         ({"x": list(x), "lengths": [1, 2, 3]}, ValueError, ["lengths", "ragged list x", "its own lengths"]),
         # mask
@@ -258,7 +263,11 @@ def test_parameters_are_read_only(layer):
         ({"mask": np.ones((N, T))}, TypeError, ["mask", "bool", "float64"]),
         ({"mask": [[True], [True, False]]}, ValueError, ["mask", "unequal lengths"]),
         ({"x": list(x), "mask": np.ones((N, T), bool)}, ValueError, ["mask", "ragged list x", "its own lengths"]),
-        ({"lengths": [1, 2, 3], "mask": np.ones((N, T), bool)}, ValueError, ["lengths", "mask", "one of the two", "both"]),
+        (
+            {"lengths": [1, 2, 3], "mask": np.ones((N, T), bool)},
+            ValueError,
+            ["lengths", "mask", "one of the two", "both"],
+        ),
         # initial_state
         ({"initial_state": np.zeros((N, H + 1))}, ValueError, ["initial_state", str((N, H)), str((N, H + 1))]),
         ({"initial_state": np.zeros((1, N, H))}, ValueError, ["initial_state", str((N, H)), str((1, N, H))]),
@@ -323,6 +332,7 @@ def test_a_refused_first_call_builds_nothing():
 
 
 # ---- stateful
+
 
 def test_stateful():
     layer = cgru.GRU(H, stateful=True, seed=1, input_size=D)
@@ -493,6 +503,7 @@ def test_step_of_a_stateful_layer():
 
 # ---- the layer protocol
 
+
 def test_forward_and_backward_batch(layer):
     with refused(ValueError, "x", "(N, T, D)", str((N, D))):
         layer.forward_batch(Batch(x_t))
@@ -506,6 +517,7 @@ def test_forward_and_backward_batch(layer):
 
 
 # ---- sequences
+
 
 def test_as_batch_names_its_argument():
     with refused(TypeError, "tokens", "real numbers", "complex128"):

@@ -1,5 +1,6 @@
 """The NumPy reference against the equations and against finite differences: everything else is compared with it."""
 
+import itertools
 import math
 from unittest import mock
 
@@ -17,7 +18,7 @@ def run(arrays, options):
 
 
 def loss_and_gradients(problem, options):
-    """(loss, arrays, gradients) as `checks.assert_gradients` takes them; the loss weighs every output and the final state."""
+    """(loss, arrays, gradients) for `checks.assert_gradients`; the loss weighs every output and the final state."""
 
     def loss(arrays):
         y, h, _ = run(arrays, options)
@@ -81,7 +82,7 @@ def test_problems_keep_away_from_kinks_and_reach_all_sides(rng, pair, reset_afte
         for kink in edges[1:-1]:
             assert np.abs(a - kink).min() > 0.02
         if name in checks.KINKS:
-            assert all(((low < a) & (a < high)).any() for low, high in zip(edges[:-1], edges[1:], strict=True))
+            assert all(((low < a) & (a < high)).any() for low, high in itertools.pairwise(edges))
 
 
 @pytest.mark.parametrize("which", ["dy", "dh"])
@@ -127,7 +128,7 @@ def test_the_equations_with_plain_numbers(reset_after):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("validity", ["lengths", "mask"])
 def test_rows_with_holes_are_the_rows_without_them(rng, validity, reverse):
-    """A row with its valid steps pushed together gives the same outputs; the state is held elsewhere, the output zero, NaN not read."""
+    """A row's valid steps pushed together give the same; elsewhere the state is held, the output 0, NaN not read."""
     problem = checks.random_problem(rng, True)
     kind = checks.VALIDITY[validity]
     valid = checks.valid_steps(checks.N, checks.T, **kind)

@@ -43,5 +43,6 @@ gemm = _build.gemm
 pack = _build.pack
 padded_units = _build.padded_units
 Stepper = _build.Stepper
+tune = _build.tune
 get_num_threads = runtime.get_num_threads
 set_num_threads = runtime.set_num_threads

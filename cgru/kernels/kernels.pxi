@@ -54,22 +54,43 @@ cdef extern from "platform.h" nogil:
 
 BLAS_MOST = 2**31 - 1  # sizes and strides that BLAS' integers hold
 
-# Multiplications between two looks for signals: some 10 to 100 ms. Taking the GIL more often can cost a switch interval
-# (5 ms) each time.
-cdef Py_ssize_t SIGNAL_WORK = 1_000_000_000
-# Rows from which threads share a batch by rows; below, by units.
-cdef Py_ssize_t FEW_ROWS = 8
-# Rows from which a step reads its input rows together; below, the rows of a block of steps are read together.
-cdef Py_ssize_t STEP_ROWS = 4
-# Multiplications of a call, and of a step, from which a second thread pays.
-cdef Py_ssize_t THREAD_WORK = 2_000_000
-cdef Py_ssize_t TEAM_WORK = 100_000
-# Multiplications of a step below which it keeps the GIL: some 20 us. Taking it back can cost a switch interval.
-cdef Py_ssize_t GIL_WORK = 500_000
-# Packed rows of a block of steps, by units in inference; and at the large products of backward.
-cdef Py_ssize_t BLOCK_ROWS = 64
-cdef Py_ssize_t LARGE_ROWS = 512
-cdef Py_ssize_t DX_ROWS = 48
+# Where one way of working ends and another begins. They stand in one place so that `tune` can move them.
+cdef struct Limits:
+    Py_ssize_t signal_work  # multiplications between two looks for signals: some 10 to 100 ms
+    Py_ssize_t gil_work     # multiplications below which a step keeps the GIL: some 20 us; taking it back can cost 5 ms
+    Py_ssize_t thread_work  # multiplications of a call from which a second thread pays
+    Py_ssize_t team_work    # multiplications of a step from which a second thread pays that meets the first at every step
+    Py_ssize_t few_rows     # rows from which threads share a batch by rows; below, by units
+    Py_ssize_t step_rows    # rows from which a step reads its own input; below, the steps of a block do it together
+    Py_ssize_t block_rows   # packed rows of such a block
+    Py_ssize_t large_rows   # packed rows of a block in backward
+    Py_ssize_t dx_rows      # packed rows of a task of dx
+
+cdef Limits limits
+limits.signal_work = 1_000_000_000
+limits.gil_work = 500_000
+limits.thread_work = 2_000_000
+limits.team_work = 100_000
+limits.few_rows = 8
+limits.step_rows = 4
+limits.block_rows = 64
+limits.large_rows = 512
+limits.dx_rows = 48
+
+
+def tune(**changes):
+    """Set limits by name and return what all of them were; for tests and benchmarks, between calls and for all threads."""
+    global limits
+    before = limits
+    after = dict(before)
+    for name, value in changes.items():
+        if name not in after:
+            raise ValueError(f"{name}: expected one of {', '.join(after)}")
+        after[name] = value
+    limits = after
+    return before
+
+
 # Elements by which the parts of a workspace are aligned: 64 bytes of float.
 cdef enum:
     ALIGN = 16
@@ -111,7 +132,7 @@ def _assert_schedule(Py_ssize_t N, Py_ssize_t T, rows, offsets, times):
     """Debug builds: the schedule names existing rows and times, and its counts never grow."""
     assert rows is None or sorted(rows) == list(range(N))
     counts = [N] * T if offsets is None else [offsets[k + 1] - offsets[k] for k in range(len(offsets) - 1)]
-    assert len(counts) <= T and all(N >= a >= b >= 1 for a, b in zip([N] + counts, counts))
+    assert len(counts) <= T and all(N >= a >= b >= min(N, 1) for a, b in zip([N] + counts, counts))
     assert times is None or (len(times) == sum(counts) and all(0 <= t < T for t in times))
     return True
 
@@ -384,7 +405,7 @@ cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
     cdef floating *block = <floating *>j.gates + (first * j.G if j.training else 0)
     cdef floating *gates
     # Few rows make a poor product; the steps of a block together make a good one. (The block has one count, see `forward`.)
-    cdef bint together = n < STEP_ROWS and j.s.times == NULL
+    cdef bint together = n < limits.step_rows and j.s.times == NULL
     if together and u1 > u0:
         for i in range(n):
             multiply(
@@ -432,11 +453,11 @@ cdef inline Sharing share(
     """How many threads a call of M packed rows uses, and what each of them takes."""
     cdef Sharing way
     cdef Py_ssize_t row_work = 3 * H * (D + H), panels = (Hp + panel_width(itemsize) - 1) // panel_width(itemsize), tasks
-    way.threads = threads if M * row_work >= THREAD_WORK else 1
-    way.by_rows = N >= FEW_ROWS
+    way.threads = threads if M * row_work >= limits.thread_work else 1
+    way.by_rows = N >= limits.few_rows
     way.range_rows = N
     if not way.by_rows:
-        if N * row_work < TEAM_WORK:
+        if N * row_work < limits.team_work:
             way.threads = 1
         way.threads = <int>min(way.threads, panels)
         return way
@@ -455,7 +476,7 @@ def forward_work(
     """Elements of the workspace of `forward`."""
     cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
     cdef Sharing way = share(N, M, D, H, Hp, itemsize, threads)
-    cdef Py_ssize_t scratch = way.range_rows if way.by_rows else max(BLOCK_ROWS, N)
+    cdef Py_ssize_t scratch = way.range_rows if way.by_rows else max(limits.block_rows, N)
     cdef Py_ssize_t own_tape = 0 if training else aligned(way.threads * scratch * G) + 2 * aligned(N * Hp)
     return ALIGN + aligned(N * Hp) + aligned(way.threads * N * D) + own_tape
 
@@ -516,7 +537,7 @@ def forward(
     if y is not None:
         j.y, j.yn, j.yt = &y[0, 0, 0], y.strides[0] // size, y.strides[1] // size
     j.by_rows, j.threads, j.range_rows = way.by_rows, way.threads, way.range_rows
-    j.scratch_rows = way.range_rows if way.by_rows else max(BLOCK_ROWS, N)
+    j.scratch_rows = way.range_rows if way.by_rows else max(limits.block_rows, N)
     j.reset = carve(&next_work, N * Hp)
     j.rows = carve(&next_work, way.threads * N * D)
     if j.training:
@@ -525,7 +546,7 @@ def forward(
         j.gates = carve(&next_work, way.threads * j.scratch_rows * j.G)
         j.states = carve(&next_work, 2 * N * Hp)
     h_now = <floating *>j.states
-    most = max(N, SIGNAL_WORK // (3 * H * (D + H))) if way.by_rows else j.scratch_rows
+    most = max(N, limits.signal_work // (3 * H * (D + H))) if way.by_rows else j.scratch_rows
     with nogil:
         if not j.training:
             memset(h_now, 0, N * Hp * size)
@@ -537,7 +558,7 @@ def forward(
             memset(&j.team, 0, sizeof(j.team))
             run(way.threads, <int>((N + way.range_rows - 1) // way.range_rows) if way.by_rows else way.threads, forward_task, &j)
             worked += (offset(&j.s, j.k1) - offset(&j.s, k0)) * 3 * H * (D + H)
-            if worked > SIGNAL_WORK:
+            if worked > limits.signal_work:
                 worked = 0
                 with gil:
                     PyErr_CheckSignals()
@@ -649,7 +670,7 @@ cdef class Stepper:
         cdef unsigned char[::1] view = space
         cdef char *start = <char *>&view[0]
         state = N * self.jobs[0].H * size
-        if work < GIL_WORK:
+        if work < limits.gil_work:
             for i in range(self.layers):
                 self.step(i, x, h + i * state, out + i * state, N, start, 1)
                 x = out + i * state
@@ -856,10 +877,10 @@ cdef inline int large_panels(const Backward *j, Py_ssize_t columns, Py_ssize_t i
 
 
 cdef inline void input_gradient(Backward *j, int task, floating *dtype) noexcept nogil:
-    """dx of DX_ROWS packed rows of the block."""
+    """dx of limits.dx_rows packed rows of the block."""
     cdef Forward *forward = &j.forward
     cdef Py_ssize_t start = offset(&forward.s, forward.k0), k, i, p
-    cdef Py_ssize_t p0 = task * DX_ROWS, p1 = min(p0 + DX_ROWS, offset(&forward.s, forward.k1) - start)
+    cdef Py_ssize_t p0 = task * limits.dx_rows, p1 = min(p0 + limits.dx_rows, offset(&forward.s, forward.k1) - start)
     cdef floating *block = <floating *>j.dx_block
     cdef floating *dx = <floating *>j.dx
     # dx (rows x D) = [dn dr dz] (rows x 3H) [W_n W_r W_z]^T (3H x D)
@@ -918,7 +939,7 @@ cdef int large_tasks(const Backward *j, Py_ssize_t itemsize) noexcept nogil:
         tasks += large_panels(j, 3 * H, itemsize)
     else:
         tasks += large_panels(j, 2 * H, itemsize) + large_panels(j, H, itemsize)
-    return tasks + (<int>((block + DX_ROWS - 1) // DX_ROWS) if j.dx != NULL else 0)
+    return tasks + (<int>((block + limits.dx_rows - 1) // limits.dx_rows) if j.dx != NULL else 0)
 
 
 cdef void backward_large_task(void *job, int task, int slot) noexcept nogil:
@@ -935,7 +956,7 @@ def backward_work(
     Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, Py_ssize_t itemsize, int threads
 ):
     """Elements of the workspace of `backward`."""
-    cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp, most = max(min(LARGE_ROWS, M), N)
+    cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp, most = max(min(limits.large_rows, M), N)
     cdef Sharing way = share(N, M, D, H, Hp, itemsize, threads)
     return (
         ALIGN + 2 * aligned(N * Hp) + aligned(most * G) + aligned(most * D) + 2 * aligned(most * Hp)
@@ -997,7 +1018,7 @@ def backward(
     forward.by_rows, forward.threads, forward.range_rows = way.by_rows, way.threads, way.range_rows
     forward.x, forward.xn, forward.xt = &x[0, 0, 0], x.strides[0] // size, x.strides[1] // size
     forward.gates, forward.states = <void *>&gates[0, 0], <void *>&states[0, 0]
-    j.most = max(min(LARGE_ROWS, M), N)
+    j.most = max(min(limits.large_rows, M), N)
     j.dh = dh_now
     j.ds = carve(&next_work, N * Hp)
     j.dg = carve(&next_work, j.most * forward.G)
@@ -1035,7 +1056,7 @@ def backward(
             )
             run(way.threads, large_tasks(&j, size), backward_large_task, &j)
             worked += (offset(&forward.s, k1) - offset(&forward.s, forward.k0)) * 6 * H * (D + H)
-            if worked > SIGNAL_WORK:
+            if worked > limits.signal_work:
                 worked = 0
                 with gil:
                     PyErr_CheckSignals()

@@ -1,0 +1,5 @@
+"""`python -m cgru` is the command `cgru`."""
+
+from cgru.cli import main
+
+raise SystemExit(main())
