@@ -34,16 +34,16 @@ def common_flags():
     """(compile, link) flags that every extension module shares."""
     if sys.platform == "win32":
         return ["/O2"], []
-    compile_args = ["-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"]
+    compile_args = ["-pthread", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"]
     compile_args += ["-Wno-unused-function", "-Wno-unused-variable"]  # of the generated code
     compile_args += ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
     if REPORT:
         compile_args.append("-fopt-info-vec-optimized")
-    link_args = [] if DEBUG or sys.platform != "linux" else ["-Wl,--strip-all"]
+    link_args = ["-pthread"] + ([] if DEBUG or sys.platform != "linux" else ["-Wl,--strip-all"])
     if SANITIZE:
         flags = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g"]
         compile_args += flags
-        link_args = flags
+        link_args = ["-pthread"] + flags
     return compile_args, link_args
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cgru import initializers, recurrence
+from cgru import initializers, kernels, recurrence
 from cgru.layers import Layer, check_bool, check_initializer, check_int
 from cgru.sequences import Batch, as_batch, as_numeric
 
@@ -21,6 +21,12 @@ class Tape(NamedTuple):
     outputs: list  # per layer: the outputs of its directions where the merge needs them, else None
     learned: bool  # the initial state came from the parameters
     output_shape: tuple  # of the gradient that backward takes
+
+
+class _Prepared(NamedTuple):
+    cells: list  # recurrence.Weights of every cell, in the order of the state
+    learned: object  # initial states (cells, H); None where they are not learned
+    stepper: object  # recurrence.stepper of them; None where a step makes no sense
 
 
 class GRU(Layer):
@@ -216,11 +222,8 @@ class GRU(Layer):
     def _changed(self):
         self._prepared = None
 
-    def _weights(self):
-        """(prepared weights of every cell, learned initial states (cells, H) or None), all of one moment.
-
-        Made once and dropped when parameters change.
-        """
+    def _ready(self):
+        """What a call reads of the parameters, all of one moment; made once and dropped when they change."""
         prepared = self._prepared
         if prepared is None:
             with self._lock:
@@ -239,7 +242,8 @@ class GRU(Layer):
                 learned = None
                 if self.learn_initial_state:
                     learned = np.stack([parameters[prefix + "initial_state"] for prefix in self._prefixes])
-                prepared = cells, learned
+                runs_forward = not (self.bidirectional or self.reverse or self.go_backwards)
+                prepared = _Prepared(cells, learned, recurrence.stepper(cells) if runs_forward else None)
                 self._prepared = prepared  # in one assignment: readers see the old form or the whole new one
         return prepared
 
@@ -404,6 +408,10 @@ class GRU(Layer):
         ValueError
             If the layer is bidirectional, reverse or go_backwards, or an argument has the wrong shape.
         """
+        prepared = self._prepared
+        stepper = None if prepared is None else prepared.stepper
+        if stepper is not None and out is not None and stepper(x_t, h, out, kernels.get_num_threads()):
+            return out
         for name in ("bidirectional", "reverse", "go_backwards"):
             if getattr(self, name):
                 raise ValueError(f"step: expected a layer that runs forward in time, got {name}=True")
@@ -413,9 +421,9 @@ class GRU(Layer):
         self._build_for(x_t, "x_t")
         N = len(x_t)
         shape = self._state_shape(N)
-        cells, learned = self._weights()
+        ready = self._ready()
         if h is None:
-            h = self._initial_state(None, N, learned, "x_t")[0].reshape(shape)
+            h = self._initial_state(None, N, ready.learned, "x_t")[0].reshape(shape)
         else:
             h = as_numeric(h, self.dtype, "h")
             if h.shape != shape:
@@ -429,11 +437,7 @@ class GRU(Layer):
                 f"out: expected a writable, aligned, C-contiguous array of shape {shape} and dtype {self.dtype}, "
                 f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
             )
-        x_t, h = np.ascontiguousarray(x_t), np.ascontiguousarray(h)
-        states, results = (h[None], out[None]) if self._state_is_flat else (h, out)
-        for weights, state, result in zip(cells, states, results, strict=True):
-            recurrence.step(weights, x_t, state, result)
-            x_t = result
+        ready.stepper(np.ascontiguousarray(x_t), np.ascontiguousarray(h), out, kernels.get_num_threads())
         return out
 
     # -- the layer protocol
@@ -480,7 +484,7 @@ class GRU(Layer):
             raise ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {given.shape}")
         self._build_for(x, "x")
         N, T, _ = x.shape
-        weights, learned = self._weights()
+        weights, learned, _ = self._ready()
         h0, is_learned = self._initial_state(initial_state, N, learned)
         if self.go_backwards:
             batch = _flipped(batch)

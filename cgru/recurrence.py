@@ -6,7 +6,7 @@ here.
 arrays; what this module asks of them is said at each function.
 """
 
-import threading
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -22,47 +22,109 @@ ACTIVATIONS = {  # codes of kernels/activations.pxd
     "hard_sigmoid_keras2": 5,
 }
 
-_CTYPE = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
 
 
-class Weights(NamedTuple):
-    """Weights of one cell as the kernels read them: copies, never written again, so any number of threads may share
-    them."""
-
-    kernel: np.ndarray  # (D, 3H)
-    recurrent_kernel: np.ndarray  # (H, 3H)
-    bias: np.ndarray  # (4H,) r z n q: the biases that share a sum are added up
-    reset_after: bool
-    activation: int
-    recurrent_activation: int
+def _typed(kernel, dtype):
+    """The float or the double of a kernel."""
+    return kernel["float" if dtype == np.float32 else "double"]
 
 
-def prepare(kernel, recurrent_kernel, bias=None, *, reset_after, activation="tanh", recurrent_activation="sigmoid"):
+
+# How products are computed (kernels/projection.pxd): those of a step with the state, and those that many steps share.
+_ROUTES = {"packed": 0, "blas": 1}
+
+
+def _route(variable):
+    wanted = os.environ.get(variable) or "packed"
+    if wanted not in _ROUTES:
+        raise ImportError(f"{variable}: expected packed or blas, got {wanted!r}")
+    return wanted
+
+
+RECURRENT, BATCHED = _route("CGRU_RECURRENT"), _route("CGRU_BATCHED")
+
+
+class Weights:
+    """Weights of one cell in the form that the kernels read: copies, never written again, so threads may share them.
+
+    Attributes
+    ----------
+    kernel, recurrent_kernel : ndarray
+        W and U by their routes: in panels or row-major, units padded to whole vectors.
+    bias : ndarray of shape (4Hp,)
+        r z n q; biases that share a sum are added up.
+    """
+
+    __slots__ = (
+        "D", "H", "Hp", "_back", "_sources", "activation", "batched", "bias", "dtype", "kernel", "recurrent",
+        "recurrent_activation", "recurrent_kernel", "reset_after",
+    )  # fmt: skip
+
+    def __init__(
+        self, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, recurrent, batched
+    ):
+        self.D, self.H = len(kernel), len(recurrent_kernel)
+        self.dtype = kernel.dtype
+        self.Hp = kernels.padded_units(self.H, self.dtype.itemsize)
+        self.reset_after = reset_after
+        self.activation, self.recurrent_activation = ACTIVATIONS[activation], ACTIVATIONS[recurrent_activation]
+        self.recurrent, self.batched = _ROUTES[recurrent], _ROUTES[batched]
+        self.kernel = self._packed([(0, g, W) for g, W in enumerate(self._gates(kernel))], self.D, self.Hp, 3, batched)
+        self.recurrent_kernel = self._packed(
+            [(0, g, U) for g, U in enumerate(self._gates(recurrent_kernel))], self.H, self.Hp, 3, recurrent
+        )
+        self.bias = np.zeros(4 * self.Hp, self.dtype)
+        if bias is not None:
+            b, c = bias if reset_after else (bias, None)
+            for gate in range(3):
+                part = slice(gate * self.H, (gate + 1) * self.H)
+                self.bias[gate * self.Hp :][: self.H] = b[part]
+                if reset_after:
+                    shared = gate * self.Hp if gate < 2 else 3 * self.Hp
+                    self.bias[shared:][: self.H] += c[part]
+        self._sources = (np.array(kernel), np.array(recurrent_kernel))
+        self._back = None
+
+    def _gates(self, matrix):
+        return [matrix[:, gate * self.H : (gate + 1) * self.H] for gate in range(3)]
+
+    def _packed(self, parts, K, columns, blocks, route):
+        """One matrix of (first row, block, array) parts, by its route."""
+        out = np.zeros(K * columns * blocks, self.dtype)
+        for k0, block, part in parts:
+            ld = 0 if route == "packed" else blocks * columns
+            _typed(kernels.pack, self.dtype)(part, out, k0, K, block, columns, ld)
+        return out
+
+    def back(self):
+        """The transposes that backward reads, made when first asked for: (W^T with rows n r z, U^T with rows r z n)."""
+        if self._back is None:
+            W, U = (self._gates(matrix) for matrix in self._sources)
+            names = {code: name for name, code in _ROUTES.items()}
+            rows = [(i * self.Hp, 0, W[gate].T) for i, gate in enumerate((2, 0, 1))]
+            Dp = kernels.padded_units(self.D, self.dtype.itemsize)
+            W_back = self._packed(rows, 3 * self.Hp, Dp, 1, names[self.batched])
+            rows = [(i * self.Hp, 0, U[gate].T) for i, gate in enumerate((0, 1, 2))]
+            self._back = (W_back, self._packed(rows, 3 * self.Hp, self.Hp, 1, names[self.recurrent]))
+        return self._back
+
+
+def prepare(
+    kernel, recurrent_kernel, bias=None, *,
+    reset_after, activation="tanh", recurrent_activation="sigmoid", recurrent=RECURRENT, batched=BATCHED,
+):  # fmt: skip
     """Return the `Weights` of parameters as DESIGN has them; bias None is zero.
 
     Parameters
     ----------
-    kernel, recurrent_kernel : ndarrays of shape (D, 3H) and (H, 3H), float32 or float64
+    kernel, recurrent_kernel : ndarrays of shape (D, 3H) and (H, 3H), float32 or float64, any strides
     bias : ndarray of shape (3H,), or (2, 3H) with reset_after; optional
+    recurrent, batched : {"packed", "blas"}
+        The route of the products with the state, and of those that many steps share.
     """
-    H = len(recurrent_kernel)
-    if max(4 * H, len(kernel)) > kernels.BLAS_MOST:
+    if max(4 * len(recurrent_kernel), len(kernel)) > kernels.BLAS_MOST:
         raise ValueError(f"kernel: expected sizes that BLAS' integers hold, got {kernel.shape}")
-    prepared = np.zeros(4 * H, kernel.dtype)
-    if bias is not None:
-        b, c = bias if reset_after else (bias, None)
-        prepared[: 3 * H] = b
-        if reset_after:
-            prepared[: 2 * H] += c[: 2 * H]
-            prepared[3 * H :] = c[2 * H :]
-    return Weights(
-        np.array(kernel, order="C"),
-        np.array(recurrent_kernel, order="C"),
-        prepared,
-        reset_after,
-        ACTIVATIONS[activation],
-        ACTIVATIONS[recurrent_activation],
-    )
+    return Weights(kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, recurrent, batched)
 
 
 class Schedule(NamedTuple):
@@ -115,8 +177,8 @@ class Tape(NamedTuple):
     weights: Weights
     x: np.ndarray
     plan: Schedule
-    gates: np.ndarray  # (M, 4H) r z n q, or (M, 3H) r z n when the reset comes before
-    states: np.ndarray  # (N + M, H) h0, then the state after each packed row
+    gates: np.ndarray  # (M, 4Hp) r z n q, or (M, 3Hp) r z n when the reset comes before
+    states: np.ndarray  # (N + M, Hp) h0, then the state after each packed row
 
 
 class Gradients(NamedTuple):
@@ -150,18 +212,20 @@ def forward(weights, x, h0, plan, y=None, training=False):
     training : bool
         Whether the tape is kept.
     """
-    N, D, H = len(h0), len(weights.kernel), len(weights.recurrent_kernel)
-    block_rows = _block_rows(3 * H * x.itemsize, 1 << 19)
-    h = np.empty((N, H), x.dtype)
+    N, Hp, threads = len(h0), weights.Hp, _threads(weights)
+    h = np.empty((N, weights.H), x.dtype)
     gates = states = None
     if training:
-        gates = np.empty((plan.steps, (4 if weights.reset_after else 3) * H), x.dtype)
-        states = np.empty((N + plan.steps, H), x.dtype)
-    work = np.empty(kernels.forward_work(N, D, H, weights.reset_after, block_rows, training), x.dtype)
-    kernels.forward[_CTYPE[x.dtype]](
+        gates = np.empty((plan.steps, (4 if weights.reset_after else 3) * Hp), x.dtype)
+        states = np.empty((N + plan.steps, Hp), x.dtype)
+    size = kernels.forward_work(
+        N, plan.steps, weights.D, weights.H, weights.reset_after, training, x.itemsize, threads
+    )
+    _typed(kernels.forward, x.dtype)(
         _in_order(x, plan), np.ascontiguousarray(h0), weights.kernel, weights.recurrent_kernel, weights.bias,
-        plan.rows, plan.offsets, plan.times, _in_order(y, plan), h, gates, states, work,
-        weights.reset_after, weights.recurrent_activation, weights.activation, block_rows,
+        plan.rows, plan.offsets, plan.times, _in_order(y, plan), h, gates, states, np.empty(size, x.dtype),
+        weights.reset_after, weights.recurrent_activation, weights.activation, weights.batched, weights.recurrent,
+        threads,
     )  # fmt: skip
     return h, Tape(weights, x, plan, gates, states) if training else None
 
@@ -177,58 +241,43 @@ def backward(dy, dh, tape, need_dx=True):
         Gradient of the final state.
     """
     weights, x, plan, gates, states = tape
-    N, D, H = len(x), len(weights.kernel), len(weights.recurrent_kernel)
-    dtype = x.dtype
-    block_rows = _block_rows(4 * H * x.itemsize, 1 << 21)
+    N, D, H, Hp, dtype, threads = len(x), weights.D, weights.H, weights.Hp, x.dtype, _threads(weights)
     dx = None
     if need_dx:
         dx = np.empty(x.shape, dtype) if plan.steps == N * x.shape[1] else np.zeros(x.shape, dtype)
     dh0 = np.empty((N, H), dtype)
-    dkernel, drecurrent_kernel = np.zeros((D, 3 * H), dtype), np.zeros((H, 3 * H), dtype)
+    dkernel, drecurrent_kernel = np.zeros((D, 3 * Hp), dtype), np.zeros((H, 3 * Hp), dtype)
     dbias = np.zeros(gates.shape[1], dtype)
-    work = np.empty(kernels.backward_work(N, D, H, weights.reset_after, block_rows), dtype)
-    kernels.backward[_CTYPE[dtype]](
-        _in_order(dy, plan), None if dh is None else np.ascontiguousarray(dh), _in_order(x, plan),
-        weights.kernel, weights.recurrent_kernel, gates, states, plan.rows, plan.offsets, plan.times,
-        _in_order(dx, plan), dh0, dkernel, drecurrent_kernel, dbias, work,
-        weights.reset_after, weights.recurrent_activation, weights.activation, block_rows,
+    size = kernels.backward_work(N, plan.steps, D, H, weights.reset_after, x.itemsize, threads)
+    _typed(kernels.backward, dtype)(
+        _in_order(dy, plan), None if dh is None else np.ascontiguousarray(dh), _in_order(x, plan), *weights.back(),
+        gates, states, plan.rows, plan.offsets, plan.times, _in_order(dx, plan), dh0, dkernel, drecurrent_kernel, dbias,
+        np.empty(size, dtype), weights.reset_after, weights.recurrent_activation, weights.activation,
+        weights.batched, weights.recurrent, threads,
     )  # fmt: skip
-    n, r, z = dbias[:H], dbias[H : 2 * H], dbias[2 * H : 3 * H]
-    bias = np.concatenate([r, z, n])
+    kernel = _gate_order(dkernel, (1, 2, 0), weights)
+    recurrent_kernel = _gate_order(drecurrent_kernel, (0, 1, 2), weights)
+    bias = _gate_order(dbias[None], (1, 2, 0), weights)[0]
     if weights.reset_after:
-        bias = np.stack([bias, np.concatenate([r, z, dbias[3 * H :]])])
-    return Gradients(dx, dh0, dkernel, drecurrent_kernel, bias)
+        bias = np.stack([bias, _gate_order(dbias[None], (1, 2, 3), weights)[0]])
+    return Gradients(dx, dh0, kernel, recurrent_kernel, bias)
 
 
-def step(weights, x, h, out):
-    """One step: write the state after h (N, H) and input x (N, D) to out (N, H), which may be h. All C-contiguous;
-    nothing is allocated
-    once this thread has made a step of this size."""
-    N, H = h.shape
-    kernels.step[_CTYPE[x.dtype]](
-        x, h, weights.kernel, weights.recurrent_kernel, weights.bias, out,
-        _scratch(kernels.step_work(N, H, weights.reset_after), x.dtype),
-        weights.reset_after, weights.recurrent_activation, weights.activation,
-    )  # fmt: skip
+def _gate_order(padded, order, weights):
+    """(., 3H) r z n of the padded blocks that stand in this order."""
+    return np.concatenate([padded[:, block * weights.Hp :][:, : weights.H] for block in order], axis=1)
+
+
+def _threads(weights):
+    """BLAS has threads of its own, and calls from two of ours would disturb each other."""
+    return 1 if weights.recurrent or weights.batched else kernels.get_num_threads()
+
+
+def stepper(cells):
+    """Return the callable that makes one time step of stacked cells, a list of `Weights`."""
+    return kernels.Stepper(cells)
 
 
 def _in_order(array, plan):
     """A batch array with its time axis in processing order."""
     return array[:, ::-1] if plan.flip and array is not None else array
-
-
-def _block_rows(row_bytes, cache_bytes):
-    """Packed rows of a block of steps: what fits the cache, but enough for the large products to be large."""
-    return int(min(max(cache_bytes // row_bytes, 64), 1024))
-
-
-_local = threading.local()
-
-
-def _scratch(size, dtype):
-    """This thread's workspace of at least `size` elements, kept from step to step."""
-    kept = getattr(_local, dtype.name, None)
-    if kept is None or len(kept) < size:
-        kept = np.empty(size, dtype)
-        setattr(_local, dtype.name, kept)
-    return kept

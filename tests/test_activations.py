@@ -31,14 +31,14 @@ def as_candidate(name, x):
     """g(x) through the loop of the candidate: x is the bias of 37 units; z is linear and 1, everything else 0."""
     units = 37
     zeros = np.zeros((units, 3 * units), x.dtype)
-    weights = recurrence.prepare(zeros[:1], zeros, reset_after=False, activation=name, recurrent_activation="linear")
     rows = np.resize(x, (-(-len(x) // units), units))
     y = np.empty_like(rows)
-    bias = np.repeat(np.array([0, 1, 0, 0], x.dtype), units)  # r z n q
-    weights = weights._replace(bias=bias)
     for i, row in enumerate(rows):
-        bias[2 * units : 3 * units] = row
-        recurrence.step(weights, zeros[:1, :1], zeros[:1, :units], y[i : i + 1])
+        bias = np.concatenate([0 * zeros[0, :units], 1 + zeros[0, :units], row])  # r z n
+        weights = recurrence.prepare(
+            zeros[:1], zeros, bias, reset_after=False, activation=name, recurrent_activation="linear"
+        )
+        recurrence.stepper([weights])(zeros[:1, :1], zeros[:1, :units], y[i : i + 1], 1)
     return y.reshape(-1)[: len(x)]
 
 

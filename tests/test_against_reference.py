@@ -1,6 +1,6 @@
 """The compiled recurrence against the NumPy reference: all options and shapes, long sequences, huge strides."""
 
-from unittest import mock
+import contextlib
 
 import checks
 import numpy as np
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cgru
-from cgru import recurrence, reference
+from cgru import kernels, recurrence, reference
 
 # Within these of the largest value expected, or of 1. float32 gradients: sums of up to some hundred terms.
 FORWARD = {"float64": 1e-13, "float32": 2e-6}
@@ -23,9 +23,14 @@ kinds = st.sampled_from(["all", "lengths", "mask"])
 pairs = st.sampled_from([("tanh", "sigmoid")] * 3 + checks.PAIRS)
 
 
+@contextlib.contextmanager
 def small_blocks(rows):
     """Blocks of at most this many packed rows, so that short sequences have several; None leaves them alone."""
-    return mock.patch.object(recurrence, "_block_rows", recurrence._block_rows if rows is None else lambda *_: rows)
+    before = kernels.tune(**({} if rows is None else {"block_rows": rows, "large_rows": rows}))
+    try:
+        yield
+    finally:
+        kernels.tune(**before)
 
 
 def assert_gradients_close(actual, expected, dtype):
@@ -210,7 +215,7 @@ def test_float32_over_1000_steps(rng, n, units, reset_after):
 def test_long_sequences_of_mixed_lengths(rng, kind, reverse, reset_after):
     """Several blocks of the size that is really used; rows run out in every one of them."""
     sizes = (5, 3001, 3, 7)
-    most = max(recurrence._block_rows(3 * sizes[3] * 8, 1 << 19), recurrence._block_rows(4 * sizes[3] * 8, 1 << 21))
+    most = kernels.tune()["large_rows"]
     problem = checks.random_problem(rng, reset_after, sizes=sizes)
     validity = checks.random_validity(rng, kind, *sizes[:2])
     if kind == "lengths":

@@ -143,37 +143,6 @@ cdef inline floating hard_sigmoid_keras2(floating x) noexcept nogil:
     return clip(x * <floating>0.2 + <floating>0.5, <floating>0, <floating>1)
 
 
-cdef inline floating sigmoid_slope(floating y) noexcept nogil:
-    """Derivative of sigmoid where its value is y."""
-    return y * (<floating>1 - y)
-
-
-cdef inline floating tanh_slope(floating y) noexcept nogil:
-    """Derivative of tanh where its value is y."""
-    return <floating>1 - y * y
-
-
-cdef inline floating relu_slope(floating y) noexcept nogil:
-    """Derivative of relu where its value is y; 0 at 0."""
-    return <floating>1 if y > <floating>0 else <floating>0
-
-
-cdef inline floating linear_slope(floating y) noexcept nogil:
-    """Derivative of linear: 1."""
-    return <floating>1
-
-
-cdef inline floating hard_sigmoid_slope(floating y) noexcept nogil:
-    """Derivative of hard_sigmoid where its value is y; 0 at both corners."""
-    # y (1 - y) is positive just where 0 < y < 1: one comparison, which vectorises as a mask.
-    return <floating>0.16666666666666667 if y * (<floating>1 - y) > <floating>0 else <floating>0
-
-
-cdef inline floating hard_sigmoid_keras2_slope(floating y) noexcept nogil:
-    """Derivative of hard_sigmoid_keras2 where its value is y; 0 at both corners."""
-    return <floating>0.2 if y * (<floating>1 - y) > <floating>0 else <floating>0
-
-
 cdef inline floating activate(int code, floating x) noexcept nogil:
     """The activation of this code (Activation) at x. With a constant code the compiler keeps just that function."""
     if code == SIGMOID:
@@ -187,18 +156,3 @@ cdef inline floating activate(int code, floating x) noexcept nogil:
     if code == HARD_SIGMOID_KERAS2:
         return hard_sigmoid_keras2(x)
     return linear(x)
-
-
-cdef inline floating slope(int code, floating y) noexcept nogil:
-    """Derivative of the activation of this code where its value is y. Constant codes reduce as in activate."""
-    if code == SIGMOID:
-        return sigmoid_slope(y)
-    if code == TANH:
-        return tanh_slope(y)
-    if code == RELU:
-        return relu_slope(y)
-    if code == HARD_SIGMOID:
-        return hard_sigmoid_slope(y)
-    if code == HARD_SIGMOID_KERAS2:
-        return hard_sigmoid_keras2_slope(y)
-    return linear_slope(y)

@@ -1,14 +1,13 @@
-"""The elementwise updates of one row of one step, forward and backward: the equations of DESIGN in loops that
-vectorise.
+"""The elementwise updates of one row of one step, forward and backward: the equations of DESIGN in loops that vectorise.
 
-Design: every loop runs over the units of a single row, so a row's arithmetic does not depend on its neighbours, and the
+Design: every loop runs over units of a single row, so a row's arithmetic does not depend on its neighbours, and the
 reset stands in functions of its own between the gates and the candidate, which lets the other loops serve both reset
 modes. The two loops with an activation are compiled once for each (6 + 6 loops, not 36 pairs); backward needs no
 copies, its slopes are one formula in the output. The pointers of one call never overlap (restrict): without that
 promise GCC would version every loop for aliasing.
 
-Layouts of a row: xg, hg (3H,) r z n; bias (4H,) r z n q; the tape's gates (4H,) r z n q, or (3H,) r z n when the reset
-comes before; the gate gradients dg (4H,) n r z q, or (3H,) n r z: [n r z] meets the input, [r z q] the state.
+Layouts of a row: the tape's gates r z n q, or r z n when the reset comes before; they hold the products first and are
+transformed in place. The gate gradients dg: n r z q, or n r z: [n r z] meets the input, [r z q] the state.
 """
 
 from libc.math cimport INFINITY
@@ -74,49 +73,44 @@ cdef inline floating slope(floating y, floating a, floating b, floating c, float
 
 # ---- forward ----
 
-cdef inline void gates_loop(
-    const int f, Py_ssize_t n, row_t xg, row_t hg, row_t bias, row_t gates
-) noexcept nogil:
+cdef inline void gates_loop(const int f, Py_ssize_t n, row_t gates, row_t bias) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(n):
-        gates[j] = activate(f, xg[j] + hg[j] + bias[j])
+        gates[j] = activate(f, gates[j] + bias[j])
 
 
 cdef inline void gates_forward(
     int f,
-    Py_ssize_t n,  # 2H
-    row_t xg,      # (2H,) x W: r z
-    row_t hg,      # (2H,) h U: r z
-    row_t bias,    # (2H,) r z
-    row_t gates,   # (2H,) out: r z
+    Py_ssize_t n,
+    row_t gates,  # (n,) in: x W + h U of r, z or both; out: r, z
+    row_t bias,   # (n,)
 ) noexcept nogil:
     """r = f(x W_r + h U_r + b_r), z = f(x W_z + h U_z + b_z)"""
     if f == SIGMOID:
-        gates_loop(SIGMOID, n, xg, hg, bias, gates)
+        gates_loop(SIGMOID, n, gates, bias)
     elif f == TANH:
-        gates_loop(TANH, n, xg, hg, bias, gates)
+        gates_loop(TANH, n, gates, bias)
     elif f == RELU:
-        gates_loop(RELU, n, xg, hg, bias, gates)
+        gates_loop(RELU, n, gates, bias)
     elif f == LINEAR:
-        gates_loop(LINEAR, n, xg, hg, bias, gates)
+        gates_loop(LINEAR, n, gates, bias)
     elif f == HARD_SIGMOID:
-        gates_loop(HARD_SIGMOID, n, xg, hg, bias, gates)
+        gates_loop(HARD_SIGMOID, n, gates, bias)
     else:
-        gates_loop(HARD_SIGMOID_KERAS2, n, xg, hg, bias, gates)
+        gates_loop(HARD_SIGMOID_KERAS2, n, gates, bias)
 
 
 cdef inline void reset_after_forward(
     Py_ssize_t H,
-    row_t r,   # (H,)
-    row_t hn,  # (H,) h U_n
-    row_t c,   # (H,) the recurrent bias of the candidate
-    row_t q,   # (H,) out: h U_n + c_n
-    row_t s,   # (H,) out: r * q
+    row_t r,  # (H,)
+    row_t q,  # (H,) in: h U_n; out: h U_n + c_n
+    row_t c,  # (H,) the recurrent bias of the candidate
+    row_t n,  # (H,) in: x W_n; out: x W_n + r * q
 ) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(H):
-        q[j] = hn[j] + c[j]
-        s[j] = r[j] * q[j]
+        q[j] = q[j] + c[j]
+        n[j] = n[j] + r[j] * q[j]
 
 
 cdef inline void reset_before_forward(
@@ -131,38 +125,36 @@ cdef inline void reset_before_forward(
 
 
 cdef inline void candidate_loop(
-    const int g, Py_ssize_t H, row_t xn, row_t s, row_t bias, row_t z, row_t h, row_t n, row_t h_next
+    const int g, Py_ssize_t H, row_t n, row_t bias, row_t z, row_t h, row_t h_next
 ) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(H):
-        n[j] = activate(g, xn[j] + bias[j] + s[j])
+        n[j] = activate(g, n[j] + bias[j])
         h_next[j] = one_minus(z[j]) * h[j] + z[j] * n[j]
 
 
 cdef inline void candidate_forward(
     int g,
     Py_ssize_t H,
-    row_t xn,      # (H,) x W_n
-    row_t s,       # (H,) the candidate's part from the state: r * q, or (r * h) U_n
-    row_t bias,    # (H,) n
+    row_t n,       # (H,) in: x W_n + r * q, or x W_n + (r * h) U_n; out: n
+    row_t bias,    # (H,) of n
     row_t z,       # (H,)
     row_t h,       # (H,) the state before the step
-    row_t n,       # (H,) out
     row_t h_next,  # (H,) out
 ) noexcept nogil:
-    """n = g(x W_n + b_n + s), h' = (1 - z) * h + z * n"""
+    """n = g(. + b_n), h' = (1 - z) * h + z * n"""
     if g == TANH:
-        candidate_loop(TANH, H, xn, s, bias, z, h, n, h_next)
+        candidate_loop(TANH, H, n, bias, z, h, h_next)
     elif g == SIGMOID:
-        candidate_loop(SIGMOID, H, xn, s, bias, z, h, n, h_next)
+        candidate_loop(SIGMOID, H, n, bias, z, h, h_next)
     elif g == RELU:
-        candidate_loop(RELU, H, xn, s, bias, z, h, n, h_next)
+        candidate_loop(RELU, H, n, bias, z, h, h_next)
     elif g == LINEAR:
-        candidate_loop(LINEAR, H, xn, s, bias, z, h, n, h_next)
+        candidate_loop(LINEAR, H, n, bias, z, h, h_next)
     elif g == HARD_SIGMOID:
-        candidate_loop(HARD_SIGMOID, H, xn, s, bias, z, h, n, h_next)
+        candidate_loop(HARD_SIGMOID, H, n, bias, z, h, h_next)
     else:
-        candidate_loop(HARD_SIGMOID_KERAS2, H, xn, s, bias, z, h, n, h_next)
+        candidate_loop(HARD_SIGMOID_KERAS2, H, n, bias, z, h, h_next)
 
 
 # ---- backward ----

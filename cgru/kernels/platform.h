@@ -1,5 +1,5 @@
-/* What Cython cannot say by itself: bit casts between floating-point and unsigned integer values.
- * memcpy is the portable cast; compilers reduce it to nothing and vectorise through it. */
+/* What Cython cannot say by itself: bit casts (memcpy is the portable one; compilers reduce it to nothing and vectorise
+ * through it), atomics, and the flush-to-zero mode of this thread. */
 #ifndef CGRU_PLATFORM_H
 #define CGRU_PLATFORM_H
 
@@ -28,6 +28,69 @@ static inline double cgru_double_of_bits(uint64_t bits) {
     double x;
     memcpy(&x, &bits, sizeof x);
     return x;
+}
+
+#if defined(__GNUC__)
+#define CGRU_LOAD(v) __atomic_load_n(&(v), __ATOMIC_SEQ_CST)
+#define CGRU_STORE(v, to) __atomic_store_n(&(v), to, __ATOMIC_SEQ_CST)
+#define CGRU_ADD(v, n) __atomic_fetch_add(&(v), n, __ATOMIC_SEQ_CST)
+#define CGRU_SWAP(v, to) __atomic_exchange_n(&(v), to, __ATOMIC_SEQ_CST)
+#else /* without threads, see pool.h */
+#define CGRU_LOAD(v) (v)
+#define CGRU_STORE(v, to) ((v) = (to))
+#define CGRU_ADD(v, n) (((v) += (n)) - (n))
+#endif
+
+#if defined(__GNUC__) && !defined(_WIN32) && !defined(CGRU_NO_THREADS)
+#include <sched.h>
+#define CGRU_SPINS 2000 /* some 20 to 40 us */
+/* One turn of a wait. After a while the core is given away: on an oversubscribed machine whom we wait for may need it. */
+static inline void cgru_pause(int spun) {
+    if (spun > CGRU_SPINS) sched_yield();
+#if defined(__x86_64__)
+    else __builtin_ia32_pause();
+#endif
+}
+#else
+static inline void cgru_pause(int spun) { (void)spun; }
+#endif
+
+/* Denormals as zero for this thread, and back. A decaying state would make every operation on it many times slower. */
+#if defined(__SSE2__)
+#include <immintrin.h>
+static inline unsigned cgru_flush_denormals(void) {
+    unsigned was = _mm_getcsr();
+    _mm_setcsr(was | 0x8040);
+    return was;
+}
+static inline void cgru_restore_denormals(unsigned was) { _mm_setcsr((_mm_getcsr() & ~0x8040u) | (was & 0x8040u)); }
+#else
+static inline unsigned cgru_flush_denormals(void) { return 0; }
+static inline void cgru_restore_denormals(unsigned was) { (void)was; }
+#endif
+
+/* A team: the threads that met at the start of a job and wait for each other during it. Those who come after it closed
+ * do not take part. Monotonic counters; zero all of it before the job. */
+typedef struct { int arrived, size, met; } cgru_team;
+enum { CGRU_CLOSED = 1 << 20 };
+
+/* This thread's number in the team, or -1 if it came late. The first waits a moment for the others. */
+static inline int cgru_join(cgru_team *team, int wanted) {
+    int id = CGRU_ADD(team->arrived, 1);
+    if (id >= CGRU_CLOSED) return -1;
+    if (id == 0) {
+        for (int spun = 0; CGRU_LOAD(team->arrived) < wanted && spun < 400; spun++) cgru_pause(0);
+        CGRU_STORE(team->size, CGRU_ADD(team->arrived, CGRU_CLOSED));
+    }
+    for (int spun = 0; CGRU_LOAD(team->size) == 0; spun++) cgru_pause(spun);
+    return id;
+}
+
+/* Return when the whole team has called; `turn` counts this thread's calls. */
+static inline void cgru_meet(cgru_team *team, int *turn) {
+    int all = team->size * ++*turn;
+    CGRU_ADD(team->met, 1);
+    for (int spun = 0; CGRU_LOAD(team->met) < all; spun++) cgru_pause(spun);
 }
 
 #endif

@@ -6,8 +6,6 @@ order. A time of the batch may be named for each packed row (holes in a mask, le
 is k.
 """
 
-from libc.string cimport memcpy
-from cython cimport floating
 
 
 cdef struct Schedule:
@@ -39,10 +37,10 @@ cdef inline Py_ssize_t place(
     return batch_row(s, i) * stride_n + t * stride_t
 
 
-cdef inline Py_ssize_t block_end(const Schedule *s, Py_ssize_t k, Py_ssize_t most) noexcept nogil:
-    """The end of the block of steps that starts at k: at least one step, at most `most` packed rows."""
-    cdef Py_ssize_t end = k + 1
-    while end < s.K and offset(s, end + 1) - offset(s, k) <= most:
+cdef inline Py_ssize_t block_end(const Schedule *s, Py_ssize_t k, Py_ssize_t most, bint even) noexcept nogil:
+    """The end of the block of steps that starts at k: at least one step, at most `most` packed rows; `even`: of one count."""
+    cdef Py_ssize_t end = k + 1, n = count(s, k)
+    while end < s.K and offset(s, end + 1) - offset(s, k) <= most and (not even or count(s, end) == n):
         end += 1
     return end
 
@@ -53,40 +51,3 @@ cdef inline Py_ssize_t block_start_before(const Schedule *s, Py_ssize_t end, Py_
     while start > 0 and offset(s, end) - offset(s, start - 1) <= most:
         start -= 1
     return start
-
-
-cdef inline Py_ssize_t dense_stride(
-    const Schedule *s, Py_ssize_t features, Py_ssize_t stride_n, Py_ssize_t stride_t
-) noexcept nogil:
-    """Elements from one packed row to the next where a batch array already lies in packed order, as BLAS can read it;
-    else 0."""
-    cdef Py_ssize_t stride = stride_t if s.N == 1 else stride_n
-    if s.times != NULL or s.rows != NULL or s.offsets != NULL:
-        return 0
-    if s.N > 1 and stride_t != s.N * stride_n:
-        return 0
-    return stride if features <= stride < 2147483647 else 0
-
-
-cdef inline void gather(
-    const Schedule *s, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t features,
-    const floating *batch, Py_ssize_t stride_n, Py_ssize_t stride_t,
-    floating *packed,  # (rows of the steps k0 .. k1 - 1, features) out
-) noexcept nogil:
-    cdef Py_ssize_t k, i
-    for k in range(k0, k1):
-        for i in range(count(s, k)):
-            memcpy(packed, batch + place(s, k, i, stride_n, stride_t), features * sizeof(floating))
-            packed += features
-
-
-cdef inline void scatter(
-    const Schedule *s, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t features,
-    const floating *packed,  # (rows of the steps k0 .. k1 - 1, features)
-    floating *batch, Py_ssize_t stride_n, Py_ssize_t stride_t,
-) noexcept nogil:
-    cdef Py_ssize_t k, i
-    for k in range(k0, k1):
-        for i in range(count(s, k)):
-            memcpy(batch + place(s, k, i, stride_n, stride_t), packed, features * sizeof(floating))
-            packed += features

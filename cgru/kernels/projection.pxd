@@ -1,0 +1,150 @@
+"""Products with weights, behind one function: the packed tile, or BLAS.
+
+A Matrix is B of C = A B: K rows, and columns in `blocks` of `columns` each (a gate is a block), a multiple of the vector. Packed, a block is
+cut into panels of the tile's width (the last one narrower) and each panel is stored row after row, so every access is contiguous. For BLAS
+it is row-major.
+"""
+
+from cython cimport floating
+
+from blas cimport gemm
+
+cdef extern from "tile.h" nogil:
+    enum:
+        CGRU_VECTOR_BYTES
+        CGRU_TILE_ROWS
+        CGRU_TILE_VECTORS
+    void float_tile(
+        int R, int P, int V, Py_ssize_t K, const float *a, Py_ssize_t a_row, Py_ssize_t a_k, const float *b,
+        Py_ssize_t ldb, Py_ssize_t b_panel, float *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate) noexcept
+    void double_tile(
+        int R, int P, int V, Py_ssize_t K, const double *a, Py_ssize_t a_row, Py_ssize_t a_k, const double *b,
+        Py_ssize_t ldb, Py_ssize_t b_panel, double *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate) noexcept
+
+
+cdef enum Route:
+    PACKED = 0  # the tile on panels
+    BLAS = 1    # gemm on the row-major matrix
+
+
+cdef enum:
+    PIECE_BYTES = 32768  # of a panel, in a first cache of 32 or 48 KB
+
+
+cdef struct Matrix:
+    const void *data
+    Py_ssize_t K        # rows
+    Py_ssize_t columns  # of a block, padded to the vector
+    Py_ssize_t blocks
+    Py_ssize_t ld       # from row to row, unless packed
+    Route route
+
+
+cdef inline Py_ssize_t lanes(Py_ssize_t itemsize) noexcept nogil:
+    """Elements of a vector."""
+    return CGRU_VECTOR_BYTES // itemsize
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
+    """n rounded up to whole vectors."""
+    return (n + lanes(itemsize) - 1) // lanes(itemsize) * lanes(itemsize)
+
+
+cdef inline Py_ssize_t panel_width(Py_ssize_t itemsize) noexcept nogil:
+    return CGRU_TILE_VECTORS * lanes(itemsize)
+
+
+cdef inline void tile(
+    int R, int P, int V, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k, const floating *b,
+    Py_ssize_t ldb, Py_ssize_t b_panel, floating *c, Py_ssize_t ldc, Py_ssize_t c_panel, bint accumulate,
+) noexcept nogil:
+    if floating is float:
+        float_tile(R, P, V, K, a, a_row, a_k, b, ldb, b_panel, c, ldc, c_panel, accumulate)
+    else:
+        double_tile(R, P, V, K, a, a_row, a_k, b, ldb, b_panel, c, ldc, c_panel, accumulate)
+
+
+cdef inline void multiply_panel(
+    Py_ssize_t M, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k, const floating *panel, Py_ssize_t w,
+    floating *c, Py_ssize_t ldc, bint accumulate,
+) noexcept nogil:
+    """C (M x w) = A (M x K) B (K x w), in groups of rows as even as can be. The panel runs in pieces that the first cache
+    keeps for all groups; C holds the sums in between, so their order stays."""
+    cdef Py_ssize_t groups = (M + CGRU_TILE_ROWS - 1) // CGRU_TILE_ROWS, piece = K, k = 0, i, group, step
+    if groups > 1:
+        piece = max(64, PIECE_BYTES // (w * <Py_ssize_t>sizeof(floating)))
+    while k < K:
+        piece = min(piece, K - k)
+        i = 0
+        for group in range(groups, 0, -1):
+            step = (M - i + group - 1) // group
+            tile(
+                <int>step, 1, <int>(w // lanes(sizeof(floating))), piece, a + i * a_row + k * a_k, a_row, a_k, panel + k * w,
+                w, 0, c + i * ldc, ldc, 0, accumulate or k > 0,
+            )
+            i += step
+        k += piece
+
+
+cdef inline void multiply(
+    Py_ssize_t M, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k,  # A (M, K)
+    const Matrix *b, Py_ssize_t k0, Py_ssize_t block0, Py_ssize_t blocks,  # rows k0 .. k0 + K - 1 of these blocks
+    Py_ssize_t column0, Py_ssize_t column1,                                # and of these columns of each
+    floating *c, Py_ssize_t ldc,                                           # C (M, .): block i at c + i * b.columns
+    bint accumulate,
+) noexcept nogil:
+    """C = A B, or += with accumulate. An element of C is one sum over k in order on the tile's routes."""
+    cdef Py_ssize_t size = sizeof(floating), width = panel_width(size), j, w, block
+    cdef Py_ssize_t between_blocks = b.K * b.columns
+    cdef const floating *data = <const floating *>b.data
+    cdef const floating *panel
+    cdef int P
+    if M == 0:
+        return
+    if b.route == BLAS:
+        multiply_blas(M, K, a, a_row, a_k, b, k0, block0, blocks, column0, column1, c, ldc, accumulate)
+        return
+    j = column0
+    while j < column1:
+        w = min(width, b.columns - j)
+        # Panel j / width of a block: K rows of w columns.
+        panel = data + block0 * between_blocks + j * b.K + k0 * w
+        if M > 2:
+            for block in range(blocks):
+                multiply_panel(
+                    M, K, a, a_row, a_k, panel + block * between_blocks, w, c + block * b.columns + j, ldc, accumulate)
+        elif blocks > 1:
+            tile(
+                <int>M, <int>blocks, <int>(w // lanes(size)), K, a, a_row, a_k, panel, w, between_blocks,
+                c + j, ldc, b.columns, accumulate,
+            )
+        else:
+            P = 3 if j + 3 * width <= column1 else 2 if j + 2 * width <= column1 else 1
+            tile(
+                <int>M, P, <int>(w // lanes(size)), K, a, a_row, a_k, panel, w, b.K * width,
+                c + j, ldc, width, accumulate,
+            )
+            w *= P
+        j += w
+
+
+cdef inline void multiply_blas(
+    Py_ssize_t M, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k, const Matrix *b, Py_ssize_t k0,
+    Py_ssize_t block0, Py_ssize_t blocks, Py_ssize_t column0, Py_ssize_t column1, floating *c, Py_ssize_t ldc,
+    bint accumulate,
+) noexcept nogil:
+    """One gemm for whole blocks side by side; row by row where BLAS cannot step through A's rows."""
+    cdef Py_ssize_t i, block
+    cdef Py_ssize_t n = blocks * b.columns if column1 - column0 == b.columns else column1 - column0
+    cdef Py_ssize_t calls = 1 if column1 - column0 == b.columns else blocks
+    cdef floating beta = <floating>1 if accumulate else <floating>0
+    cdef const floating *data
+    for block in range(calls):
+        data = <const floating *>b.data + k0 * b.ld + (block0 + block) * b.columns + column0
+        if a_k != 1:
+            gemm(M, n, K, a, a_k, True, data, b.ld, False, c + block * b.columns + column0, ldc, beta)
+        elif a_row >= K or M == 1:
+            gemm(M, n, K, a, max(a_row, K), False, data, b.ld, False, c + block * b.columns + column0, ldc, beta)
+        else:
+            for i in range(M):
+                gemm(1, n, K, a + i * a_row, K, False, data, b.ld, False, c + i * ldc + block * b.columns + column0, ldc, beta)

@@ -1,0 +1,84 @@
+/* The register-blocked tile of a matrix product, C (R x PV vectors) = A (R x K) B (K x PV vectors), or +=. C and not Cython because
+   accumulators that Cython declares leave the registers. One macro for both precisions; the compiler's vector types make it the
+   same text for every instruction set. Each element of C is one sum over k in order, whatever R, P and V: a row's result does
+   not depend on the rows beside it.
+
+   R rows of A at a + r * a_row + k * a_k (so A may be transposed); P panels of V vectors, b_panel apart in B and c_panel in C;
+   B's rows are ldb apart: the panel's width when it is packed, the matrix' when it is not. */
+#ifndef CGRU_TILE_H
+#define CGRU_TILE_H
+#include <stddef.h>
+
+#if defined(__AVX512F__)
+#define CGRU_VECTOR_BYTES 64
+#define CGRU_TILE_ROWS 6 /* 24 accumulators of 32 registers */
+#define CGRU_TILE_VECTORS 4
+#elif defined(__AVX2__)
+#define CGRU_VECTOR_BYTES 32
+#define CGRU_TILE_ROWS 6 /* 12 of 16; three vectors a row spill */
+#define CGRU_TILE_VECTORS 2
+#else
+#define CGRU_VECTOR_BYTES 16
+#define CGRU_TILE_ROWS 4
+#define CGRU_TILE_VECTORS 2
+#endif
+
+#if defined(__GNUC__)
+#define CGRU_HAS_TILE 1
+typedef float float_v __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(4), may_alias));
+typedef double double_v __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(8), may_alias));
+
+#define CGRU_UNROLL _Pragma("GCC unroll 8")
+#define CGRU_TILE(T, R, P, V)                                                                                        \
+  static void T##_tile_##R##_##P##_##V(ptrdiff_t K, const T *a, ptrdiff_t a_row, ptrdiff_t a_k, const T *b,          \
+      ptrdiff_t ldb, ptrdiff_t b_panel, T *c, ptrdiff_t ldc, ptrdiff_t c_panel, int accumulate) {                    \
+    enum { LANES = CGRU_VECTOR_BYTES / sizeof(T) };                                                                  \
+    T##_v acc[R][P][V];                                                                                              \
+    CGRU_UNROLL for (int r = 0; r < R; r++) CGRU_UNROLL for (int p = 0; p < P; p++)                                  \
+        CGRU_UNROLL for (int v = 0; v < V; v++)                                                                      \
+            acc[r][p][v] = accumulate ? *(const T##_v *)(c + r * ldc + p * c_panel + v * LANES) : (T##_v){0};        \
+    for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += ldb)                                                            \
+      CGRU_UNROLL for (int p = 0; p < P; p++) CGRU_UNROLL for (int v = 0; v < V; v++) {                              \
+        const T##_v w = *(const T##_v *)(b + p * b_panel + v * LANES);                                               \
+        CGRU_UNROLL for (int r = 0; r < R; r++) acc[r][p][v] += w * a[r * a_row];                                    \
+      }                                                                                                              \
+    CGRU_UNROLL for (int r = 0; r < R; r++) CGRU_UNROLL for (int p = 0; p < P; p++)                                  \
+        CGRU_UNROLL for (int v = 0; v < V; v++)                                                                      \
+            *(T##_v *)(c + r * ldc + p * c_panel + v * LANES) = acc[r][p][v];                                        \
+  }
+
+/* A function and its table entry for every (R, P, V) in use: one panel of up to CGRU_TILE_ROWS rows, and up to three panels of one
+   or two rows, which alone have too few accumulators to hide the latency of a multiply-add. */
+#define CGRU_ENTRY(T, R, P, V) T##_tile_##R##_##P##_##V,
+#define CGRU_WIDTHS_2(M, T, R, P) M(T, R, P, 1) M(T, R, P, 2)
+#if CGRU_TILE_VECTORS == 4
+#define CGRU_WIDTHS(M, T, R, P) CGRU_WIDTHS_2(M, T, R, P) M(T, R, P, 3) M(T, R, P, 4)
+#else
+#define CGRU_WIDTHS(M, T, R, P) CGRU_WIDTHS_2(M, T, R, P)
+#endif
+#define CGRU_ROWS_4(M, T)                                                                                            \
+  CGRU_WIDTHS(M, T, 1, 1) CGRU_WIDTHS(M, T, 2, 1) CGRU_WIDTHS(M, T, 3, 1) CGRU_WIDTHS(M, T, 4, 1)
+#if CGRU_TILE_ROWS == 6
+#define CGRU_ROWS(M, T) CGRU_ROWS_4(M, T) CGRU_WIDTHS(M, T, 5, 1) CGRU_WIDTHS(M, T, 6, 1)
+#else
+#define CGRU_ROWS(M, T) CGRU_ROWS_4(M, T)
+#endif
+#define CGRU_FEW(M, T)                                                                                               \
+  CGRU_WIDTHS(M, T, 1, 2) CGRU_WIDTHS(M, T, 2, 2) CGRU_WIDTHS(M, T, 1, 3) CGRU_WIDTHS(M, T, 2, 3)
+
+#define CGRU_TILES(T)                                                                                                \
+  CGRU_ROWS(CGRU_TILE, T) CGRU_FEW(CGRU_TILE, T)                                                                     \
+  typedef void (*T##_tile_t)(ptrdiff_t, const T *, ptrdiff_t, ptrdiff_t, const T *, ptrdiff_t, ptrdiff_t, T *,       \
+      ptrdiff_t, ptrdiff_t, int);                                                                                    \
+  static const T##_tile_t T##_rows[] = {CGRU_ROWS(CGRU_ENTRY, T)};                                                   \
+  static const T##_tile_t T##_few[] = {CGRU_FEW(CGRU_ENTRY, T)};                                                     \
+  static void T##_tile(int R, int P, int V, ptrdiff_t K, const T *a, ptrdiff_t a_row, ptrdiff_t a_k, const T *b,     \
+      ptrdiff_t ldb, ptrdiff_t b_panel, T *c, ptrdiff_t ldc, ptrdiff_t c_panel, int accumulate) {                    \
+    (P == 1 ? T##_rows[(R - 1) * CGRU_TILE_VECTORS + V - 1]                                                          \
+            : T##_few[((P - 2) * 2 + R - 1) * CGRU_TILE_VECTORS + V - 1])(                                           \
+        K, a, a_row, a_k, b, ldb, b_panel, c, ldc, c_panel, accumulate);                                             \
+  }
+CGRU_TILES(float)
+CGRU_TILES(double)
+#endif
+#endif
