@@ -2,7 +2,7 @@
 
 The rest is as in stacked.py.
 
-    python benchmarks/float64.py --peers torch --json results/float64.json
+    python benchmarks/float64.py --peers torch --json benchmarks/results/float64.json
 """
 
 import sys

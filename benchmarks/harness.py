@@ -264,13 +264,15 @@ class Contest:
         for worker in list(self.workers):
             try:
                 worker.hello  # noqa: B018
-            except MissingError as error:
-                print(f"not installed: {error}", file=sys.stderr)
             except WorkerError as error:
-                self._fail(error)
-            else:
-                continue
-            self._drop(worker)
+                if worker.name == "cgru":
+                    self.__exit__()
+                    sys.exit(f"cgru does not start: {error}")
+                if isinstance(error, MissingError):
+                    print(f"not installed: {error}", file=sys.stderr)
+                else:
+                    self._fail(error)
+                self._drop(worker)
 
     def __enter__(self):
         return self
@@ -314,10 +316,11 @@ class Contest:
                     continue
                 entry.rounds.append(answer["median"])
                 entry.times += answer["times"] or []
-            if count == 1:
+            if count == 1 and calls is None:
                 active = [entry for entry in active if not _hopeless(entry, active)]
         for entry in entries:
-            entry.worker.ask("release", key=entry.key)
+            with contextlib.suppress(WorkerError):  # a dead worker says so when it is next asked for something
+                entry.worker.ask("release", key=entry.key)
         return entries
 
     def growth(self, case):
@@ -568,8 +571,9 @@ class Report:
                 print(f"  {worker.name}: {versions}; pools: {', '.join(map(str.strip, sorted(pools)))}")
         coretype = conditions["environment"].get("OPENBLAS_CORETYPE", "not set")
         print(f"  OPENBLAS_CORETYPE in the workers: {coretype}")
-        if self.contest.options.avx2 and any(worker.hello["avx512"] for worker in workers):
-            print("  AVX-512 is not hidden from the workers: libraries that take no orders may use it")
+        options = self.contest.options
+        if (options.avx2 or options.preload) and any(worker.hello["avx512"] for worker in workers):
+            print("  AVX-512 is NOT hidden from the workers: libraries that take no orders may use it")
         print()
 
     def add(self, section, results):

@@ -2,7 +2,7 @@
 
 The ratio is the best peer's median over ours, each at its better number of threads; then with equal numbers.
 
-    python benchmarks/inference.py --reset before --layout time --json results/inference.json
+    python benchmarks/inference.py --reset before --layout time --json benchmarks/results/inference.json
     python benchmarks/inference.py --cells 1,100,64,128 32,100,64,128 --peers torch,openvino
 """
 

@@ -5,7 +5,7 @@
 * Length: time of a step at N, D, H = 1, 16, 32 for sequences of 10^2 to 10^6 steps: it should be the same.
 * Import: over `import numpy, scipy.linalg.cython_blas`, in fresh processes, alternated.
 
-    python benchmarks/memory.py --peers torch,onnxruntime --json results/memory.json
+    python benchmarks/memory.py --peers torch,onnxruntime --json benchmarks/results/memory.json
 """
 
 import pathlib
@@ -28,7 +28,7 @@ MiB = 1 << 20
 
 
 def main():
-    made = parser(__doc__, PEERS, threads="2", rounds=5)
+    made = parser(__doc__, PEERS, threads="2", rounds=7)
     made.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
     add_case_options(made, "reset")
     options = parse(made)
@@ -78,7 +78,7 @@ def imports(contest):
     options, names = contest.options, list(dict.fromkeys(worker.name for worker in contest.workers))
     statements = {name: (python_of(name, options), name) for name in names} | {BASE: (python_of("cgru", options), BASE)}
     times = {name: [] for name in statements}
-    for _ in range(1 + 2 * options.rounds):
+    for _ in range(1 + options.rounds):
         for name, (python, modules) in statements.items():
             code = f"import time; start = time.perf_counter(); import {modules}; print(time.perf_counter() - start)"
             times[name].append(1e3 * float(_run(python, code, options)))

@@ -3,7 +3,7 @@
 Each peer runs twice: told the lengths in its own way (packed sequences, sequence_lens, a mask), and on the padded
 batch, lengths ignored ("padded"), which gives the same outputs and gradients where a row has steps.
 
-    python benchmarks/mixed_lengths.py --reset before --json results/mixed_lengths.json
+    python benchmarks/mixed_lengths.py --reset before --json benchmarks/results/mixed_lengths.json
 """
 
 import sys

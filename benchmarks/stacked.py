@@ -2,7 +2,7 @@
 
 The ratio is as in inference.py.
 
-    python benchmarks/stacked.py --reset before --json results/stacked.json
+    python benchmarks/stacked.py --reset before --json benchmarks/results/stacked.json
 """
 
 import sys

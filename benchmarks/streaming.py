@@ -2,7 +2,7 @@
 
 The clock's own cost is taken off. Peers: NumPy in place, ONNX Runtime, PyTorch's GRUCell (reset after only).
 
-    python benchmarks/streaming.py --calls 20000 --json results/streaming.json
+    python benchmarks/streaming.py --calls 20000 --json benchmarks/results/streaming.json
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Training of one GRU layer against every peer that is installed: forward and backward with the gradients of x and of
 all weights, over the grid of sizes. The ratio is as in inference.py.
 
-    python benchmarks/training.py --reset before --json results/training.json
+    python benchmarks/training.py --reset before --json benchmarks/results/training.json
 """
 
 import sys

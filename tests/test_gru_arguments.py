@@ -491,6 +491,13 @@ def test_step(layer, arguments, error, words):
     unchanged(layer, call)
 
 
+def test_step_of_one_layer_takes_no_state_of_a_stack():
+    layer = cgru.GRU(H, seed=1, input_size=D)
+    layer.step(x_t, h)
+    with refused(ValueError, "h", str((N, H)), str((1, N, H))):
+        layer.step(x_t, h[None].copy(), out=h[None].copy())
+
+
 def test_step_of_a_stack():
     layer = cgru.GRU(H, num_layers=2, seed=1, input_size=D)
     with refused(ValueError, "h", str((2, N, H)), str((N, H))):
@@ -504,6 +511,27 @@ def test_step_of_a_stateful_layer():
     layer(x)
     with refused(ValueError, "x_t", f"{N} rows", "stateful", str(N + 1)):
         layer.step(np.ones((N + 1, D)))
+
+
+# ---- threads
+
+
+@pytest.mark.parametrize(
+    ("n", "error", "words"),
+    [
+        (0, ValueError, ["n", "at least 1", "0"]),
+        (-2, ValueError, ["n", "at least 1", "-2"]),
+        (1.0, TypeError, ["n", "integer", "1.0"]),
+        ("2", TypeError, ["n", "integer", "'2'"]),
+        (True, TypeError, ["n", "integer", "True"]),
+        (None, TypeError, ["n", "integer", "None"]),
+    ],
+)
+def test_set_num_threads(n, error, words):
+    before = kernels.get_num_threads()
+    with refused(error, *words):
+        kernels.set_num_threads(n)
+    assert kernels.get_num_threads() == before
 
 
 # ---- the layer protocol

@@ -16,6 +16,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import cgru
+from cgru import kernels
 
 N, T, D, H = 3, 6, 2, 4
 x = np.random.default_rng(0).standard_normal((N, T, D)).astype(np.float32)
@@ -166,8 +167,10 @@ def test_without_a_seed_the_weights_differ():
 
 
 def test_cells_of_a_stack_differ():
-    kernels = [v for k, v in gru(num_layers=3, bidirectional=True).parameters.items() if k.endswith("recurrent_kernel")]
-    assert not any(np.array_equal(a, b) for i, a in enumerate(kernels) for b in kernels[:i])
+    matrices = [
+        v for k, v in gru(num_layers=3, bidirectional=True).parameters.items() if k.endswith("recurrent_kernel")
+    ]
+    assert not any(np.array_equal(a, b) for i, a in enumerate(matrices) for b in matrices[:i])
 
 
 @every_layer
@@ -348,6 +351,52 @@ def test_many_threads_call_one_layer(options):
             assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
+@pytest.fixture
+def threads():
+    """A function that sets the number of threads, undone after the test."""
+    before = kernels.get_num_threads()
+    yield kernels.set_num_threads
+    kernels.set_num_threads(before)
+
+
+@pytest.mark.parametrize("options", [{}, {"reset_after": True, "return_sequences": True}, {"num_layers": 2}])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_results_do_not_depend_on_the_number_of_threads(options, rows, threads):
+    """To the bit, at sizes where threads share a call and where they do not."""
+    layer = gru(units=150, input_size=70, **options)
+    rng = np.random.default_rng(0)
+    inputs, lengths = rng.standard_normal((rows, 50, 70)).astype(np.float32), rng.integers(0, 51, rows)
+
+    def run(n):
+        threads(n)
+        assert kernels.get_num_threads() == n
+        results = []
+        for valid in ({}, {"lengths": lengths}):
+            y, h, tape = layer.forward(inputs, training=True, **valid)
+            dx, dh0, grads = layer.backward(np.ones_like(y), tape, dh=h)
+            results += [y, h, dx, dh0, *grads.values(), layer(inputs, **valid)]
+        return [*results, layer.step(inputs[:, 0], h), layer.step(inputs[:, 0], h, out=np.empty_like(h))]
+
+    alone = run(1)
+    for n in (2, 3, 7):
+        assert all(np.array_equal(a, b) for a, b in zip(run(n), alone, strict=True))
+
+
+def test_the_number_of_threads_may_change_while_others_compute(threads):
+    layer = gru(units=64, input_size=32, return_sequences=True)
+    inputs = np.random.default_rng(0).standard_normal((24, 20, 32)).astype(np.float32)
+    expected = layer(inputs)
+
+    def change():
+        for n in range(200):
+            threads(1 + n % 5)
+
+    def read():
+        return all(np.array_equal(layer(inputs), expected) for _ in range(30))
+
+    assert all(in_threads([change, read, read, read])[1:])
+
+
 def test_many_threads_make_the_first_call():
     for _ in range(20):
         layer = cgru.GRU(H, num_layers=2)
@@ -430,25 +479,39 @@ def python(code, **environment):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_fork_after_use():
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "another thread computes"])
+def test_fork_after_use(busy):
     code, out, err = python(
-        """
-        import os, warnings
+        f"""
+        import os, threading, warnings
         warnings.simplefilter("ignore", DeprecationWarning)  # fork with threads
         import numpy as np, cgru
-        layer = cgru.GRU(128, return_sequences=True, seed=0)
-        x = np.random.default_rng(0).standard_normal((16, 5, 64)).astype(np.float32)  # large enough for BLAS' threads
+        from cgru import kernels
+        kernels.set_num_threads(3)
+        layer = cgru.GRU(200, return_sequences=True, seed=0)
+        x = np.random.default_rng(0).standard_normal((32, 6, 64)).astype(np.float32)  # large enough to share
         y, _, tape = layer.forward(x, training=True)
+        dx, _, _ = layer.backward(y, tape)
         h = layer.step(x[:, 0])
-        for _ in range(2):
+        stop = threading.Event()
+        def compute():
+            while not stop.is_set():
+                assert np.array_equal(layer(x), y)
+        other = threading.Thread(target=compute)
+        if {busy}:
+            other.start()
+        for _ in range(10):
             pid = os.fork()
             if pid == 0:
                 same = np.array_equal(layer(x), y) and np.array_equal(layer.step(x[:, 0]), h)
-                layer.backward(y, tape)
+                same = same and np.array_equal(layer.backward(y, tape)[0], dx)
                 layer.set_weights(layer.get_weights())
                 os._exit(0 if same and np.array_equal(layer(x), y) else 1)
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
             assert np.array_equal(layer(x), y)
+        stop.set()
+        if {busy}:
+            other.join()
         print("done")
         """
     )

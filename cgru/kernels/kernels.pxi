@@ -644,14 +644,12 @@ cdef class Stepper:
         if b[0].ndim != 2 or b[0].shape[1] != self.jobs[0].D:
             return False
         for i in range(1, 3):
-            first = b[i].ndim - 2
-            if first != 0 and (first != 1 or b[i].shape[0] != self.layers):
-                return False
-            if first == 0 and self.layers > 1:
+            first = 0 if self.layers == 1 else 1
+            if b[i].ndim != first + 2 or (first and b[i].shape[0] != self.layers):
                 return False
             if b[i].shape[first] != b[0].shape[0] or b[i].shape[first + 1] != self.jobs[0].H:
                 return False
-        return b[1].ndim == b[2].ndim
+        return True
 
     cdef int run(self, const char *x, const char *h, char *out, Py_ssize_t N, int threads) except -1:
         cdef Py_ssize_t size = 4 if self.single else 8, i, state, work = 0
