@@ -166,6 +166,12 @@ class GRU(Layer):
             raise ValueError("go_backwards, reverse: give one of the two, got both")
         self._prepared = None
         self._state = None
+        self._directions = ("forward", "backward") if self.bidirectional else ("forward",)
+        self._state_is_flat = self.num_layers == 1 and not self.bidirectional
+        # Of the parameters' names of each cell, in the order of the state.
+        self._prefixes = [""]
+        if not self._state_is_flat:
+            self._prefixes = [f"l{layer}.{name}." for layer in range(self.num_layers) for name in self._directions]
         if input_size is not None:
             self.build(input_size)
 
@@ -181,17 +187,6 @@ class GRU(Layer):
 
     def output_size(self, input_size):
         return self.units * (2 if self.bidirectional and self.merge_mode == "concat" else 1)
-
-    @property
-    def _directions(self):
-        return ("forward", "backward") if self.bidirectional else ("forward",)
-
-    @property
-    def _prefixes(self):
-        """Prefix of the parameters' names for each cell, in the order of the state."""
-        if self.num_layers == 1 and not self.bidirectional:
-            return [""]
-        return [f"l{layer}.{direction}." for layer in range(self.num_layers) for direction in self._directions]
 
     def _create(self, input_size, rng):
         H = self.units
@@ -252,13 +247,8 @@ class GRU(Layer):
 
     # -- state
 
-    @property
-    def _state_is_flat(self):
-        return self.num_layers == 1 and not self.bidirectional
-
     def _state_shape(self, N):
-        cells = self.num_layers * len(self._directions)
-        return (N, self.units) if self._state_is_flat else (cells, N, self.units)
+        return (N, self.units) if self._state_is_flat else (len(self._prefixes), N, self.units)
 
     def reset_states(self, states=None):
         """Forget the state of a stateful layer, or set it.
@@ -299,7 +289,7 @@ class GRU(Layer):
             h0 = as_numeric(initial_state, self.dtype, "initial_state")
             if h0.shape != shape:
                 raise ValueError(f"initial_state: expected shape {shape}, got {h0.shape}")
-            return h0.reshape(len(self._prefixes), N, self.units), False
+            return np.ascontiguousarray(h0).reshape(len(self._prefixes), N, self.units), False
         h0 = np.zeros((len(self._prefixes), N, self.units), self.dtype)
         if learned is not None:
             h0 += learned[:, None]
@@ -498,7 +488,7 @@ class GRU(Layer):
             y, ys = self._allocate_outputs(N, T, plans[0].steps == N * T) if wanted else (None, [None] * len(plans))
             for d, plan in enumerate(plans):
                 cell = layer * len(plans) + d
-                h[cell], tape = recurrence.forward(weights[cell], x, h0[cell], plan, ys[d], training)
+                _, tape = recurrence.forward(weights[cell], x, h0[cell], plan, ys[d], training, h[cell])
                 cells.append(tape)
                 if last and wanted and not self.zero_output_for_mask and batch.valid is not None:
                     _repeat_last(ys[d], batch.valid, backwards=d == 1 or self.reverse)
@@ -569,6 +559,9 @@ class GRU(Layer):
         H = self.units
         if self.bidirectional and self.merge_mode != "concat":
             return None, [empty((N, T, H), self.dtype) for _ in self._directions]
+        if not (self.bidirectional or self.time_major):
+            y = empty((N, T, H), self.dtype)
+            return y, [y]
         shape = (T, N) if self.time_major else (N, T)
         y = empty((*shape, len(self._directions) * H), self.dtype)
         y = y.swapaxes(0, 1) if self.time_major else y

@@ -503,7 +503,7 @@ def forward(
     j.training = states is not None
     assert _assert_schedule(N, T, rows, offsets, times)
     assert x.shape[0] == N and (x.strides[2] == size or D == 1) and H >= 1 and D >= 1
-    assert x.strides[0] % size == 0 and x.strides[1] % size == 0
+    assert (x.strides[0] % size == 0 or N == 1) and (x.strides[1] % size == 0 or T <= 1)
     assert kernel.shape[0] == D * 3 * Hp and recurrent_kernel.shape[0] == H * 3 * Hp
     assert bias.shape[0] == 4 * Hp and h.shape[0] == N and h.shape[1] == H
     assert y is None or (y.shape[0] == N and y.shape[1] == T and y.shape[2] == H)
