@@ -26,7 +26,7 @@ class Tape(NamedTuple):
 class _Prepared(NamedTuple):
     cells: list  # recurrence.Weights of every cell, in the order of the state
     learned: object  # initial states (cells, H); None where they are not learned
-    stepper: object  # recurrence.stepper of them; None where a step makes no sense
+    handle: object  # kernels.Handle of them, for calls of microseconds
 
 
 class GRU(Layer):
@@ -168,6 +168,9 @@ class GRU(Layer):
         self._state = None
         self._directions = ("forward", "backward") if self.bidirectional else ("forward",)
         self._state_is_flat = self.num_layers == 1 and not self.bidirectional
+        self._runs_forward = not (self.bidirectional or self.reverse or self.go_backwards)
+        special = self.stateful or self.time_major or self.learn_initial_state
+        self._is_plain = self._state_is_flat and self._runs_forward and not special
         # Of the parameters' names of each cell, in the order of the state.
         self._prefixes = [""]
         if not self._state_is_flat:
@@ -237,8 +240,7 @@ class GRU(Layer):
                 learned = None
                 if self.learn_initial_state:
                     learned = np.stack([parameters[prefix + "initial_state"] for prefix in self._prefixes])
-                runs_forward = not (self.bidirectional or self.reverse or self.go_backwards)
-                prepared = _Prepared(cells, learned, recurrence.stepper(cells) if runs_forward else None)
+                prepared = _Prepared(cells, learned, kernels.Handle(cells))
                 self._prepared = prepared  # in one assignment: readers see the old form or the whole new one
         return prepared
 
@@ -321,6 +323,16 @@ class GRU(Layer):
         TypeError, ValueError
             If an argument is of the wrong type or shape; the message names it.
         """
+        prepared = self._prepared
+        if self._is_plain and prepared is not None and initial_state is None and lengths is None and mask is None:
+            shape = getattr(x, "shape", ())
+            if len(shape) == 3:
+                # The usual inference, without the microseconds that everything else costs.
+                y = np.empty((shape[0], shape[1], self.units), self.dtype) if self.return_sequences else None
+                h = np.empty((shape[0], self.units), self.dtype)
+                if prepared.handle.sequence(x, y, h, kernels.get_num_threads()):
+                    y = h.copy() if y is None else y
+                    return (y, h) if self.return_state else y
         y, h, _ = self.forward(x, initial_state, lengths, mask)
         return (y, h) if self.return_state else y
 
@@ -399,9 +411,9 @@ class GRU(Layer):
             If the layer is bidirectional, reverse or go_backwards, or an argument has the wrong shape.
         """
         prepared = self._prepared
-        stepper = None if prepared is None else prepared.stepper
-        if stepper is not None and out is not None and stepper(x_t, h, out, kernels.get_num_threads()):
-            return out
+        if self._runs_forward and prepared is not None and out is not None:
+            if prepared.handle.step(x_t, h, out, kernels.get_num_threads()):
+                return out
         for name in ("bidirectional", "reverse", "go_backwards"):
             if getattr(self, name):
                 raise ValueError(f"step: expected a layer that runs forward in time, got {name}=True")
@@ -427,7 +439,7 @@ class GRU(Layer):
                 f"out: expected a writable, aligned, C-contiguous array of shape {shape} and dtype {self.dtype}, "
                 f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
             )
-        ready.stepper(np.ascontiguousarray(x_t), np.ascontiguousarray(h), out, kernels.get_num_threads())
+        ready.handle.step(np.ascontiguousarray(x_t), np.ascontiguousarray(h), out, kernels.get_num_threads())
         return out
 
     # -- the layer protocol

@@ -279,11 +279,6 @@ def _threads(weights):
     return 1 if weights.recurrent or weights.batched else kernels.get_num_threads()
 
 
-def stepper(cells):
-    """Return the callable that makes one time step of stacked cells, a list of `Weights`."""
-    return kernels.Stepper(cells)
-
-
 def _in_order(array, plan):
     """A batch array with its time axis in processing order."""
     return array[:, ::-1] if plan.flip and array is not None else array
