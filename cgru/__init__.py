@@ -5,5 +5,16 @@ from cgru._version import __version__
 from cgru.gru import GRU
 from cgru.layers import Dense, Dropout, Embedding
 from cgru.models import Sequential
+from cgru.threads import get_num_threads, set_num_threads
 
-__all__ = ["GRU", "Dense", "Dropout", "Embedding", "Sequential", "__version__", "datasets"]
+__all__ = [
+    "GRU",
+    "Dense",
+    "Dropout",
+    "Embedding",
+    "Sequential",
+    "__version__",
+    "datasets",
+    "get_num_threads",
+    "set_num_threads",
+]

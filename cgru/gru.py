@@ -26,7 +26,7 @@ class Tape(NamedTuple):
 class _Prepared(NamedTuple):
     cells: list  # recurrence.Weights of every cell, in the order of the state
     learned: object  # initial states (cells, H); None where they are not learned
-    stepper: object  # recurrence.stepper of them; None where a step makes no sense
+    handle: object  # kernels.Handle of them, for calls of microseconds
 
 
 class GRU(Layer):
@@ -166,6 +166,15 @@ class GRU(Layer):
             raise ValueError("go_backwards, reverse: give one of the two, got both")
         self._prepared = None
         self._state = None
+        self._directions = ("forward", "backward") if self.bidirectional else ("forward",)
+        self._state_is_flat = self.num_layers == 1 and not self.bidirectional
+        self._runs_forward = not (self.bidirectional or self.reverse or self.go_backwards)
+        special = self.stateful or self.time_major or self.learn_initial_state
+        self._is_plain = self._state_is_flat and self._runs_forward and not special
+        # Of the parameters' names of each cell, in the order of the state.
+        self._prefixes = [""]
+        if not self._state_is_flat:
+            self._prefixes = [f"l{layer}.{name}." for layer in range(self.num_layers) for name in self._directions]
         if input_size is not None:
             self.build(input_size)
 
@@ -181,17 +190,6 @@ class GRU(Layer):
 
     def output_size(self, input_size):
         return self.units * (2 if self.bidirectional and self.merge_mode == "concat" else 1)
-
-    @property
-    def _directions(self):
-        return ("forward", "backward") if self.bidirectional else ("forward",)
-
-    @property
-    def _prefixes(self):
-        """Prefix of the parameters' names for each cell, in the order of the state."""
-        if self.num_layers == 1 and not self.bidirectional:
-            return [""]
-        return [f"l{layer}.{direction}." for layer in range(self.num_layers) for direction in self._directions]
 
     def _create(self, input_size, rng):
         H = self.units
@@ -242,8 +240,7 @@ class GRU(Layer):
                 learned = None
                 if self.learn_initial_state:
                     learned = np.stack([parameters[prefix + "initial_state"] for prefix in self._prefixes])
-                runs_forward = not (self.bidirectional or self.reverse or self.go_backwards)
-                prepared = _Prepared(cells, learned, recurrence.stepper(cells) if runs_forward else None)
+                prepared = _Prepared(cells, learned, kernels.Handle(cells))
                 self._prepared = prepared  # in one assignment: readers see the old form or the whole new one
         return prepared
 
@@ -252,13 +249,8 @@ class GRU(Layer):
 
     # -- state
 
-    @property
-    def _state_is_flat(self):
-        return self.num_layers == 1 and not self.bidirectional
-
     def _state_shape(self, N):
-        cells = self.num_layers * len(self._directions)
-        return (N, self.units) if self._state_is_flat else (cells, N, self.units)
+        return (N, self.units) if self._state_is_flat else (len(self._prefixes), N, self.units)
 
     def reset_states(self, states=None):
         """Forget the state of a stateful layer, or set it.
@@ -299,7 +291,7 @@ class GRU(Layer):
             h0 = as_numeric(initial_state, self.dtype, "initial_state")
             if h0.shape != shape:
                 raise ValueError(f"initial_state: expected shape {shape}, got {h0.shape}")
-            return h0.reshape(len(self._prefixes), N, self.units), False
+            return np.ascontiguousarray(h0).reshape(len(self._prefixes), N, self.units), False
         h0 = np.zeros((len(self._prefixes), N, self.units), self.dtype)
         if learned is not None:
             h0 += learned[:, None]
@@ -331,6 +323,16 @@ class GRU(Layer):
         TypeError, ValueError
             If an argument is of the wrong type or shape; the message names it.
         """
+        prepared = self._prepared
+        if self._is_plain and prepared is not None and initial_state is None and lengths is None and mask is None:
+            shape = getattr(x, "shape", ())
+            if len(shape) == 3:
+                # The usual inference, without the microseconds that everything else costs.
+                y = np.empty((shape[0], shape[1], self.units), self.dtype) if self.return_sequences else None
+                h = np.empty((shape[0], self.units), self.dtype)
+                if prepared.handle.sequence(x, y, h, kernels.get_num_threads()):
+                    y = h.copy() if y is None else y
+                    return (y, h) if self.return_state else y
         y, h, _ = self.forward(x, initial_state, lengths, mask)
         return (y, h) if self.return_state else y
 
@@ -409,9 +411,9 @@ class GRU(Layer):
             If the layer is bidirectional, reverse or go_backwards, or an argument has the wrong shape.
         """
         prepared = self._prepared
-        stepper = None if prepared is None else prepared.stepper
-        if stepper is not None and out is not None and stepper(x_t, h, out, kernels.get_num_threads()):
-            return out
+        if self._runs_forward and prepared is not None and out is not None:
+            if prepared.handle.step(x_t, h, out, kernels.get_num_threads()):
+                return out
         for name in ("bidirectional", "reverse", "go_backwards"):
             if getattr(self, name):
                 raise ValueError(f"step: expected a layer that runs forward in time, got {name}=True")
@@ -437,7 +439,7 @@ class GRU(Layer):
                 f"out: expected a writable, aligned, C-contiguous array of shape {shape} and dtype {self.dtype}, "
                 f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
             )
-        ready.stepper(np.ascontiguousarray(x_t), np.ascontiguousarray(h), out, kernels.get_num_threads())
+        ready.handle.step(np.ascontiguousarray(x_t), np.ascontiguousarray(h), out, kernels.get_num_threads())
         return out
 
     # -- the layer protocol
@@ -498,7 +500,7 @@ class GRU(Layer):
             y, ys = self._allocate_outputs(N, T, plans[0].steps == N * T) if wanted else (None, [None] * len(plans))
             for d, plan in enumerate(plans):
                 cell = layer * len(plans) + d
-                h[cell], tape = recurrence.forward(weights[cell], x, h0[cell], plan, ys[d], training)
+                _, tape = recurrence.forward(weights[cell], x, h0[cell], plan, ys[d], training, h[cell])
                 cells.append(tape)
                 if last and wanted and not self.zero_output_for_mask and batch.valid is not None:
                     _repeat_last(ys[d], batch.valid, backwards=d == 1 or self.reverse)
@@ -569,6 +571,9 @@ class GRU(Layer):
         H = self.units
         if self.bidirectional and self.merge_mode != "concat":
             return None, [empty((N, T, H), self.dtype) for _ in self._directions]
+        if not (self.bidirectional or self.time_major):
+            y = empty((N, T, H), self.dtype)
+            return y, [y]
         shape = (T, N) if self.time_major else (N, T)
         y = empty((*shape, len(self._directions) * H), self.dtype)
         y = y.swapaxes(0, 1) if self.time_major else y

@@ -24,9 +24,11 @@ ACTIVATIONS = {  # codes of kernels/activations.pxd
 
 
 
-def _typed(kernel, dtype):
-    """The float or the double of a kernel."""
-    return kernel["float" if dtype == np.float32 else "double"]
+_KERNELS = {
+    (name, np.dtype(dtype)): getattr(kernels, name)[ctype]
+    for name in ("backward", "forward", "pack")
+    for dtype, ctype in (("float32", "float"), ("float64", "double"))
+}
 
 
 
@@ -93,7 +95,7 @@ class Weights:
         out = np.zeros(K * columns * blocks, self.dtype)
         for k0, block, part in parts:
             ld = 0 if route == "packed" else blocks * columns
-            _typed(kernels.pack, self.dtype)(part, out, k0, K, block, columns, ld)
+            _KERNELS["pack", self.dtype](part, out, k0, K, block, columns, ld)
         return out
 
     def back(self):
@@ -192,28 +194,32 @@ class Gradients(NamedTuple):
 def readable(x):
     """x, or a copy of it where the kernels cannot read it: features must be contiguous, elements aligned and whole
     strides apart."""
+    if x.flags.c_contiguous and x.flags.aligned:
+        return x
     contiguous = x.shape[-1] <= 1 or x.strides[-1] == x.itemsize
     if contiguous and x.flags.aligned and all(stride % x.itemsize == 0 for stride in x.strides):
         return x
     return x.copy(order="C")  # not ascontiguousarray: it keeps odd strides of axes of size one
 
 
-def forward(weights, x, h0, plan, y=None, training=False):
-    """Run all steps; return (final state (N, H), Tape or None).
+def forward(weights, x, h0, plan, y=None, training=False, h=None):
+    """Run all steps; return (final state, Tape or None).
 
     Parameters
     ----------
     weights : Weights
     x : ndarray of shape (N, T, D), the weights' dtype, `readable`
-    h0 : ndarray of shape (N, H), the weights' dtype
+    h0 : ndarray of shape (N, H), the weights' dtype, C-contiguous
     plan : Schedule
     y : ndarray of shape (N, T, H), optional
         Written where a row takes a step, left alone elsewhere; contiguous in its features.
     training : bool
         Whether the tape is kept.
+    h : ndarray of shape (N, H), C-contiguous, optional
+        Where the final state goes: that after each row's last step, h0 where there is none.
     """
     N, Hp, threads = len(h0), weights.Hp, _threads(weights)
-    h = np.empty((N, weights.H), x.dtype)
+    h = np.empty((N, weights.H), x.dtype) if h is None else h
     gates = states = None
     if training:
         gates = np.empty((plan.steps, (4 if weights.reset_after else 3) * Hp), x.dtype)
@@ -221,8 +227,8 @@ def forward(weights, x, h0, plan, y=None, training=False):
     size = kernels.forward_work(
         N, plan.steps, weights.D, weights.H, weights.reset_after, training, x.itemsize, threads
     )
-    _typed(kernels.forward, x.dtype)(
-        _in_order(x, plan), np.ascontiguousarray(h0), weights.kernel, weights.recurrent_kernel, weights.bias,
+    _KERNELS["forward", x.dtype](
+        _in_order(x, plan), h0, weights.kernel, weights.recurrent_kernel, weights.bias,
         plan.rows, plan.offsets, plan.times, _in_order(y, plan), h, gates, states, np.empty(size, x.dtype),
         weights.reset_after, weights.recurrent_activation, weights.activation, weights.batched, weights.recurrent,
         threads,
@@ -249,7 +255,7 @@ def backward(dy, dh, tape, need_dx=True):
     dkernel, drecurrent_kernel = np.zeros((D, 3 * Hp), dtype), np.zeros((H, 3 * Hp), dtype)
     dbias = np.zeros(gates.shape[1], dtype)
     size = kernels.backward_work(N, plan.steps, D, H, weights.reset_after, x.itemsize, threads)
-    _typed(kernels.backward, dtype)(
+    _KERNELS["backward", dtype](
         _in_order(dy, plan), None if dh is None else np.ascontiguousarray(dh), _in_order(x, plan), *weights.back(),
         gates, states, plan.rows, plan.offsets, plan.times, _in_order(dx, plan), dh0, dkernel, drecurrent_kernel, dbias,
         np.empty(size, dtype), weights.reset_after, weights.recurrent_activation, weights.activation,
@@ -271,11 +277,6 @@ def _gate_order(padded, order, weights):
 def _threads(weights):
     """BLAS has threads of its own, and calls from two of ours would disturb each other."""
     return 1 if weights.recurrent or weights.batched else kernels.get_num_threads()
-
-
-def stepper(cells):
-    """Return the callable that makes one time step of stacked cells, a list of `Weights`."""
-    return kernels.Stepper(cells)
 
 
 def _in_order(array, plan):

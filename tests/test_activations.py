@@ -38,7 +38,7 @@ def as_candidate(name, x):
         weights = recurrence.prepare(
             zeros[:1], zeros, bias, reset_after=False, activation=name, recurrent_activation="linear"
         )
-        recurrence.stepper([weights])(zeros[:1, :1], zeros[:1, :units], y[i : i + 1], 1)
+        kernels.Handle([weights]).step(zeros[:1, :1], zeros[:1, :units], y[i : i + 1], 1)
     return y.reshape(-1)[: len(x)]
 
 

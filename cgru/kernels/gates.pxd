@@ -1,4 +1,5 @@
-"""The elementwise updates of one row of one step, forward and backward: the equations of DESIGN in loops that vectorise.
+"""The elementwise updates of one row of one step, forward and backward: the equations of DESIGN in loops that
+vectorise.
 
 Design: every loop runs over units of a single row, so a row's arithmetic does not depend on its neighbours, and the
 reset stands in functions of its own between the gates and the candidate, which lets the other loops serve both reset

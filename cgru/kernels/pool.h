@@ -5,6 +5,10 @@
 #define CGRU_POOL_H
 #include "platform.h"
 #define CGRU_MOST_THREADS 64
+#if defined(__GNUC__)
+__attribute__((visibility("default"), used)) /* by its name threadpoolctl knows us */
+#endif
+int cgru_pool_of_threads = 1;
 typedef void (*cgru_task)(void *job, int task, int slot);
 
 #if defined(__GNUC__) && !defined(_WIN32) && !defined(CGRU_NO_THREADS)

@@ -1,8 +1,8 @@
 """Products with weights, behind one function: the packed tile, or BLAS.
 
-A Matrix is B of C = A B: K rows, and columns in `blocks` of `columns` each (a gate is a block), a multiple of the vector. Packed, a block is
-cut into panels of the tile's width (the last one narrower) and each panel is stored row after row, so every access is contiguous. For BLAS
-it is row-major.
+A Matrix is B of C = A B: K rows, and columns in `blocks` of `columns` each (a gate is a block), a multiple of the
+vector. Packed, a block is cut into panels of the tile's width (the last one narrower) and each panel is stored row
+after row, so every access is contiguous. For BLAS it is row-major.
 """
 
 from cython cimport floating
@@ -65,10 +65,11 @@ cdef inline void tile(
 
 
 cdef inline void multiply_panel(
-    Py_ssize_t M, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k, const floating *panel, Py_ssize_t w,
-    floating *c, Py_ssize_t ldc, bint accumulate,
+    Py_ssize_t M, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k, const floating *panel, Py_ssize_t
+    w, floating *c, Py_ssize_t ldc, bint accumulate,
 ) noexcept nogil:
-    """C (M x w) = A (M x K) B (K x w), in groups of rows as even as can be. The panel runs in pieces that the first cache
+    """C (M x w) = A (M x K) B (K x w), in groups of rows as even as can be. The panel runs in pieces that the first
+    cache
     keeps for all groups; C holds the sums in between, so their order stays."""
     cdef Py_ssize_t groups = (M + CGRU_TILE_ROWS - 1) // CGRU_TILE_ROWS, piece = K, k = 0, i, group, step
     if groups > 1:
@@ -79,8 +80,8 @@ cdef inline void multiply_panel(
         for group in range(groups, 0, -1):
             step = (M - i + group - 1) // group
             tile(
-                <int>step, 1, <int>(w // lanes(sizeof(floating))), piece, a + i * a_row + k * a_k, a_row, a_k, panel + k * w,
-                w, 0, c + i * ldc, ldc, 0, accumulate or k > 0,
+                <int>step, 1, <int>(w // lanes(sizeof(floating))), piece, a + i * a_row + k * a_k, a_row, a_k, panel + k
+                * w, w, 0, c + i * ldc, ldc, 0, accumulate or k > 0,
             )
             i += step
         k += piece
@@ -147,4 +148,7 @@ cdef inline void multiply_blas(
             gemm(M, n, K, a, max(a_row, K), False, data, b.ld, False, c + block * b.columns + column0, ldc, beta)
         else:
             for i in range(M):
-                gemm(1, n, K, a + i * a_row, K, False, data, b.ld, False, c + i * ldc + block * b.columns + column0, ldc, beta)
+                gemm(
+                    1, n, K, a + i * a_row, K, False, data, b.ld, False, c + i * ldc + block * b.columns + column0, ldc,
+                    beta,
+                )

@@ -38,7 +38,7 @@ cdef extern from "pool.h" nogil:
 
 
 cdef void run(int threads, int tasks, task_t task, void *job) noexcept nogil:
-    """task(job, 0 .. tasks - 1, slot) on up to `threads` threads, the caller's among them; slot is the thread's number."""
+    """task(job, 0 .. tasks - 1, slot) on up to `threads` threads, the caller's among them; slot numbers the thread."""
     cgru_run(threads, tasks, task, job)
 
 

@@ -7,7 +7,6 @@ is k.
 """
 
 
-
 cdef struct Schedule:
     Py_ssize_t N               # rows
     Py_ssize_t K               # steps
@@ -38,7 +37,8 @@ cdef inline Py_ssize_t place(
 
 
 cdef inline Py_ssize_t block_end(const Schedule *s, Py_ssize_t k, Py_ssize_t most, bint even) noexcept nogil:
-    """The end of the block of steps that starts at k: at least one step, at most `most` packed rows; `even`: of one count."""
+    """The end of the block of steps that starts at k: at least one step, at most `most` packed rows; `even`: of one
+    count."""
     cdef Py_ssize_t end = k + 1, n = count(s, k)
     while end < s.K and offset(s, end + 1) - offset(s, k) <= most and (not even or count(s, end) == n):
         end += 1

@@ -1,0 +1,344 @@
+# Backward: the gradients of the gates step by step, then the large products. Included by kernels.pxi, whose head is the
+# design.
+
+cdef struct Backward:
+    Forward forward          # the sizes, the tape and x
+    Matrix U_back            # U^T: (3H, H), rows r z n
+    Matrix W_back            # W^T: (3H, D), rows n r z
+    Route batched            # of the large products
+    const void *dy
+    void *dx
+    void *dh                 # (N, Hp) of the state, sorted rows
+    void *dg                 # (block, G) n r z q or n r z
+    void *ds                 # (N, Hp) of r * h
+    void *x_block            # (block, D)
+    void *h_block            # (block, Hp) the states before each packed row
+    void *reset_block        # (block, Hp) r * h
+    void *dx_block           # (block, Dp)
+    void *dkernel            # (D, 3Hp) n r z
+    void *drecurrent_kernel  # (H, 3Hp) r z n
+    void *dbias              # (G,) as a row of dg
+    void *bias_block         # (G,)
+    void *panels             # (slots, block, panel) of dg
+    Py_ssize_t Dp, dyn, dyt, dxn, dxt, most
+    double[5] f64
+    double[5] g64
+    float[5] f32
+    float[5] g32
+
+
+cdef inline void step_backward(
+    Backward *j, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *f, floating *g,
+    floating *gates,  # (n, G)
+    floating *h,      # (n, Hp) the states before the step
+    floating *dh,     # (n, Hp) in: of the states after the step; out: of those before
+    floating *dg,     # (n, G) out
+    floating *ds,     # (n, Hp) workspace
+    floating *reset,  # (n, Hp) out, r * h
+    int *turn,
+) noexcept nogil:
+    """One step of n rows, the units u0 .. u1 of it: the gradients of the gates, and dh one step earlier."""
+    cdef Py_ssize_t i, H = j.forward.Hp, G = j.forward.G, units = u1 - u0
+    cdef floating *row
+    cdef floating *d
+    for i in range(n):
+        row = gates + i * G + u0
+        d = dg + i * G + u0
+        candidate_backward(
+            f, g, units, row + H, row + 2 * H, h + i * H + u0, dh + i * H + u0, d, d + 2 * H)
+        if j.forward.reset_after:
+            reset_after_backward(f, units, row, row + 3 * H, d, d + H, d + 3 * H)
+    if turn != NULL:
+        cgru_meet(&j.forward.team, turn)
+    if j.forward.reset_after:
+        # dh (n x H) += [dr dz dq] (n x 3H) U^T (3H x H)
+        multiply(n, 3 * H, dg + H, G, 1, &j.U_back, 0, 0, 1, u0, u1, dh, H, True)
+        return
+    # ds (n x H) = dn (n x H) U_n^T (H x H)
+    multiply(n, H, dg, G, 1, &j.U_back, 2 * H, 0, 1, u0, u1, ds, H, False)
+    for i in range(n):
+        row = gates + i * G + u0
+        reset_before_forward(units, row, h + i * H + u0, reset + i * H + u0)
+        reset_before_backward(f, units, row, h + i * H + u0, ds + i * H + u0, dg + i * G + H + u0, dh + i * H + u0)
+    if turn != NULL:
+        cgru_meet(&j.forward.team, turn)
+    # dh (n x H) += [dr dz] (n x 2H) [U_r U_z]^T (2H x H)
+    multiply(n, 2 * H, dg + H, G, 1, &j.U_back, 0, 0, 1, u0, u1, dh, H, True)
+
+
+cdef void backward_gates(
+    Backward *j, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t u0, Py_ssize_t u1, bint first, int *turn, floating *f,
+    floating *g
+) noexcept nogil:
+    """The gradients of the gates in the block of steps, for the rows i0 .. i1 and the units u0 .. u1; with `first` also
+    what the large
+    products read of these rows beside them."""
+    cdef Forward *forward = &j.forward
+    cdef Py_ssize_t H = forward.Hp, G = forward.G, D = forward.D, start = offset(&forward.s, forward.k0)
+    cdef Py_ssize_t k, n, i, p, units = min(u1, forward.H) - u0
+    cdef const floating *dy = <const floating *>j.dy
+    cdef floating *dh = <floating *>j.dh + i0 * H
+    cdef floating *h
+    for k in range(forward.k1 - 1, forward.k0 - 1, -1):
+        n = min(i1, count(&forward.s, k)) - i0
+        if n <= 0:
+            continue
+        p = offset(&forward.s, k) - start + i0
+        h = states_before(forward, k, <floating *>forward.states) + i0 * H
+        if dy != NULL and units > 0:
+            for i in range(n):
+                add(units, dh + i * H + u0, <floating *>dy + place(&forward.s, k, i0 + i, j.dyn, j.dyt) + u0)
+        step_backward(
+            j, n, u0, u1, f, g, <floating *>forward.gates + (start + p) * G, h, dh, <floating *>j.dg + p * G,
+            <floating *>j.ds + i0 * H, <floating *>j.reset_block + p * H, turn,
+        )
+        if first:
+            memcpy(<floating *>j.h_block + p * H, h, n * H * sizeof(floating))
+            for i in range(n):
+                memcpy(
+                    <floating *>j.x_block + (p + i) * D,
+                    <const floating *>forward.x + place(&forward.s, k, i0 + i, forward.xn, forward.xt),
+                    D * sizeof(floating),
+                )
+
+
+cdef void backward_gates_task(void *job, int task, int slot) noexcept nogil:
+    cdef Backward *j = <Backward *>job
+    cdef unsigned was = cgru_flush_denormals()
+    cdef Py_ssize_t i0 = 0, i1 = j.forward.s.N, u0 = 0, u1 = j.forward.Hp, width, panels
+    cdef int member = 0, turn = 0
+    cdef int *team_turn = NULL
+    if j.forward.by_rows:
+        i0 = task * j.forward.range_rows
+        i1 = min(i0 + j.forward.range_rows, i1)
+    else:
+        member = cgru_join(&j.forward.team, j.forward.threads)
+        if member >= 0 and j.forward.team.size > 1:
+            width = panel_width(4 if j.forward.single else 8)
+            panels = (u1 + width - 1) // width
+            u0 = panels * member // j.forward.team.size * width
+            u1 = min(panels * (member + 1) // j.forward.team.size * width, u1)
+            team_turn = &turn
+    if member >= 0 and j.forward.single:
+        backward_gates(j, i0, i1, u0, u1, member == 0, team_turn, <float *>j.f32, <float *>j.g32)
+    elif member >= 0:
+        backward_gates(j, i0, i1, u0, u1, member == 0, team_turn, <double *>j.f64, <double *>j.g64)
+    cgru_restore_denormals(was)
+
+
+cdef inline void add_product(
+    Backward *j, int panel, int slot, Py_ssize_t m, const floating *a, Py_ssize_t lda, const floating *dg,
+    Py_ssize_t columns, floating *c,
+) noexcept nogil:
+    """c (m x columns, of rows 3Hp apart) += a^T (m x block) dg (block x columns), one panel of its columns."""
+    cdef Py_ssize_t width = large_width(j, columns, sizeof(floating)), column = panel * width
+    cdef Py_ssize_t w = min(width, columns - column), G = j.forward.G, i
+    cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
+    cdef floating *copied = <floating *>j.panels + slot * j.most * panel_width(sizeof(floating))
+    cdef Matrix b = matrix(copied, block, w, 1, PACKED)
+    if j.batched == BLAS:
+        blas_gemm(m, w, block, a, lda, True, dg + column, G, False, c + column, 3 * j.forward.Hp, <floating>1)
+        return
+    # Copied together, the panel is read once for every few rows of c without a cache miss for every row of it.
+    for i in range(block):
+        memcpy(copied + i * w, dg + i * G + column, w * sizeof(floating))
+    multiply(m, block, a, 1, lda, &b, 0, 0, 1, 0, w, c + column, 3 * j.forward.Hp, True)
+
+
+cdef inline Py_ssize_t large_width(const Backward *j, Py_ssize_t columns, Py_ssize_t itemsize) noexcept nogil:
+    return columns if j.batched == BLAS else panel_width(itemsize)
+
+
+cdef inline int large_panels(const Backward *j, Py_ssize_t columns, Py_ssize_t itemsize) noexcept nogil:
+    cdef Py_ssize_t width = large_width(j, columns, itemsize)
+    return <int>((columns + width - 1) // width)
+
+
+cdef inline void input_gradient(Backward *j, int task, floating *dtype) noexcept nogil:
+    """dx of limits.dx_rows packed rows of the block."""
+    cdef Forward *forward = &j.forward
+    cdef Py_ssize_t start = offset(&forward.s, forward.k0), k, i, p
+    cdef Py_ssize_t p0 = task * limits.dx_rows, p1 = min(p0 + limits.dx_rows, offset(&forward.s, forward.k1) - start)
+    cdef floating *block = <floating *>j.dx_block
+    cdef floating *dx = <floating *>j.dx
+    # dx (rows x D) = [dn dr dz] (rows x 3H) [W_n W_r W_z]^T (3H x D)
+    multiply(
+        p1 - p0, 3 * forward.Hp, <const floating *>j.dg + p0 * forward.G, forward.G, 1, &j.W_back, 0, 0, 1, 0, j.Dp,
+        block + p0 * j.Dp, j.Dp, False,
+    )
+    for k in range(forward.k0, forward.k1):
+        for i in range(max(0, p0 - (offset(&forward.s, k) - start)), count(&forward.s, k)):
+            p = offset(&forward.s, k) - start + i
+            if p >= p1:
+                return
+            memcpy(dx + place(&forward.s, k, i, j.dxn, j.dxt), block + p * j.Dp, forward.D * sizeof(floating))
+
+
+cdef void backward_large(Backward *j, int task, int slot, floating *dtype) noexcept nogil:
+    """One piece of the large products of the block: a panel of dW or dU, the bias, or some rows of dx."""
+    cdef Py_ssize_t H = j.forward.Hp, G = j.forward.G, size = sizeof(floating), i
+    cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
+    cdef floating *dg = <floating *>j.dg
+    cdef floating *x = <floating *>j.x_block
+    cdef floating *h = <floating *>j.h_block
+    cdef floating *dU = <floating *>j.drecurrent_kernel
+    cdef floating *sums = <floating *>j.bias_block
+    cdef Py_ssize_t state_columns = (3 if j.forward.reset_after else 2) * H
+    if task == 0:
+        memset(sums, 0, G * size)
+        for i in range(block):
+            add(G, sums, dg + i * G)
+        add(G, <floating *>j.dbias, sums)
+        return
+    task -= 1
+    if task < large_panels(j, 3 * H, size):
+        # dW (D x 3H) += x^T (D x rows) [dn dr dz] (rows x 3H)
+        add_product(j, task, slot, j.forward.D, x, j.forward.D, dg, 3 * H, <floating *>j.dkernel)
+        return
+    task -= large_panels(j, 3 * H, size)
+    if task < large_panels(j, state_columns, size):
+        # dU (H x 3H) += h^T (H x rows) [dr dz dq] (rows x 3H), or of r and z alone
+        add_product(j, task, slot, j.forward.H, h, H, dg + H, state_columns, dU)
+        return
+    task -= large_panels(j, state_columns, size)
+    if not j.forward.reset_after:
+        if task < large_panels(j, H, size):
+            # dU_n (H x H) += (r * h)^T (H x rows) dn (rows x H)
+            add_product(j, task, slot, j.forward.H, <floating *>j.reset_block, H, dg, H, dU + 2 * H)
+            return
+        task -= large_panels(j, H, size)
+    input_gradient(j, task, dtype)
+
+
+cdef int large_tasks(const Backward *j, Py_ssize_t itemsize) noexcept nogil:
+    cdef Py_ssize_t H = j.forward.Hp, block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
+    cdef int tasks = 1 + large_panels(j, 3 * H, itemsize)
+    if j.forward.reset_after:
+        tasks += large_panels(j, 3 * H, itemsize)
+    else:
+        tasks += large_panels(j, 2 * H, itemsize) + large_panels(j, H, itemsize)
+    return tasks + (<int>((block + limits.dx_rows - 1) // limits.dx_rows) if j.dx != NULL else 0)
+
+
+cdef void backward_large_task(void *job, int task, int slot) noexcept nogil:
+    cdef Backward *j = <Backward *>job
+    cdef unsigned was = cgru_flush_denormals()
+    if j.forward.single:
+        backward_large(j, task, slot, <float *>NULL)
+    else:
+        backward_large(j, task, slot, <double *>NULL)
+    cgru_restore_denormals(was)
+
+
+def backward_work(
+    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, Py_ssize_t itemsize, int threads
+):
+    """Elements of the workspace of `backward`."""
+    cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
+    cdef Py_ssize_t most = max(min(limits.large_rows, M), N)
+    cdef Sharing way = share(N, M, D, H, Hp, itemsize, threads)
+    return (
+        ALIGN + 2 * aligned(N * Hp) + aligned(most * G) + aligned(most * D) + 2 * aligned(most * Hp)
+        + aligned(most * padded(D, itemsize)) + aligned(G) + aligned(way.threads * most * panel_width(itemsize))
+    )
+
+
+def backward(
+    const floating[:, :, :] dy,   # (N, T, H) or None; read where a row takes a step
+    const floating[:, ::1] dh,    # (N, H) gradient of the final state, or None
+    const floating[:, :, :] x,    # (N, T, D)
+    const floating[::1] kernel,   # W^T, `pack`ed by the route `batched`: (3Hp, D), rows n r z
+    const floating[::1] recurrent_kernel,  # U^T, `pack`ed by the route `recurrent`: (3Hp, H), rows r z n
+    const floating[:, ::1] gates, const floating[:, ::1] states,  # the tape, see `forward`
+    const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
+    floating[:, :, :] dx,         # (N, T, D) out, or None; written where a row takes a step
+    floating[:, ::1] dh0,         # (N, H) out
+    floating[:, ::1] dkernel,     # (D, 3Hp) n r z, out, += as the two below
+    floating[:, ::1] drecurrent_kernel,  # (H, 3Hp) r z n, out
+    floating[::1] dbias,          # (4Hp,) n r z q, or (3Hp,) n r z; out
+    floating[::1] work,           # backward_work(...)
+    bint reset_after, int recurrent_activation, int activation, int batched, int recurrent, int threads,
+):
+    """The gradients of one layer in one direction; the tape is only read."""
+    cdef Py_ssize_t N = dh0.shape[0], T = x.shape[1], D = x.shape[2], H = dh0.shape[1], Hp = padded(H, sizeof(floating))
+    cdef Py_ssize_t size = sizeof(floating), i, worked = 0, k1
+    cdef Backward j
+    cdef Forward *forward = &j.forward
+    forward.G = (4 if reset_after else 3) * Hp
+    j.Dp = padded(D, size)
+    assert _assert_schedule(N, T, rows, offsets, times)
+    assert x.shape[0] == N and (x.strides[2] == size or D == 1) and H >= 1 and D >= 1
+    assert dy is None or (dy.shape[0] == N and dy.shape[1] == T and dy.shape[2] == H)
+    assert dy is None or dy.strides[2] == size or H == 1
+    assert dx is None or (dx.shape[0] == N and dx.shape[1] == T and dx.shape[2] == D)
+    assert dx is None or dx.strides[2] == size or D == 1
+    assert dh is None or (dh.shape[0] == N and dh.shape[1] == H)
+    assert kernel.shape[0] == 3 * Hp * j.Dp and recurrent_kernel.shape[0] == 3 * Hp * Hp
+    assert dkernel.shape[0] == D and dkernel.shape[1] == 3 * Hp and dbias.shape[0] == forward.G
+    assert drecurrent_kernel.shape[0] == H and drecurrent_kernel.shape[1] == 3 * Hp
+    forward.s = schedule_of(N, T, rows, offsets, times)
+    cdef Py_ssize_t M = offset(&forward.s, forward.s.K)
+    assert gates.shape[0] == M and gates.shape[1] == forward.G and states.shape[0] == N + M and states.shape[1] == Hp
+    assert work.shape[0] >= backward_work(N, M, D, H, reset_after, size, threads)
+    if N == 0:
+        return
+    if M == 0:
+        if dh is None:
+            dh0[:, :] = 0
+        else:
+            dh0[:, :] = dh
+        return
+
+    cdef Sharing way = share(N, M, D, H, Hp, size, threads)
+    cdef floating *next_work = first_aligned(&work[0])
+    cdef floating *dh_now = carve(&next_work, N * Hp)
+    forward.D, forward.H, forward.Hp = D, H, Hp
+    forward.reset_after, forward.training, forward.single = reset_after, True, floating is float
+    forward.by_rows, forward.threads, forward.range_rows = way.by_rows, way.threads, way.range_rows
+    forward.x, forward.xn, forward.xt = &x[0, 0, 0], x.strides[0] // size, x.strides[1] // size
+    forward.gates, forward.states = <void *>&gates[0, 0], <void *>&states[0, 0]
+    j.most = max(min(limits.large_rows, M), N)
+    j.dh = dh_now
+    j.ds = carve(&next_work, N * Hp)
+    j.dg = carve(&next_work, j.most * forward.G)
+    j.x_block = carve(&next_work, j.most * D)
+    j.h_block = carve(&next_work, j.most * Hp)
+    j.reset_block = carve(&next_work, j.most * Hp)
+    j.dx_block = carve(&next_work, j.most * j.Dp)
+    j.bias_block = carve(&next_work, forward.G)
+    j.panels = carve(&next_work, way.threads * j.most * panel_width(size))
+    j.W_back = matrix(&kernel[0], 3 * Hp, j.Dp, 1, batched)
+    j.U_back = matrix(&recurrent_kernel[0], 3 * Hp, Hp, 1, recurrent)
+    j.batched = <Route>batched
+    j.dkernel, j.drecurrent_kernel, j.dbias = &dkernel[0, 0], &drecurrent_kernel[0, 0], &dbias[0]
+    j.dy, j.dx = NULL, NULL
+    if dy is not None:
+        j.dy, j.dyn, j.dyt = &dy[0, 0, 0], dy.strides[0] // size, dy.strides[1] // size
+    if dx is not None:
+        j.dx, j.dxn, j.dxt = &dx[0, 0, 0], dx.strides[0] // size, dx.strides[1] // size
+    with nogil:
+        slope_terms(recurrent_activation, <double *>j.f64)
+        slope_terms(activation, <double *>j.g64)
+        slope_terms(recurrent_activation, <float *>j.f32)
+        slope_terms(activation, <float *>j.g32)
+        memset(dh_now, 0, N * Hp * size)
+        if dh is not None:
+            for i in range(N):
+                memcpy(dh_now + i * Hp, &dh[batch_row(&forward.s, i), 0], H * size)
+        k1 = forward.s.K
+        while k1 > 0:
+            forward.k1, forward.k0 = k1, block_start_before(&forward.s, k1, j.most)
+            memset(&forward.team, 0, sizeof(forward.team))
+            run(
+                way.threads, <int>((N + way.range_rows - 1) // way.range_rows) if way.by_rows else way.threads,
+                backward_gates_task, &j,
+            )
+            run(way.threads, large_tasks(&j, size), backward_large_task, &j)
+            worked += (offset(&forward.s, k1) - offset(&forward.s, forward.k0)) * 6 * H * (D + H)
+            if worked > limits.signal_work:
+                worked = 0
+                with gil:
+                    PyErr_CheckSignals()
+            k1 = forward.k0
+        for i in range(N):
+            memcpy(&dh0[batch_row(&forward.s, i), 0], dh_now + i * Hp, H * size)

@@ -1,0 +1,232 @@
+# Calls of microseconds: a handle with everything prepared.
+
+cdef class Handle:
+    """Stacked cells with everything prepared, for calls that last no longer than their own preparation would.
+
+    `step` takes three buffers and allocates nothing; `sequence` is inference from a zero state, of one cell. Both
+    return False, nothing done, where they are not given just what they want; the general way then says what is wrong or
+    converts it.
+
+    Parameters
+    ----------
+    cells : list of recurrence.Weights
+        Of one dtype, each reading the state of the one before.
+    """
+    cdef list cells      # keeps the arrays below alive
+    cdef Forward *jobs
+    cdef int layers
+    cdef bint single
+    cdef unsigned char[::1] work  # for one call at a time: under the GIL, or `busy`
+    cdef bint busy
+
+    def __cinit__(self, cells):
+        self.jobs = <Forward *>PyMem_Calloc(len(cells), sizeof(Forward))
+        if self.jobs == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        PyMem_Free(self.jobs)
+
+    def __init__(self, cells):
+        cdef Py_ssize_t i
+        cdef Forward *j
+        cdef const void *W
+        cdef const void *U
+        self.cells = list(cells)
+        self.layers = <int>len(cells)
+        self.single = cells[0].dtype == np.float32
+        self.work = np.empty(0, np.uint8)
+        for i in range(self.layers):
+            weights = cells[i]
+            j = &self.jobs[i]
+            j.D, j.H, j.Hp = weights.D, weights.H, weights.Hp
+            j.reset_after, j.f, j.g = weights.reset_after, weights.recurrent_activation, weights.activation
+            j.G = (4 if j.reset_after else 3) * j.Hp
+            j.single = self.single
+            W = <const void *><size_t>weights.kernel.ctypes.data
+            U = <const void *><size_t>weights.recurrent_kernel.ctypes.data
+            j.bias = <const void *><size_t>weights.bias.ctypes.data
+            j.W = matrix(W, j.D, j.Hp, 3, weights.batched)
+            j.U = matrix(U, j.H, j.Hp, 3, weights.recurrent)
+
+    def step(self, x, h, out, int threads):
+        """Write the state after `h` and `x` to `out`: C-contiguous arrays of the cells' dtype, (N, D) and twice the
+        state's shape, (N, H), or
+        (layers, N, H)."""
+        cdef Py_buffer[3] b
+        cdef int held = self.take(b, x, h, out, PyBUF_C_CONTIGUOUS)
+        cdef bint done = False
+        try:
+            if held == 3 and self.fits(b):
+                self.run_step(<const char *>b[0].buf, <const char *>b[1].buf, <char *>b[2].buf, b[0].shape[0], threads)
+                done = True
+        finally:
+            while held > 0:
+                held -= 1
+                PyBuffer_Release(&b[held])
+        return done
+
+    def sequence(self, x, y, h, int threads):
+        """Write the outputs for `x` (N, T, D) to `y` (N, T, H), which may be None, and the final state to `h` (N, H):
+        arrays of the cells'
+        dtype, contiguous in their features, `h` C-contiguous."""
+        cdef Py_buffer[3] b
+        cdef int held = self.take(b, x, h if y is None else y, h, PyBUF_STRIDES)
+        cdef bint done = False
+        try:
+            if held == 3 and self.fits_sequence(b, y is None):
+                self.run_sequence(b, y is None, threads)
+                done = True
+        finally:
+            while held > 0:
+                held -= 1
+                PyBuffer_Release(&b[held])
+        return done
+
+    cdef int take(self, Py_buffer *b, x, y, out, int flags) except -1:
+        """Take the three buffers, the last two for writing where that is due, and return how many could be had; any
+        type of the cells' dtype
+        will do."""
+        cdef int i, held = 0
+        cdef char code = b"f" if self.single else b"d"
+        try:
+            for i, v in enumerate((x, y, out)):
+                PyObject_GetBuffer(v, &b[i], flags | PyBUF_FORMAT | (PyBUF_WRITABLE if i == 2 else 0))
+                held += 1
+                if b[i].format == NULL or b[i].format[0] != code or b[i].format[1] != 0:
+                    break
+            else:
+                return held
+        except (BufferError, TypeError, ValueError):
+            pass
+        while held > 0:
+            held -= 1
+            PyBuffer_Release(&b[held])
+        return 0
+
+    cdef bint fits(self, Py_buffer *b) noexcept:
+        cdef int i, first = 0 if self.layers == 1 else 1  # axes of the state before (N, H)
+        if b[0].ndim != 2 or b[0].shape[1] != self.jobs[0].D:
+            return False
+        for i in range(1, 3):
+            if b[i].ndim != first + 2 or (first and b[i].shape[0] != self.layers):
+                return False
+            if b[i].shape[first] != b[0].shape[0] or b[i].shape[first + 1] != self.jobs[0].H:
+                return False
+        return True
+
+    cdef bint fits_sequence(self, Py_buffer *b, bint no_y) noexcept:
+        cdef Py_ssize_t N, T, size = 4 if self.single else 8, H = self.jobs[0].H
+        cdef int i
+        if self.layers != 1 or b[0].ndim != 3 or b[0].shape[2] != self.jobs[0].D:
+            return False
+        N, T = b[0].shape[0], b[0].shape[1]
+        if N == 0 or T == 0 or b[2].ndim != 2 or b[2].shape[0] != N or b[2].shape[1] != H:
+            return False
+        if b[2].strides[1] != size or b[2].strides[0] != H * size or <size_t>b[0].buf % size != 0:
+            return False
+        if not no_y and (b[1].ndim != 3 or b[1].shape[0] != N or b[1].shape[1] != T or b[1].shape[2] != H):
+            return False
+        if not no_y and b[1].readonly:
+            return False
+        for i in range(1 if no_y else 2):
+            if b[i].strides[2] != size or b[i].strides[0] % size != 0 or b[i].strides[1] % size != 0:
+                return False
+        return True
+
+    cdef unsigned char[::1] workspace(self, Py_ssize_t needed):
+        """Bytes for one call: those kept, unless another thread's call has them or many are needed."""
+        if self.busy or needed > KEPT_BYTES:
+            return np.empty(needed, np.uint8)
+        if self.work.shape[0] < needed:
+            self.work = np.empty(needed, np.uint8)
+        return self.work
+
+    cdef int run_step(self, const char *x, const char *h, char *out, Py_ssize_t N, int threads) except -1:
+        cdef Py_ssize_t size = 4 if self.single else 8, i, work = 0, state = N * self.jobs[0].H * size
+        if N == 0:
+            return 0
+        for i in range(self.layers):
+            work += 3 * self.jobs[i].H * (self.jobs[i].D + self.jobs[i].H) * N
+        cdef Py_ssize_t needed = ALIGN + aligned(N * self.jobs[0].G) + 3 * aligned(N * self.jobs[0].Hp)
+        cdef unsigned char[::1] space = self.workspace(size * needed)
+        cdef char *start = <char *>&space[0]
+        cdef bint was_busy = self.busy
+        if work < limits.gil_work:
+            for i in range(self.layers):
+                self.cell_step(i, x, h + i * state, out + i * state, N, start, 1)
+                x = out + i * state
+            return 0
+        self.busy = True
+        with nogil:
+            for i in range(self.layers):
+                self.cell_step(i, x, h + i * state, out + i * state, N, start, threads)
+                x = out + i * state
+        self.busy = was_busy
+        return 0
+
+    cdef int run_sequence(self, Py_buffer *b, bint no_y, int threads) except -1:
+        cdef Forward j = self.jobs[0]
+        cdef Py_ssize_t size = 4 if self.single else 8, N = b[0].shape[0], T = b[0].shape[1]
+        j.s.N, j.s.K = N, T
+        j.x, j.xn, j.xt = b[0].buf, b[0].strides[0] // size, b[0].strides[1] // size
+        if not no_y:
+            j.y, j.yn, j.yt = b[1].buf, b[1].strides[0] // size, b[1].strides[1] // size
+        j.h = b[2].buf
+        cdef unsigned char[::1] space = self.workspace(
+            size * forward_work(N, N * T, j.D, j.H, j.reset_after, False, size, threads))
+        cdef bint was_busy = self.busy
+        if 3 * j.H * (j.D + j.H) * N * T < limits.gil_work:
+            self.cell_sequence(&j, &space[0], 1)
+            return 0
+        self.busy = True
+        try:
+            with nogil:
+                self.cell_sequence(&j, &space[0], threads)
+        finally:
+            self.busy = was_busy
+        return 0
+
+    cdef int cell_sequence(self, Forward *j, void *work, int threads) except -1 nogil:
+        if self.single:
+            return run_forward(j, <const float *>NULL, <float *>work, threads)
+        return run_forward(j, <const double *>NULL, <double *>work, threads)
+
+    cdef void cell_step(
+        self, Py_ssize_t i, const char *x, const char *h, char *out, Py_ssize_t N, char *work, int threads
+    ) noexcept nogil:
+        if self.single:
+            step_cell(&self.jobs[i], <const float *>x, <const float *>h, <float *>out, N, <float *>work, threads)
+        else:
+            step_cell(&self.jobs[i], <const double *>x, <const double *>h, <double *>out, N, <double *>work, threads)
+
+
+cdef void step_cell(
+    const Forward *cell, const floating *x, const floating *h, floating *out, Py_ssize_t N, floating *work, int threads
+) noexcept nogil:
+    """One step of one cell; out may be h."""
+    cdef Forward j = cell[0]
+    cdef Py_ssize_t i, size = sizeof(floating)
+    cdef Sharing way = share(N, N, j.D, j.H, j.Hp, size, threads)
+    cdef floating *next_work = first_aligned(work)
+    cdef floating *states
+    cdef unsigned was
+    j.gates = carve(&next_work, N * j.G)
+    states = carve(&next_work, 2 * N * j.Hp)
+    j.states, j.reset = states, carve(&next_work, N * j.Hp)
+    if j.H < j.Hp:
+        memset(states, 0, N * j.Hp * size)
+    for i in range(N):
+        memcpy(states + i * j.Hp, h + i * j.H, j.H * size)
+    j.h = out
+    j.s.N, j.s.K, j.k1 = N, 1, 1
+    j.x, j.xn, j.xt = x, j.D, 0
+    if way.threads > 1:
+        j.by_rows, j.threads, j.range_rows, j.scratch_rows = False, way.threads, N, N
+        run(way.threads, way.threads, forward_task, &j)
+        return
+    was = cgru_flush_denormals()
+    project_input(&j, 0, 0, N, 0, j.Hp, <floating *>j.gates, <floating *>NULL)
+    step_forward(&j, N, 0, j.Hp, <floating *>j.gates, states, states + N * j.Hp, <floating *>j.reset, NULL)
+    emit(&j, 0, 0, N, 0, j.Hp, states + N * j.Hp)
+    cgru_restore_denormals(was)

@@ -1,0 +1,47 @@
+"""How many threads a call uses, and who may say so: the program, OMP_NUM_THREADS, threadpoolctl."""
+
+import sys
+
+from cgru.kernels import get_num_threads, set_num_threads
+
+__all__ = ["get_num_threads", "register_threadpoolctl", "set_num_threads"]
+
+
+def register_threadpoolctl():
+    """Let `threadpoolctl.threadpool_limits` limit cgru as it limits BLAS and OpenMP.
+
+    Done at import where threadpoolctl was imported before; call it where it comes later. Calling it again does nothing.
+
+    Raises
+    ------
+    ImportError
+        If threadpoolctl is not installed.
+    """
+    try:
+        import threadpoolctl
+    except ImportError:
+        raise ImportError('threadpoolctl is not installed: pip install "cgru[threads]"') from None
+    if any(controller.__name__ == "CgruController" for controller in threadpoolctl._ALL_CONTROLLERS):
+        return
+
+    class CgruController(threadpoolctl.LibController):
+        user_api = internal_api = "cgru"
+        filename_prefixes = ("runtime",)  # cgru/kernels/runtime...
+        check_symbols = ("cgru_pool_of_threads",)
+
+        def get_num_threads(self):
+            return get_num_threads()
+
+        def set_num_threads(self, num_threads):
+            set_num_threads(num_threads)
+
+        def get_version(self):
+            from cgru._version import __version__
+
+            return __version__
+
+    threadpoolctl.register(CgruController)
+
+
+if "threadpoolctl" in sys.modules:
+    register_threadpoolctl()
