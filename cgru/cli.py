@@ -1,4 +1,5 @@
-"""The command `cgru`: `cgru demo` trains a GRU on real recordings and checks it, `cgru info` says what runs here."""
+"""The command `cgru`: `cgru demo` trains a GRU on real recordings and checks it, `cgru bench` measures against others,
+`cgru info` says what runs here."""
 
 import argparse
 import importlib.util
@@ -10,7 +11,7 @@ import time
 import numpy as np
 import scipy
 
-from cgru import kernels, metrics, plot, reference
+from cgru import bench, kernels, metrics, plot, recurrence, reference
 from cgru._version import __version__
 from cgru.datasets import load_japanese_vowels
 from cgru.gru import GRU
@@ -18,6 +19,7 @@ from cgru.layers import Dense, Dropout
 from cgru.models import Sequential
 from cgru.optimizers import Adam
 from cgru.sequences import pad
+from cgru.threads import get_num_threads
 
 UNITS, BATCH_SIZE, LEARNING_RATE = 64, 32, 0.003
 # Largest difference that float32 may have from the reference in float64, in units of the largest value.
@@ -46,7 +48,20 @@ def _parser():
     demo.add_argument("--epochs", type=_integer(1), default=60, help="passes over the training data (default: 60)")
     demo.add_argument("--plot", metavar="FILE.png", help="draw training and confusion matrix (needs matplotlib)")
     demo.set_defaults(run=_demo)
-    info = commands.add_parser("info", help="print versions, instruction set, BLAS and threads")
+    benchmark = commands.add_parser(
+        "bench", help="measure against NumPy, PyTorch and ONNX Runtime",
+        description="Measure inference, training and streaming (one step a call), float32 with reset_after=True, "
+        "against the NumPy reference and those of PyTorch (torch) and ONNX Runtime (onnxruntime and onnx) that are "
+        "installed; half a minute or less. Each contestant runs in a process of its own, in turn, and is compared with "
+        "the reference before it is timed. The exit status is 1 if cgru's results are wrong.",
+    )  # fmt: skip
+    benchmark.add_argument(
+        "--threads", type=_integer(1), metavar="N", help="of each contestant (default: what cgru would use)"
+    )
+    benchmark.add_argument("--json", metavar="FILE", help="write all figures, with versions and machine")
+    benchmark.add_argument("--plot", metavar="FILE.png", help="draw the times (needs matplotlib)")
+    benchmark.set_defaults(run=_bench)
+    info = commands.add_parser("info", help="print versions, instruction set, routes, BLAS and threads")
     info.set_defaults(run=_info)
     return parser
 
@@ -179,6 +194,13 @@ def _best(function, repeats=20):
     return min(times)
 
 
+# -- cgru bench
+
+
+def _bench(arguments):
+    return 0 if bench.run(arguments.threads, arguments.json, arguments.plot) else 1
+
+
 # -- cgru info
 
 
@@ -189,8 +211,9 @@ def _info(arguments):
     print(f"NumPy     {np.__version__}")
     print(f"SciPy     {scipy.__version__}")
     print(f"kernels   {kernels.isa} (this CPU can run: {', '.join(kernels.available)})")
+    print(f"routes    recurrent {recurrence.RECURRENT}, batched {recurrence.BATCHED}")
     print(f"BLAS      {blas}")
-    print(f"threads   {threads}; usable CPUs: {_usable_cpus()}")
+    print(f"threads   kernels {get_num_threads()}, {threads}; usable CPUs: {_usable_cpus()}")
     return 0
 
 

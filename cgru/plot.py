@@ -26,12 +26,16 @@ def check_file(path):
     OSError
         If the folder does not exist or may not be written.
     """
-    path = os.fspath(path)
     figure = _matplotlib().figure.Figure()
     endings = sorted(figure.canvas.get_supported_filetypes())
-    ending = os.path.splitext(path)[1].lower().lstrip(".")
+    ending = os.path.splitext(os.fspath(path))[1].lower().lstrip(".")
     if ending not in endings:
         raise ValueError(f"{path}: expected a file name ending in one of {', '.join(endings)}")
+    check_writable(path)
+
+
+def check_writable(path):
+    """Raise OSError unless a file can be written to `path`: its folder does not exist or may not be written, say."""
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{path}: there is no folder {folder}")
@@ -93,3 +97,45 @@ def _draw_confusion(axes, confusion):
     axes.set_xlabel("predicted speaker")
     axes.set_ylabel("true speaker")
     axes.set_title(f"Test: {np.trace(confusion)} of {confusion.sum()} right")
+
+
+def draw_times(cells, title, path):
+    """Write a picture of a benchmark: bars that say how many times as long as cgru the others take.
+
+    Parameters
+    ----------
+    cells : list of dict
+        Each with its name, "cell", and "microseconds", a dict contestant -> time; those without "cgru" are not drawn.
+    title : str
+    path : str or path
+        The file; its ending says the format.
+
+    Raises
+    ------
+    ImportError, ValueError, OSError
+        As `check_file`.
+    """
+    check_file(path)
+    cells = [cell for cell in cells if "cgru" in cell["microseconds"]]
+    peers = list(dict.fromkeys(name for cell in cells for name in cell["microseconds"] if name != "cgru"))
+    figure = _matplotlib().figure.Figure(figsize=(9, 2 + 0.7 * len(cells)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / max(len(peers), 1)
+    for index, peer in enumerate(peers):
+        rows = [row for row, cell in enumerate(cells) if peer in cell["microseconds"]]
+        ratios = [cells[row]["microseconds"][peer] / cells[row]["microseconds"]["cgru"] for row in rows]
+        places = [row - 0.4 + (index + 0.5) * height for row in rows]
+        bars = axes.barh(places, np.subtract(ratios, 1), height, left=1, label=peer)  # from 1 to the ratio
+        axes.bar_label(bars, [f" {ratio:.1f} " for ratio in ratios], fontsize=8)
+    axes.axvline(1, color="black", linewidth=1.5, label="cgru")
+    axes.set_xscale("log")
+    axes.margins(x=0.1)
+    axes.xaxis.set_major_formatter("{x:g}")
+    names = [f"{cell['cell']}\ncgru {cell['microseconds']['cgru']:,.1f} µs" for cell in cells]
+    axes.set_yticks(range(len(cells)), names)
+    axes.set_ylim(len(cells) - 0.5, -0.5)
+    axes.set_xlabel("time, in units of cgru's")
+    axes.set_title(title, fontsize=9)
+    axes.legend(fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
