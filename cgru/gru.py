@@ -498,12 +498,17 @@ class GRU(Layer):
             last = layer == self.num_layers - 1
             wanted = self.return_sequences or not last
             y, ys = self._allocate_outputs(N, T, plans[0].steps == N * T) if wanted else (None, [None] * len(plans))
-            for d, plan in enumerate(plans):
-                cell = layer * len(plans) + d
-                _, tape = recurrence.forward(weights[cell], x, h0[cell], plan, ys[d], training, h[cell])
-                cells.append(tape)
-                if last and wanted and not self.zero_output_for_mask and batch.valid is not None:
-                    _repeat_last(ys[d], batch.valid, backwards=d == 1 or self.reverse)
+            first = layer * len(plans)
+            results = recurrence.run(
+                *(
+                    recurrence.forward_pass(weights[first + d], x, h0[first + d], plan, ys[d], training, h[first + d])
+                    for d, plan in enumerate(plans)
+                )
+            )
+            cells += [tape for _, tape in results]
+            if last and wanted and not self.zero_output_for_mask and batch.valid is not None:
+                for d, y_d in enumerate(ys):
+                    _repeat_last(y_d, batch.valid, backwards=d == 1 or self.reverse)
             x = self._merge(y, ys) if wanted else None
             outputs.append(ys if self.merge_mode == "mul" and self.bidirectional else None)
         if not self.return_sequences:
@@ -534,14 +539,20 @@ class GRU(Layer):
             dys = [None] * directions if dy is None else self._split(dy, tape.outputs[layer])
             last = layer == self.num_layers - 1
             dx = None
-            for d in range(directions):
-                cell = layer * directions + d
-                d_out = dys[d]
-                if last and d_out is not None and not self.zero_output_for_mask and tape.batch.valid is not None:
-                    d_out = _gather_repeated(d_out, tape.batch.valid, backwards=d == 1 or self.reverse)
-                if d_out is not None:
-                    d_out = recurrence.readable(d_out)
-                g = recurrence.backward(d_out, dh[cell], tape.cells[cell], need_dx or layer > 0)
+            if last and dy is not None and not self.zero_output_for_mask and tape.batch.valid is not None:
+                dys = [
+                    _gather_repeated(d_out, tape.batch.valid, backwards=d == 1 or self.reverse)
+                    for d, d_out in enumerate(dys)
+                ]
+            dys = [d_out if d_out is None else recurrence.readable(d_out) for d_out in dys]
+            first = layer * directions
+            results = recurrence.run(
+                *(
+                    recurrence.backward_pass(dys[d], dh[first + d], tape.cells[first + d], need_dx or layer > 0)
+                    for d in range(directions)
+                )
+            )
+            for cell, g in enumerate(results, start=first):
                 dh0[cell] = g.dh0
                 if g.dx is not None:
                     dx = g.dx if dx is None else np.add(dx, g.dx, out=dx)

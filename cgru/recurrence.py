@@ -202,8 +202,34 @@ def readable(x):
     return x.copy(order="C")  # not ascontiguousarray: it keeps odd strides of axes of size one
 
 
-def forward(weights, x, h0, plan, y=None, training=False, h=None):
-    """Run all steps; return (final state, Tape or None).
+def run(*passes):
+    """Run one pass, or two that do not depend on each other, and return the result of each.
+
+    A pass is a generator: `forward_pass` or `backward_pass`. It allocates and yields what the kernels are to run, and
+    comes back with the result; until then it keeps the arrays alive.
+    """
+    kernels.run_calls([next(p) for p in passes], kernels.get_num_threads())
+    results = []
+    for p in passes:
+        try:
+            next(p)
+        except StopIteration as end:
+            results.append(end.value)
+    return results
+
+
+def forward(*args, **kwargs):
+    """Run a `forward_pass` and return its result."""
+    return run(forward_pass(*args, **kwargs))[0]
+
+
+def backward(*args, **kwargs):
+    """Run a `backward_pass` and return its result."""
+    return run(backward_pass(*args, **kwargs))[0]
+
+
+def forward_pass(weights, x, h0, plan, y=None, training=False, h=None):
+    """All steps of one cell; the result is (final state, Tape or None).
 
     Parameters
     ----------
@@ -227,17 +253,18 @@ def forward(weights, x, h0, plan, y=None, training=False, h=None):
     size = kernels.forward_work(
         N, plan.steps, weights.D, weights.H, weights.reset_after, training, x.itemsize, threads
     )
-    _KERNELS["forward", x.dtype](
+    work = np.empty(size, x.dtype)
+    yield _KERNELS["forward", x.dtype](
         _in_order(x, plan), h0, weights.kernel, weights.recurrent_kernel, weights.bias,
-        plan.rows, plan.offsets, plan.times, _in_order(y, plan), h, gates, states, np.empty(size, x.dtype),
+        plan.rows, plan.offsets, plan.times, _in_order(y, plan), h, gates, states, work,
         weights.reset_after, weights.recurrent_activation, weights.activation, weights.batched, weights.recurrent,
         threads,
     )  # fmt: skip
     return h, Tape(weights, x, plan, gates, states) if training else None
 
 
-def backward(dy, dh, tape, need_dx=True):
-    """Return the `Gradients` of one `forward`; the tape is only read.
+def backward_pass(dy, dh, tape, need_dx=True):
+    """The gradients of one forward pass; the result is `Gradients`, and the tape is only read.
 
     Parameters
     ----------
@@ -254,11 +281,13 @@ def backward(dy, dh, tape, need_dx=True):
     dh0 = np.empty((N, H), dtype)
     dkernel, drecurrent_kernel = np.zeros((D, 3 * Hp), dtype), np.zeros((H, 3 * Hp), dtype)
     dbias = np.zeros(gates.shape[1], dtype)
-    size = kernels.backward_work(N, plan.steps, D, H, weights.reset_after, x.itemsize, threads)
-    _KERNELS["backward", dtype](
-        _in_order(dy, plan), None if dh is None else np.ascontiguousarray(dh), _in_order(x, plan), *weights.back(),
+    dh = None if dh is None else np.ascontiguousarray(dh)
+    work = np.empty(kernels.backward_work(N, plan.steps, D, H, weights.reset_after, x.itemsize, threads), dtype)
+    W_back, U_back = weights.back()
+    yield _KERNELS["backward", dtype](
+        _in_order(dy, plan), dh, _in_order(x, plan), W_back, U_back,
         gates, states, plan.rows, plan.offsets, plan.times, _in_order(dx, plan), dh0, dkernel, drecurrent_kernel, dbias,
-        np.empty(size, dtype), weights.reset_after, weights.recurrent_activation, weights.activation,
+        work, weights.reset_after, weights.recurrent_activation, weights.activation,
         weights.batched, weights.recurrent, threads,
     )  # fmt: skip
     kernel = _gate_order(dkernel, (1, 2, 0), weights)

@@ -56,6 +56,22 @@ def test_the_number_of_threads_changes_no_bit(rng, eager, n, kind, dtype, reset_
 
 
 @MODES
+@pytest.mark.parametrize("n", [1, 4, 9])
+def test_both_directions_at_once(rng, eager, n, reset_after):
+    layer = cgru.GRU(33, reset_after=reset_after, num_layers=2, bidirectional=True, input_size=5, seed=0)
+    x = rng.standard_normal((n, 40, 5)).astype("float32")
+    lengths = rng.integers(0, 41, n)
+    results = []
+    for threads in (1, 2):
+        kernels.set_num_threads(threads)
+        y, h, tape = layer.forward(x, lengths=lengths, training=True)
+        dx, dh0, grads = layer.backward(np.ones_like(y), tape, dh=np.ones_like(h))
+        results.append([y, h, dx, dh0, *grads.values()])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@MODES
 @pytest.mark.parametrize("threads", [1, 2])
 def test_however_a_sequence_is_cut(rng, eager, threads, reset_after):
     """Rows alone, chunks, and single steps give the bits of the whole batch."""

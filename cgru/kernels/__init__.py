@@ -42,6 +42,7 @@ forward_work = _build.forward_work
 gemm = _build.gemm
 pack = _build.pack
 padded_units = _build.padded_units
+run_calls = _build.run_calls
 Handle = _build.Handle
 tune = _build.tune
 get_num_threads = runtime.get_num_threads

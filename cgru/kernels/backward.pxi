@@ -1,32 +1,6 @@
 # Backward: the gradients of the gates step by step, then the large products. Included by kernels.pxi, whose head is the
 # design.
 
-cdef struct Backward:
-    Forward forward          # the sizes, the tape and x
-    Matrix U_back            # U^T: (3H, H), rows r z n
-    Matrix W_back            # W^T: (3H, D), rows n r z
-    Route batched            # of the large products
-    const void *dy
-    void *dx
-    void *dh                 # (N, Hp) of the state, sorted rows
-    void *dg                 # (block, G) n r z q or n r z
-    void *ds                 # (N, Hp) of r * h
-    void *x_block            # (block, D)
-    void *h_block            # (block, Hp) the states before each packed row
-    void *reset_block        # (block, Hp) r * h
-    void *dx_block           # (block, Dp)
-    void *dkernel            # (D, 3Hp) n r z
-    void *drecurrent_kernel  # (H, 3Hp) r z n
-    void *dbias              # (G,) as a row of dg
-    void *bias_block         # (G,)
-    void *panels             # (slots, block, panel) of dg
-    Py_ssize_t Dp, dyn, dyt, dxn, dxt, most
-    double[5] f64
-    double[5] g64
-    float[5] f32
-    float[5] g32
-
-
 cdef inline void step_backward(
     Backward *j, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *f, floating *g,
     floating *gates,  # (n, G)
@@ -108,11 +82,11 @@ cdef void backward_gates_task(void *job, int task, int slot) noexcept nogil:
     cdef Py_ssize_t i0 = 0, i1 = j.forward.s.N, u0 = 0, u1 = j.forward.Hp, width, panels
     cdef int member = 0, turn = 0
     cdef int *team_turn = NULL
-    if j.forward.by_rows:
-        i0 = task * j.forward.range_rows
-        i1 = min(i0 + j.forward.range_rows, i1)
+    if j.forward.way.by_rows:
+        i0 = task * j.forward.way.range_rows
+        i1 = min(i0 + j.forward.way.range_rows, i1)
     else:
-        member = cgru_join(&j.forward.team, j.forward.threads)
+        member = cgru_join(&j.forward.team, j.forward.way.threads)
         if member >= 0 and j.forward.team.size > 1:
             width = panel_width(4 if j.forward.single else 8)
             panels = (u1 + width - 1) // width
@@ -259,11 +233,14 @@ def backward(
     floating[::1] work,           # backward_work(...)
     bint reset_after, int recurrent_activation, int activation, int batched, int recurrent, int threads,
 ):
-    """The gradients of one layer in one direction; the tape is only read."""
+    """The `Call` of the gradients of one layer in one direction; the tape is only read. The arrays must live until
+    `run_calls` has run it."""
     cdef Py_ssize_t N = dh0.shape[0], T = x.shape[1], D = x.shape[2], H = dh0.shape[1], Hp = padded(H, sizeof(floating))
-    cdef Py_ssize_t size = sizeof(floating), i, worked = 0, k1
-    cdef Backward j
+    cdef Py_ssize_t size = sizeof(floating), i
+    cdef Call call = Call()
+    cdef Backward *j = &call.job
     cdef Forward *forward = &j.forward
+    call.backward = True
     forward.G = (4 if reset_after else 3) * Hp
     j.Dp = padded(D, size)
     assert _assert_schedule(N, T, rows, offsets, times)
@@ -280,21 +257,20 @@ def backward(
     cdef Py_ssize_t M = offset(&forward.s, forward.s.K)
     assert gates.shape[0] == M and gates.shape[1] == forward.G and states.shape[0] == N + M and states.shape[1] == Hp
     assert work.shape[0] >= backward_work(N, M, D, H, reset_after, size, threads)
-    if N == 0:
-        return
+    call.finished = M == 0
     if M == 0:
         if dh is None:
             dh0[:, :] = 0
         else:
             dh0[:, :] = dh
-        return
+        return call
 
     cdef Sharing way = share(N, M, D, H, Hp, size, threads)
     cdef floating *next_work = first_aligned(&work[0])
     cdef floating *dh_now = carve(&next_work, N * Hp)
     forward.D, forward.H, forward.Hp = D, H, Hp
     forward.reset_after, forward.training, forward.single = reset_after, True, floating is float
-    forward.by_rows, forward.threads, forward.range_rows = way.by_rows, way.threads, way.range_rows
+    forward.way = way
     forward.x, forward.xn, forward.xt = &x[0, 0, 0], x.strides[0] // size, x.strides[1] // size
     forward.gates, forward.states = <void *>&gates[0, 0], <void *>&states[0, 0]
     j.most = max(min(limits.large_rows, M), N)
@@ -310,35 +286,37 @@ def backward(
     j.W_back = matrix(&kernel[0], 3 * Hp, j.Dp, 1, batched)
     j.U_back = matrix(&recurrent_kernel[0], 3 * Hp, Hp, 1, recurrent)
     j.batched = <Route>batched
+    j.dh0 = &dh0[0, 0]
     j.dkernel, j.drecurrent_kernel, j.dbias = &dkernel[0, 0], &drecurrent_kernel[0, 0], &dbias[0]
-    j.dy, j.dx = NULL, NULL
     if dy is not None:
         j.dy, j.dyn, j.dyt = &dy[0, 0, 0], dy.strides[0] // size, dy.strides[1] // size
     if dx is not None:
         j.dx, j.dxn, j.dxt = &dx[0, 0, 0], dx.strides[0] // size, dx.strides[1] // size
-    with nogil:
-        slope_terms(recurrent_activation, <double *>j.f64)
-        slope_terms(activation, <double *>j.g64)
-        slope_terms(recurrent_activation, <float *>j.f32)
-        slope_terms(activation, <float *>j.g32)
-        memset(dh_now, 0, N * Hp * size)
-        if dh is not None:
-            for i in range(N):
-                memcpy(dh_now + i * Hp, &dh[batch_row(&forward.s, i), 0], H * size)
-        k1 = forward.s.K
-        while k1 > 0:
-            forward.k1, forward.k0 = k1, block_start_before(&forward.s, k1, j.most)
-            memset(&forward.team, 0, sizeof(forward.team))
-            run(
-                way.threads, <int>((N + way.range_rows - 1) // way.range_rows) if way.by_rows else way.threads,
-                backward_gates_task, &j,
-            )
-            run(way.threads, large_tasks(&j, size), backward_large_task, &j)
-            worked += (offset(&forward.s, k1) - offset(&forward.s, forward.k0)) * 6 * H * (D + H)
-            if worked > limits.signal_work:
-                worked = 0
-                with gil:
-                    PyErr_CheckSignals()
-            k1 = forward.k0
+    slope_terms(recurrent_activation, <double *>j.f64)
+    slope_terms(activation, <double *>j.g64)
+    slope_terms(recurrent_activation, <float *>j.f32)
+    slope_terms(activation, <float *>j.g32)
+    memset(dh_now, 0, N * Hp * size)
+    if dh is not None:
         for i in range(N):
-            memcpy(&dh0[batch_row(&forward.s, i), 0], dh_now + i * Hp, H * size)
+            memcpy(dh_now + i * Hp, &dh[batch_row(&forward.s, i), 0], H * size)
+    forward.k0 = forward.s.K
+    return call
+
+
+cdef bint advance_backward(Backward *j) noexcept nogil:
+    """Run blocks of steps, the last first, until it is time to look for signals; return whether all are done."""
+    cdef Forward *forward = &j.forward
+    cdef Py_ssize_t worked = 0, i, size = 4 if forward.single else 8, row = forward.H * size
+    cdef Py_ssize_t row_work = 6 * forward.H * (forward.D + forward.H)
+    while forward.k0 > 0 and worked < limits.signal_work:
+        forward.k1, forward.k0 = forward.k0, block_start_before(&forward.s, forward.k0, j.most)
+        memset(&forward.team, 0, sizeof(forward.team))
+        run(forward.way.threads, gate_tasks(forward), backward_gates_task, j)
+        run(forward.way.threads, large_tasks(j, size), backward_large_task, j)
+        worked += (offset(&forward.s, forward.k1) - offset(&forward.s, forward.k0)) * row_work
+    if forward.k0 > 0:
+        return False
+    for i in range(forward.s.N):
+        memcpy(<char *>j.dh0 + batch_row(&forward.s, i) * row, <char *>j.dh + i * forward.Hp * size, row)
+    return True

@@ -1,25 +1,6 @@
 # Forward: the job, the step, and the two ways to share it among threads. Included by kernels.pxi, whose head is the
 # design.
 
-cdef struct Forward:
-    Schedule s
-    Py_ssize_t D, H, Hp, G  # G: elements of a row of gates
-    bint reset_after, training, by_rows, single  # single: float32
-    int f, g, threads
-    Matrix W, U
-    const void *x
-    const void *bias
-    void *y
-    void *h
-    void *gates   # (M, G) the tape's; in inference (slots, scratch_rows, G)
-    void *states  # (N + M, Hp) the tape's; in inference two times (N, Hp), in turns
-    void *reset   # (N, Hp) r * h
-    void *rows    # (slots, N, D) input rows brought together
-    Py_ssize_t xn, xt, yn, yt, scratch_rows, range_rows
-    Py_ssize_t k0, k1  # the block of steps
-    cgru_team team
-
-
 cdef inline floating *states_before(const Forward *j, Py_ssize_t k, floating *states) noexcept nogil:
     """The states (count(k), Hp) from which step k starts."""
     if not j.training:
@@ -106,7 +87,7 @@ cdef inline void emit(
 
 cdef void forward_rows(Forward *j, int task, int slot, floating *dtype) noexcept nogil:
     """A range of rows through the block of steps; meets nobody. (`dtype` is NULL and names the type.)"""
-    cdef Py_ssize_t i0 = task * j.range_rows, i1 = min(i0 + j.range_rows, j.s.N), n, k
+    cdef Py_ssize_t i0 = task * j.way.range_rows, i1 = min(i0 + j.way.range_rows, j.s.N), n, k
     cdef floating *states = <floating *>j.states
     cdef floating *rows = <floating *>j.rows + slot * j.s.N * j.D
     cdef floating *gates
@@ -125,7 +106,7 @@ cdef void forward_rows(Forward *j, int task, int slot, floating *dtype) noexcept
 
 cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
     """This thread's units of all rows through the block of steps, as one of a team."""
-    cdef int member = cgru_join(&j.team, j.threads), turn = 0
+    cdef int member = cgru_join(&j.team, j.way.threads), turn = 0
     if member < 0:
         return
     cdef Py_ssize_t width = panel_width(sizeof(floating)), panels = (j.Hp + width - 1) // width
@@ -162,21 +143,15 @@ cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
 cdef void forward_task(void *job, int task, int slot) noexcept nogil:
     cdef Forward *j = <Forward *>job
     cdef unsigned was = cgru_flush_denormals()
-    if j.by_rows and j.single:
+    if j.way.by_rows and j.single:
         forward_rows(j, task, slot, <float *>NULL)
-    elif j.by_rows:
+    elif j.way.by_rows:
         forward_rows(j, task, slot, <double *>NULL)
     elif j.single:
         forward_units(j, slot, <float *>NULL)
     else:
         forward_units(j, slot, <double *>NULL)
     cgru_restore_denormals(was)
-
-
-cdef struct Sharing:
-    bint by_rows
-    int threads
-    Py_ssize_t range_rows  # of a task, by rows
 
 
 cdef inline Sharing share(
@@ -229,10 +204,11 @@ def forward(
     floating[::1] work,           # forward_work(...)
     bint reset_after, int recurrent_activation, int activation, int batched, int recurrent, int threads,
 ):
-    """All steps of one layer in one direction."""
+    """The `Call` of all steps of one layer in one direction; the arrays must live until `run_calls` has run it."""
     cdef Py_ssize_t N = h0.shape[0], T = x.shape[1], D = x.shape[2], H = h0.shape[1], Hp = padded(H, sizeof(floating))
     cdef Py_ssize_t size = sizeof(floating), i
-    cdef Forward j
+    cdef Call call = Call()
+    cdef Forward *j = &call.job.forward
     j.G = (4 if reset_after else 3) * Hp
     j.training = states is not None
     assert _assert_schedule(N, T, rows, offsets, times)
@@ -247,15 +223,14 @@ def forward(
     assert not j.training or (gates.shape[0] == M and gates.shape[1] == j.G)
     assert not j.training or (states.shape[0] == N + M and states.shape[1] == Hp)
     assert work.shape[0] >= forward_work(N, M, D, H, reset_after, j.training, size, threads)
-    if N == 0:
-        return
+    call.finished = M == 0
     if M == 0:
         h[:, :] = h0
         if j.training:
             states[:, :] = 0
             for i in range(N):
                 states[i, :H] = h0[batch_row(&j.s, i)]
-        return
+        return call
 
     j.D, j.H, j.Hp = D, H, Hp
     j.reset_after, j.f, j.g = reset_after, recurrent_activation, activation
@@ -264,44 +239,49 @@ def forward(
     j.U = matrix(&recurrent_kernel[0], H, Hp, 3, recurrent)
     j.x, j.bias, j.h = &x[0, 0, 0], &bias[0], &h[0, 0]
     j.xn, j.xt = x.strides[0] // size, x.strides[1] // size
-    j.y = NULL
     if y is not None:
         j.y, j.yn, j.yt = &y[0, 0, 0], y.strides[0] // size, y.strides[1] // size
     if j.training:
         j.gates, j.states = &gates[0, 0], &states[0, 0]
-    with nogil:
-        run_forward(&j, &h0[0, 0], &work[0], threads)
+    start_forward(j, &h0[0, 0], &work[0], threads)
+    return call
 
 
-cdef int run_forward(Forward *j, const floating *h0, floating *work, int threads) except -1 nogil:
-    """All blocks of steps of a job that lacks but its workspace. h0 (N, H), NULL for zeros."""
-    cdef Py_ssize_t N = j.s.N, H = j.H, Hp = j.Hp, size = sizeof(floating), i, k0 = 0, most, worked = 0
-    cdef Sharing way = share(N, offset(&j.s, j.s.K), j.D, H, Hp, size, threads)
-    cdef int tasks = <int>((N + way.range_rows - 1) // way.range_rows) if way.by_rows else way.threads
+cdef void start_forward(Forward *j, const floating *h0, floating *work, int threads) noexcept nogil:
+    """Share out the work and the workspace of a job, and set its first states: h0 (N, H), NULL for zeros."""
+    cdef Py_ssize_t N = j.s.N, H = j.H, Hp = j.Hp, i
     cdef floating *next_work = first_aligned(work)
     cdef floating *h_now
-    j.by_rows, j.threads, j.range_rows = way.by_rows, way.threads, way.range_rows
-    j.scratch_rows = way.range_rows if way.by_rows else max(limits.block_rows, N)
+    j.way = share(N, offset(&j.s, j.s.K), j.D, H, Hp, sizeof(floating), threads)
+    j.scratch_rows = j.way.range_rows if j.way.by_rows else max(limits.block_rows, N)
     j.reset = carve(&next_work, N * Hp)
-    j.rows = carve(&next_work, way.threads * N * j.D)
+    j.rows = carve(&next_work, j.way.threads * N * j.D)
     if not j.training:
-        j.gates = carve(&next_work, way.threads * j.scratch_rows * j.G)
+        j.gates = carve(&next_work, j.way.threads * j.scratch_rows * j.G)
         j.states = carve(&next_work, 2 * N * Hp)
     h_now = <floating *>j.states
-    memset(h_now, 0, N * Hp * size)
+    memset(h_now, 0, N * Hp * sizeof(floating))
     if h0 != NULL:
         for i in range(N):
-            memcpy(h_now + i * Hp, h0 + batch_row(&j.s, i) * H, H * size)
-    most = max(N, limits.signal_work // (3 * H * (j.D + H))) if way.by_rows else j.scratch_rows
+            memcpy(h_now + i * Hp, h0 + batch_row(&j.s, i) * H, H * sizeof(floating))
     emit(j, -1, 0, N, 0, Hp, h_now)
-    while k0 < j.s.K:
-        j.k0, j.k1 = k0, block_end(&j.s, k0, most, not way.by_rows)
+    j.k1 = 0
+
+
+cdef bint advance_forward(Forward *j) noexcept nogil:
+    """Run blocks of steps until it is time to look for signals; return whether all are done."""
+    cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), worked = 0
+    cdef Py_ssize_t most = max(j.s.N, limits.signal_work // row_work) if j.way.by_rows else j.scratch_rows
+    while j.k1 < j.s.K and worked < limits.signal_work:
+        j.k0, j.k1 = j.k1, block_end(&j.s, j.k1, most, not j.way.by_rows)
         memset(&j.team, 0, sizeof(j.team))
-        run(way.threads, tasks, forward_task, j)
-        worked += (offset(&j.s, j.k1) - offset(&j.s, k0)) * 3 * H * (j.D + H)
-        if worked > limits.signal_work:
-            worked = 0
-            with gil:
-                PyErr_CheckSignals()
-        k0 = j.k1
-    return 0
+        run(j.way.threads, gate_tasks(j), forward_task, j)
+        worked += (offset(&j.s, j.k1) - offset(&j.s, j.k0)) * row_work
+    return j.k1 == j.s.K
+
+
+cdef inline int gate_tasks(const Forward *j) noexcept nogil:
+    """Tasks of a block of steps: ranges of rows, or the members of a team."""
+    if not j.way.by_rows:
+        return j.way.threads
+    return <int>((j.s.N + j.way.range_rows - 1) // j.way.range_rows)

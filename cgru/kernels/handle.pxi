@@ -175,22 +175,24 @@ cdef class Handle:
         j.h = b[2].buf
         cdef unsigned char[::1] space = self.workspace(
             size * forward_work(N, N * T, j.D, j.H, j.reset_after, False, size, threads))
-        cdef bint was_busy = self.busy
+        cdef bint was_busy = self.busy, done = False
+        if self.single:
+            start_forward(&j, <const float *>NULL, <float *>&space[0], threads)
+        else:
+            start_forward(&j, <const double *>NULL, <double *>&space[0], threads)
         if 3 * j.H * (j.D + j.H) * N * T < limits.gil_work:
-            self.cell_sequence(&j, &space[0], 1)
+            advance_forward(&j)
             return 0
         self.busy = True
         try:
-            with nogil:
-                self.cell_sequence(&j, &space[0], threads)
+            while not done:
+                with nogil:
+                    done = advance_forward(&j)
+                if not done:
+                    PyErr_CheckSignals()
         finally:
             self.busy = was_busy
         return 0
-
-    cdef int cell_sequence(self, Forward *j, void *work, int threads) except -1 nogil:
-        if self.single:
-            return run_forward(j, <const float *>NULL, <float *>work, threads)
-        return run_forward(j, <const double *>NULL, <double *>work, threads)
 
     cdef void cell_step(
         self, Py_ssize_t i, const char *x, const char *h, char *out, Py_ssize_t N, char *work, int threads
@@ -222,7 +224,8 @@ cdef void step_cell(
     j.s.N, j.s.K, j.k1 = N, 1, 1
     j.x, j.xn, j.xt = x, j.D, 0
     if way.threads > 1:
-        j.by_rows, j.threads, j.range_rows, j.scratch_rows = False, way.threads, N, N
+        way.by_rows = False
+        j.way, j.scratch_rows = way, N
         run(way.threads, way.threads, forward_task, &j)
         return
     was = cgru_flush_denormals()

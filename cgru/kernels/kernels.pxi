@@ -144,6 +144,8 @@ def _assert_schedule(Py_ssize_t N, Py_ssize_t T, rows, offsets, times):
 
 
 include "products.pxi"
+include "jobs.pxi"
 include "forward.pxi"
-include "handle.pxi"
 include "backward.pxi"
+include "calls.pxi"
+include "handle.pxi"
