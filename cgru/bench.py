@@ -26,9 +26,9 @@ import cgru
 from cgru import kernels, plot, recurrence, reference
 
 ROUNDS, SECONDS = 5, 0.05  # SECONDS: of one contestant's calls in one round
-LONGEST = 3.5  # s after which a cell has no further round
+LONGEST = 2.5  # s after which a cell has no further round: on a busy machine a call may take seconds
 REST = 0.02  # s without processor time after which a child is asleep: pools spin after work, OpenBLAS's for 45 ms
-TOLERANCE = 1e-4  # largest difference from the reference, in units of the largest value
+TOLERANCE = 1e-5  # largest difference from the reference, in units of the largest value
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -87,7 +87,7 @@ def run(threads=None, json_file=None, plot_file=None):
             json.dump(found, file, indent=1)
         print(f"figures  {json_file}")
     if plot_file is not None:
-        plot.draw_times(found["cells"], _machine(found), plot_file)
+        plot.draw_times(found["cells"], _machine(found).replace("; ", "\n"), plot_file)
         print(f"plot     {plot_file}")
     return "cgru" not in found["failures"]
 
@@ -136,7 +136,7 @@ def _measure(threads):
     packages = {"cgru": [], "numpy": ["numpy"], "torch": ["torch"], "onnxruntime": ["onnxruntime", "onnx"]}
     lacking = {name: [each for each in packages[name] if not importlib.util.find_spec(each)] for name in packages}
     present = [name for name in packages if not lacking[name]]
-    failures, cells = {}, []
+    failures, cells, load = {}, [], os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with contextlib.ExitStack() as stack:
         children = []
         for name in present:
@@ -155,6 +155,7 @@ def _measure(threads):
         "isa": kernels.isa,
         "routes": {"recurrent": recurrence.RECURRENT, "batched": recurrence.BATCHED},
         "threads": threads,
+        "load": load,
         "failures": failures,
         "cells": cells,
     }
@@ -162,7 +163,7 @@ def _measure(threads):
 
 def _measure_cell(cell, children, failures, turn):
     """Measure the children; those that fail leave the list for `failures`. `turn` is called after each round."""
-    differences, rounds, end = {}, {}, time.monotonic() + LONGEST
+    differences, rounds = {}, {}
 
     def ask(child, request):
         try:
@@ -179,6 +180,7 @@ def _measure_cell(cell, children, failures, turn):
         difference = ask(child, cell)
         if difference is not None:  # else it failed, or has no such mode
             differences[child.name], rounds[child.name] = difference, []
+    end = time.monotonic() + LONGEST
     for count in range(ROUNDS):
         active = [child for child in children if child.name in rounds]
         if count and time.monotonic() > end:
@@ -245,6 +247,8 @@ def _print(found):
     if ratios:
         print(f"{'geometric mean':<25}{'':>{13 * len(names)}}{statistics.geometric_mean(ratios):>19.2f}")
     print()
+    if found["load"] is not None and found["load"] > 0.5:
+        print(f"load average {found['load']:.1f} before the start: others ran too, which slows some more than others")
     for name, lacking in found["missing"].items():
         print(f"without {name}: {' and '.join(lacking)} not installed")
     for name, failure in found["failures"].items():
@@ -301,7 +305,7 @@ def _burst(call):
     gc.disable()
     try:
         _times(call, SECONDS / 5, least=1)
-        times = _times(call, SECONDS, least=2)
+        times = _times(call, SECONDS, least=1)
         clock = statistics.median(_times(lambda: None, 0, least=1000))
     finally:
         gc.enable()

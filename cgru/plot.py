@@ -9,6 +9,7 @@ def _matplotlib():
     try:
         import matplotlib.backends.backend_agg
         import matplotlib.figure
+        import matplotlib.ticker
     except ImportError as error:
         raise ImportError('drawing needs matplotlib: pip install "cgru[plot]"') from error
     return matplotlib
@@ -118,7 +119,7 @@ def draw_times(cells, title, path):
     check_file(path)
     cells = [cell for cell in cells if "cgru" in cell["microseconds"]]
     peers = list(dict.fromkeys(name for cell in cells for name in cell["microseconds"] if name != "cgru"))
-    figure = _matplotlib().figure.Figure(figsize=(9, 2 + 0.7 * len(cells)), layout="constrained")
+    figure = _matplotlib().figure.Figure(figsize=(9, 2 + 0.6 * len(cells)), layout="constrained")
     axes = figure.subplots()
     height = 0.8 / max(len(peers), 1)
     for index, peer in enumerate(peers):
@@ -130,12 +131,14 @@ def draw_times(cells, title, path):
     axes.axvline(1, color="black", linewidth=1.5, label="cgru")
     axes.set_xscale("log")
     axes.margins(x=0.1)
+    axes.xaxis.set_major_locator(_matplotlib().ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     names = [f"{cell['cell']}\ncgru {cell['microseconds']['cgru']:,.1f} µs" for cell in cells]
     axes.set_yticks(range(len(cells)), names)
-    axes.set_ylim(len(cells) - 0.5, -0.5)
+    axes.set_ylim(max(len(cells), 1) - 0.5, -0.5)
     axes.set_xlabel("time, in units of cgru's")
-    axes.set_title(title, fontsize=9)
-    axes.legend(fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=len(peers) + 1, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

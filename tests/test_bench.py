@@ -1,0 +1,269 @@
+"""The command `cgru bench`: what it measures, what it does with contestants that fail, and what it leaves behind."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cgru
+from cgru import bench, cli, kernels, plot
+
+CELLS = (bench.Cell("inference", 2, 3, 5, 7), bench.Cell("training", 3, 4, 2, 5), bench.Cell("step", 1, 4, 3, 5))
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Small cells, two rounds, no peers, no tqdm."""
+    find_spec = bench.importlib.util.find_spec
+    absent = {"torch", "onnx", "onnxruntime"}
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None if name in absent else find_spec(name))
+    monkeypatch.setattr(bench, "CELLS", CELLS)
+    monkeypatch.setattr(bench, "ROUNDS", 2)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+
+
+@pytest.fixture
+def no_children(monkeypatch):
+    def start(*arguments):
+        pytest.fail("started a child")
+
+    monkeypatch.setattr(bench, "_Child", start)
+
+
+@contextlib.contextmanager
+def child_of(name):
+    child = bench._Child(name, 1)
+    try:
+        yield child
+    finally:
+        child.close()
+
+
+# -- the whole
+
+
+def test_bench(short, capsys, tmp_path):
+    path = tmp_path / "figures.json"
+    assert cli.main(["bench", "--threads", "1", "--json", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert f"cgru {cgru.__version__}, numpy {np.__version__}; " in out
+    assert f"{kernels.isa} kernels, threads: 1\n" in out
+    assert "without torch: torch not installed\nwithout onnxruntime: onnxruntime and onnx not installed\n" in out
+    assert f"figures  {path}\n" in out
+    assert err == "cell 1/3  inference 2,3,5,7\ncell 2/3  training 3,4,2,5\ncell 3/3  step 1,1,3,5\n"
+
+    found = json.loads(path.read_text())
+    assert found["threads"] == 1 and found["isa"] == kernels.isa and found["failures"] == {}
+    assert set(found["routes"]) == {"recurrent", "batched"} and set(found["versions"]) == {"python", "cgru", "numpy"}
+    assert [bench.Cell(*(cell[name] for name in bench.Cell._fields)) for cell in found["cells"]] == list(CELLS)
+    for cell in found["cells"]:
+        times = cell["microseconds"]
+        assert times["numpy"] > times["cgru"] > 0  # 20 times as long
+        assert cell["ratio"] == times["numpy"] / times["cgru"]
+        assert all(len(medians) == 2 and np.median(medians) == times[name] for name, medians in cell["rounds"].items())
+        assert 0 < cell["differences"]["cgru"] < 1e-5
+        figures = f"{times['cgru']:,.1f} +{times['numpy']:,.1f} +{cell['ratio']:.2f}"
+        assert re.search(rf"^{cell['cell']} +{figures}$", out, re.MULTILINE)
+    assert re.search(r"^geometric mean +\d+\.\d\d$", out, re.MULTILINE)
+
+
+def test_wrong_results_are_no_success(short, capsys, monkeypatch):
+    monkeypatch.setattr(bench, "TOLERANCE", 0)
+    assert cli.main(["bench"]) == 1
+    out, err = capsys.readouterr()
+    for name in ("cgru", "numpy"):
+        assert re.search(rf"^{name} FAILED at inference 2,3,5,7: differs from the reference by \d", err, re.MULTILINE)
+    assert "geometric mean" not in out
+
+
+def test_bar(short, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tqdm")
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(bench, "CELLS", CELLS[:1])
+    assert cli.main(["bench"]) == 0
+    err = capsys.readouterr().err
+    assert "inference 2,3,5,7" in err and "2/2" in err and "cell 1/1" not in err
+
+
+@pytest.mark.skipif(not hasattr(os, "getloadavg"), reason="no load average here")
+@pytest.mark.parametrize("load", [0.25, 3.0])
+def test_a_busy_machine_is_told(short, capsys, monkeypatch, load):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(bench, "CELLS", CELLS[:1])
+    assert cli.main(["bench"]) == 0
+    assert ("load average 3.0 before the start" in capsys.readouterr().out) == (load == 3.0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are looked up in /proc")
+def test_ctrl_c_leaves_no_child():
+    program = "import sys; sys.modules['tqdm'] = None; import cgru.cli; sys.exit(cgru.cli.main(['bench']))"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True, start_new_session=True)
+    try:
+        while not process.stderr.readline().startswith("cell 1/"):
+            assert process.poll() is None
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) >= 2
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert err.endswith("\ncgru: interrupted\n") and "Traceback" not in err
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+# -- contestants
+
+
+@pytest.mark.parametrize("name", bench.CONTESTANTS)
+def test_contestants_agree_with_the_reference(name):
+    for package in {"onnxruntime": ["onnxruntime", "onnx"]}.get(name, [name]):
+        if bench.importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    with child_of(name) as child:
+        for cell in CELLS:
+            difference = child.ask(cell)
+            if name == "onnxruntime" and cell.mode == "training":
+                assert difference is None
+            else:
+                assert 0 < difference < 1e-6
+                assert child.ask(None) > 0
+
+
+def test_difference_counts_every_array_and_nan(monkeypatch):
+    cell = CELLS[1]
+    for index in range(5):
+        for wrong, expected in ((1.5, 0.5), (np.nan, np.nan)):
+
+            def spoilt(*arguments, index=index, wrong=wrong):
+                call, results = bench._numpy(*arguments)
+                factors = [wrong if i == index else 1 for i in range(5)]
+                return call, lambda raw: [array * factor for array, factor in zip(results(raw), factors, strict=True)]
+
+            monkeypatch.setitem(bench.CONTESTANTS, "spoilt", spoilt)
+            np.testing.assert_allclose(bench._prepare("spoilt", 1, cell)[1], expected, rtol=1e-4)
+
+
+def test_child_reports_what_failed():
+    with child_of("nobody") as child:
+        with pytest.raises(bench._ContestantError, match="KeyError: 'nobody'"):
+            child.ask(CELLS[0])
+        child._process.kill()
+        with pytest.raises(bench._ContestantError, match="its process ended"):
+            child.ask(CELLS[0])
+
+
+def test_child_ends_with_its_pipe():
+    with child_of("numpy") as child:
+        child.ask(CELLS[0])
+        child._process.stdin.close()
+        assert child._process.wait(60) == 0
+
+
+def test_child_takes_no_package_from_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "cgru").mkdir()
+    (tmp_path / "cgru" / "__init__.py").write_text("raise ImportError('not built')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    with child_of("cgru") as child:
+        assert child.ask(CELLS[0]) < 1e-5
+
+
+class Scripted:
+    """A child that gives these answers; an exception is raised."""
+
+    def __init__(self, name, *answers):
+        self.name, self.answers = name, list(answers)
+
+    def ask(self, request):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_failures_leave_the_contest(monkeypatch):
+    monkeypatch.setattr(bench, "ROUNDS", 3)
+    children = [
+        Scripted("cgru", 1e-7, 2.0, 9.0, 1.0),
+        Scripted("numpy", 1e-7, 30.0, 10.0, 20.0),
+        Scripted("without", None),
+        Scripted("wrong", float("nan")),
+        Scripted("dead", bench._ContestantError("its process ended (-9)")),
+        Scripted("late", 1e-7, 1.0, bench._ContestantError("MemoryError: ")),
+    ]
+    failures, turns = {}, []
+    found = bench._measure_cell(CELLS[0], children, failures, lambda: turns.append(1))
+    assert [child.name for child in children] == ["cgru", "numpy", "without"]
+    assert failures == {
+        "wrong": "inference 2,3,5,7: differs from the reference by nan of the largest value",
+        "dead": "inference 2,3,5,7: its process ended (-9)",
+        "late": "inference 2,3,5,7: MemoryError: ",
+    }
+    assert found["microseconds"] == {"cgru": 2.0, "numpy": 20.0} and found["ratio"] == 10
+    assert len(turns) == 3
+
+
+def test_a_slow_cell_has_one_round(monkeypatch):
+    monkeypatch.setattr(bench, "LONGEST", -1)
+    turns = []
+    found = bench._measure_cell(CELLS[0], [Scripted("cgru", 0.0, 5.0)], {}, lambda: turns.append(1))
+    assert found["rounds"] == {"cgru": [5.0]} and found["ratio"] is None and len(turns) == bench.ROUNDS
+
+
+def test_burst_is_the_time_of_a_call(monkeypatch):
+    monkeypatch.setattr(bench, "SECONDS", 0.01)
+    assert 2000 <= bench._burst(lambda: time.sleep(0.002)) < 200_000
+
+
+# -- arguments and pictures
+
+
+def test_files_are_checked_before_anything_runs(no_children, capsys, tmp_path):
+    assert cli.main(["bench", "--json", str(tmp_path / "nowhere" / "a.json")]) == 1
+    assert capsys.readouterr().err.startswith(f"cgru bench: {tmp_path / 'nowhere' / 'a.json'}: there is no folder ")
+    pytest.importorskip("matplotlib")
+    assert cli.main(["bench", "--plot", str(tmp_path / "a.mp3")]) == 1
+    assert "expected a file name ending in one of " in capsys.readouterr().err
+
+
+def test_wrong_threads(no_children, capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["bench", "--threads", "0"])
+    assert exit.value.code == 2
+    assert "argument --threads: expected at least 1, got 0" in capsys.readouterr().err
+
+
+def test_bench_draws(short, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "picture.png"
+    assert cli.main(["bench", "--plot", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert f"plot     {path}\n" in capsys.readouterr().out
+
+
+def test_picture_shows_the_ratios(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *arguments, **options: figures.append(figure))
+    times = [{"cgru": 2.0, "numpy": 8.0, "torch": 1.0}, {"numpy": 1.0}, {"cgru": 5.0, "numpy": 60.0}]
+    cells = [{"cell": f"cell {index}", "microseconds": each} for index, each in enumerate(times)]
+    plot.draw_times(cells, "the machine", tmp_path / "a.png")
+    plot.draw_times(cells[1:2], "without cgru", tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cell 0\ncgru 2.0 µs", "cell 2\ncgru 5.0 µs"]
+    bars = [(bars.get_label(), [bar.get_x() + bar.get_width() for bar in bars]) for bars in axes.containers]
+    assert bars == [("numpy", [4.0, 12.0]), ("torch", [0.5])]
+    assert [text.get_text().strip() for text in axes.texts] == ["4.0", "12.0", "0.5"]
+    assert figures[1].axes[0].containers == []
