@@ -257,6 +257,14 @@ def test_long_sequences_of_mixed_lengths(rng, n, kind, reverse, reset_after):
 
 
 @pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("features", "units"), [(1061, 5), (3, 1061)])
+def test_wide_layers(rng, features, units, reset_after):
+    """Sums so long that the packed tile takes them in several pieces, in every build."""
+    options = {"reset_after": reset_after, "reverse": False, "activation": "tanh", "recurrent_activation": "sigmoid"}
+    run_both(checks.random_problem(rng, reset_after, sizes=(11, 2, features, units)), options, "float64")
+
+
+@pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
 def test_rows_do_not_depend_on_their_neighbours(rng, reset_after):
     """Each row of a padded batch is what it would be alone."""
     problem = checks.random_problem(rng, reset_after, sizes=(7, 11, 3, 19))
