@@ -86,7 +86,7 @@ cdef void backward_gates_task(void *job, int task, int slot) noexcept nogil:
         i0 = task * j.forward.way.range_rows
         i1 = min(i0 + j.forward.way.range_rows, i1)
     else:
-        member = cgru_join(&j.forward.team, j.forward.way.threads)
+        member = cgru_join(&j.forward.team, j.forward.way.threads, patience(&j.forward))
         if member >= 0 and j.forward.team.size > 1:
             width = panel_width(4 if j.forward.single else 8)
             panels = (u1 + width - 1) // width

@@ -104,9 +104,15 @@ cdef void forward_rows(Forward *j, int task, int slot, floating *dtype) noexcept
         emit(j, k, i0, i1, 0, j.Hp, states_after(j, k, states))
 
 
+cdef inline int patience(const Forward *j) noexcept nogil:
+    """Turns (of some 16 ns) to wait for a worker that may have to be woken: up to a fourth of what the block takes alone."""
+    cdef Py_ssize_t work = (offset(&j.s, j.k1) - offset(&j.s, j.k0)) * 3 * j.H * (j.D + j.H)
+    return <int>min(8000, max(400, work // 4000))
+
+
 cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
     """This thread's units of all rows through the block of steps, as one of a team."""
-    cdef int member = cgru_join(&j.team, j.way.threads), turn = 0
+    cdef int member = cgru_join(&j.team, j.way.threads, patience(j)), turn = 0
     if member < 0:
         return
     cdef Py_ssize_t width = panel_width(sizeof(floating)), panels = (j.Hp + width - 1) // width

@@ -151,7 +151,7 @@ cdef class Handle:
         cdef Py_ssize_t needed = ALIGN + aligned(N * self.jobs[0].G) + 3 * aligned(N * self.jobs[0].Hp)
         cdef unsigned char[::1] space = self.workspace(size * needed)
         cdef char *start = <char *>&space[0]
-        cdef bint was_busy = self.busy
+        cdef bint mine = not self.busy
         if work < limits.gil_work:
             for i in range(self.layers):
                 self.cell_step(i, x, h + i * state, out + i * state, N, start, 1)
@@ -162,7 +162,8 @@ cdef class Handle:
             for i in range(self.layers):
                 self.cell_step(i, x, h + i * state, out + i * state, N, start, threads)
                 x = out + i * state
-        self.busy = was_busy
+        if mine:
+            self.busy = False
         return 0
 
     cdef int run_sequence(self, Py_buffer *b, bint no_y, int threads) except -1:
@@ -175,7 +176,7 @@ cdef class Handle:
         j.h = b[2].buf
         cdef unsigned char[::1] space = self.workspace(
             size * forward_work(N, N * T, j.D, j.H, j.reset_after, False, size, threads))
-        cdef bint was_busy = self.busy, done = False
+        cdef bint mine = not self.busy, done = False
         if self.single:
             start_forward(&j, <const float *>NULL, <float *>&space[0], threads)
         else:
@@ -191,7 +192,8 @@ cdef class Handle:
                 if not done:
                     PyErr_CheckSignals()
         finally:
-            self.busy = was_busy
+            if mine:
+                self.busy = False
         return 0
 
     cdef void cell_step(

@@ -50,7 +50,7 @@ cdef extern from "platform.h" nogil:
         int arrived
         int size
         int met
-    int cgru_join(cgru_team *team, int wanted) noexcept
+    int cgru_join(cgru_team *team, int wanted, int patience) noexcept
     void cgru_meet(cgru_team *team, int *turn) noexcept
     unsigned cgru_flush_denormals() noexcept
     void cgru_restore_denormals(unsigned was) noexcept

@@ -74,12 +74,12 @@ static inline void cgru_restore_denormals(unsigned was) { (void)was; }
 typedef struct { int arrived, size, met; } cgru_team;
 enum { CGRU_CLOSED = 1 << 20 };
 
-/* This thread's number in the team, or -1 if it came late. The first waits a moment for the others. */
-static inline int cgru_join(cgru_team *team, int wanted) {
+/* This thread's number in the team, or -1 if it came late. The first waits for the others, for `patience` turns. */
+static inline int cgru_join(cgru_team *team, int wanted, int patience) {
     int id = CGRU_ADD(team->arrived, 1);
     if (id >= CGRU_CLOSED) return -1;
     if (id == 0) {
-        for (int spun = 0; CGRU_LOAD(team->arrived) < wanted && spun < 400; spun++) cgru_pause(0);
+        for (int spun = 0; CGRU_LOAD(team->arrived) < wanted && spun < patience; spun++) cgru_pause(0);
         CGRU_STORE(team->size, CGRU_ADD(team->arrived, CGRU_CLOSED));
     }
     for (int spun = 0; CGRU_LOAD(team->size) == 0; spun++) cgru_pause(spun);
