@@ -9,6 +9,7 @@ number of threads may use it. What lies outside lengths or mask is never read: `
 import numbers
 import operator
 import threading
+from collections.abc import MutableMapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -63,11 +64,30 @@ def check_initializer(value, name):
     return value
 
 
-class _Writable(dict):
-    """Writable parameters by name; `p[name] = value` writes into the array, so that no assignment gets lost."""
+class _Writable(MutableMapping):
+    """Parameters by name; `p[name] = value` and `p.update` write into the arrays, so that no assignment gets lost."""
+
+    def __init__(self, arrays):
+        self._arrays = arrays
+
+    def __getitem__(self, name):
+        return self._arrays[name]
 
     def __setitem__(self, name, value):
-        self[name][...] = value
+        array = self._arrays[name]
+        try:
+            array[...] = value
+        except ValueError:
+            raise ValueError(f"{name} must fit shape {array.shape}, got {np.shape(value)}") from None
+
+    def __delitem__(self, name):
+        raise TypeError(f"{name} cannot be deleted: the parameters of a layer are fixed")
+
+    def __iter__(self):
+        return iter(self._arrays)
+
+    def __len__(self):
+        return len(self._arrays)
 
 
 class Layer:
@@ -256,7 +276,7 @@ class Layer:
 
     @contextmanager
     def update(self):
-        """Context in which the parameters may be written: a dict name -> writable array.
+        """Context in which the parameters may be written: a mapping name -> writable array.
 
         Examples
         --------

@@ -539,3 +539,17 @@ def test_copies_of_a_dropout_continue_with_the_same_masks():
     checks.assert_same_arrays(
         layer.forward_batch(x, training=True)[0].data, other.forward_batch(x, training=True)[0].data
     )
+
+
+def test_every_way_to_write_in_an_update_writes():
+    layer = cgru.Dense(3)
+    layer.build(2)
+    with layer.update() as p:
+        p.update({"bias": np.ones(3)})
+        p["kernel"] = 2
+        assert list(p) == ["kernel", "bias"]
+        with pytest.raises(ValueError, match=r"^bias must fit shape \(3,\), got \(4,\)$"):
+            p["bias"] = np.zeros(4)
+        with pytest.raises(TypeError, match="bias cannot be deleted"):
+            del p["bias"]
+    assert (layer.parameters["bias"] == 1).all() and (layer.parameters["kernel"] == 2).all()
