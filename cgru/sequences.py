@@ -100,7 +100,7 @@ def _as_array(value, name):
 
 def as_numeric(x, dtype=None, name="x"):
     """x as an aligned array of real numbers, of `dtype` where it is given."""
-    if type(x) is np.ndarray and x.dtype == dtype and x.flags.aligned:  # the usual case, in a microsecond less
+    if type(x) is np.ndarray and x.dtype == dtype and x.flags.aligned:  # the usual case needs no more
         return x
     data = _as_array(x, name)
     if data.dtype.kind not in "fiub":

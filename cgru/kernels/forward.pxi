@@ -105,7 +105,7 @@ cdef void forward_rows(Forward *j, int task, int slot, floating *dtype) noexcept
 
 
 cdef inline int patience(const Forward *j) noexcept nogil:
-    """Turns (of some 16 ns) to wait for a worker that may have to be woken: up to a fourth of what the block takes
+    """Turns to wait for a worker that may have to be woken: up to a fourth of what the block takes
     alone."""
     cdef Py_ssize_t work = (offset(&j.s, j.k1) - offset(&j.s, j.k0)) * 3 * j.H * (j.D + j.H)
     return <int>min(8000, max(400, work // 4000))

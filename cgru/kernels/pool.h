@@ -1,6 +1,6 @@
 /* The thread pool: workers that sleep, or spin for a moment after a job, and claim its tasks from an atomic counter, so that one who
    comes late costs nothing: the caller has done the work by then. A pool that is busy, or a process without threads, runs the job on the
-   caller alone. Measured against OpenMP in benchmarks/pools.py. */
+   caller alone. How it gets on with NumPy's pool: benchmarks/pools.py. */
 #ifndef CGRU_POOL_H
 #define CGRU_POOL_H
 #include "platform.h"

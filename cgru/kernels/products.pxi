@@ -3,7 +3,7 @@
 def gemm(a, b, out=None, *, bint transpose_a=False, bint transpose_b=False, bint accumulate=False):
     """op(a) op(b) for two-dimensional arrays of one dtype, float32 or float64.
 
-    Every product of the library runs here and not through NumPy, whose BLAS has threads of its own that wake and then
+    The other layers' products run here and not through NumPy, whose BLAS has threads of its own that wake and then
     get in the way of ours.
 
     Parameters
