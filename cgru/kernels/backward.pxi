@@ -9,7 +9,7 @@ cdef inline void step_backward(
     floating *dg,     # (n, G) out
     floating *ds,     # (n, Hp) workspace
     floating *reset,  # (n, Hp) out, r * h
-    int *turn,
+    cgru_member *me,  # of the team that shares the units; NULL without one
 ) noexcept nogil:
     """One step of n rows, the units u0 .. u1 of it: the gradients of the gates, and dh one step earlier."""
     cdef Py_ssize_t i, H = j.forward.Hp, G = j.forward.G, units = u1 - u0
@@ -22,8 +22,8 @@ cdef inline void step_backward(
             f, g, units, row + H, row + 2 * H, h + i * H + u0, dh + i * H + u0, d, d + 2 * H)
         if j.forward.reset_after:
             reset_after_backward(f, units, row, row + 3 * H, d, d + H, d + 3 * H)
-    if turn != NULL:
-        cgru_meet(&j.forward.team, turn)
+    if me != NULL:
+        cgru_meet(me)
     if j.forward.reset_after:
         # dh (n x H) += [dr dz dq] (n x 3H) U^T (3H x H)
         multiply(n, 3 * H, dg + H, G, 1, &j.U_back, 0, 0, 1, u0, u1, dh, H, True)
@@ -34,14 +34,14 @@ cdef inline void step_backward(
         row = gates + i * G + u0
         reset_before_forward(units, row, h + i * H + u0, reset + i * H + u0)
         reset_before_backward(f, units, row, h + i * H + u0, ds + i * H + u0, dg + i * G + H + u0, dh + i * H + u0)
-    if turn != NULL:
-        cgru_meet(&j.forward.team, turn)
+    if me != NULL:
+        cgru_meet(me)
     # dh (n x H) += [dr dz] (n x 2H) [U_r U_z]^T (2H x H)
     multiply(n, 2 * H, dg + H, G, 1, &j.U_back, 0, 0, 1, u0, u1, dh, H, True)
 
 
 cdef void backward_gates(
-    Backward *j, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t u0, Py_ssize_t u1, bint first, int *turn, floating *f,
+    Backward *j, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t u0, Py_ssize_t u1, bint first, cgru_member *me, floating *f,
     floating *g
 ) noexcept nogil:
     """The gradients of the gates in the block of steps, for the rows i0 .. i1 and the units u0 .. u1; with `first` also
@@ -64,7 +64,7 @@ cdef void backward_gates(
                 add(units, dh + i * H + u0, <floating *>dy + place(&forward.s, k, i0 + i, j.dyn, j.dyt) + u0)
         step_backward(
             j, n, u0, u1, f, g, <floating *>forward.gates + (start + p) * G, h, dh, <floating *>j.dg + p * G,
-            <floating *>j.ds + i0 * H, <floating *>j.reset_block + p * H, turn,
+            <floating *>j.ds + i0 * H, <floating *>j.reset_block + p * H, me,
         )
         if first:
             memcpy(<floating *>j.h_block + p * H, h, n * H * sizeof(floating))
@@ -79,24 +79,23 @@ cdef void backward_gates(
 cdef void backward_gates_task(void *job, int task, int slot) noexcept nogil:
     cdef Backward *j = <Backward *>job
     cdef unsigned was = cgru_flush_denormals()
-    cdef Py_ssize_t i0 = 0, i1 = j.forward.s.N, u0 = 0, u1 = j.forward.Hp, width, panels
-    cdef int member = 0, turn = 0
-    cdef int *team_turn = NULL
+    cdef Py_ssize_t i0 = 0, i1 = j.forward.s.N, u0 = 0, u1 = j.forward.Hp, size = 4 if j.forward.single else 8
+    cdef cgru_member me
+    cdef bint together = False
+    me.team, me.id, me.turn = j.forward.team, 0, 0
     if j.forward.way.by_rows:
         i0 = task * j.forward.way.range_rows
         i1 = min(i0 + j.forward.way.range_rows, i1)
     else:
-        member = cgru_join(&j.forward.team, j.forward.way.threads, patience(&j.forward))
-        if member >= 0 and j.forward.team.size > 1:
-            width = panel_width(4 if j.forward.single else 8)
-            panels = (u1 + width - 1) // width
-            u0 = panels * member // j.forward.team.size * width
-            u1 = min(panels * (member + 1) // j.forward.team.size * width, u1)
-            team_turn = &turn
-    if member >= 0 and j.forward.single:
-        backward_gates(j, i0, i1, u0, u1, member == 0, team_turn, <float *>j.f32, <float *>j.g32)
-    elif member >= 0:
-        backward_gates(j, i0, i1, u0, u1, member == 0, team_turn, <double *>j.f64, <double *>j.g64)
+        me.id = cgru_join(me.team, j.forward.way.threads, patience(&j.forward))
+        together = me.id >= 0 and me.team.size > 1
+        if together:
+            u0 = first_unit(j.forward.Hp, size, me.id, me.team.size)
+            u1 = first_unit(j.forward.Hp, size, me.id + 1, me.team.size)
+    if me.id >= 0 and j.forward.single:
+        backward_gates(j, i0, i1, u0, u1, me.id == 0, &me if together else NULL, <float *>j.f32, <float *>j.g32)
+    elif me.id >= 0:
+        backward_gates(j, i0, i1, u0, u1, me.id == 0, &me if together else NULL, <double *>j.f64, <double *>j.g64)
     cgru_restore_denormals(was)
 
 
@@ -309,9 +308,11 @@ cdef bint advance_backward(Backward *j) noexcept nogil:
     cdef Forward *forward = &j.forward
     cdef Py_ssize_t worked = 0, i, size = 4 if forward.single else 8, row = forward.H * size
     cdef Py_ssize_t row_work = 6 * forward.H * (forward.D + forward.H)
+    cdef cgru_team team
+    forward.team = &team
     while forward.k0 > 0 and worked < limits.signal_work:
         forward.k1, forward.k0 = forward.k0, block_start_before(&forward.s, forward.k0, j.most)
-        memset(&forward.team, 0, sizeof(forward.team))
+        cgru_clear(&team, forward.way.threads)
         run(forward.way.threads, gate_tasks(forward), backward_gates_task, j)
         run(forward.way.threads, large_tasks(j, size), backward_large_task, j)
         worked += (offset(&forward.s, forward.k1) - offset(&forward.s, forward.k0)) * row_work

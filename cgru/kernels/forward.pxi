@@ -34,7 +34,7 @@ cdef inline void step_forward(
     floating *h,       # (n, Hp) the states before the step
     floating *h_next,  # (n, Hp) out
     floating *reset,   # (n, Hp) r * h
-    int *turn,         # of the team that shares the units; NULL without one
+    cgru_member *me,   # of the team that shares the units; NULL without one
 ) noexcept nogil:
     """One step of n rows, the units u0 .. u1 of it, whose input products stand in `gates`."""
     cdef Py_ssize_t i, H = j.Hp, G = j.G, units = u1 - u0
@@ -57,8 +57,8 @@ cdef inline void step_forward(
         else:
             reset_before_forward(units, row, h + i * H + u0, reset + i * H + u0)
     if not j.reset_after:
-        if turn != NULL:
-            cgru_meet(&j.team, turn)
+        if me != NULL:
+            cgru_meet(me)
         # gates_n (n x H) += (r * h) (n x H) U_n (H x H)
         multiply(n, j.H, reset, H, 1, &j.U, 0, 2, 1, u0, u1, gates + 2 * H, G, True)
     for i in range(n):
@@ -111,14 +111,20 @@ cdef inline int patience(const Forward *j) noexcept nogil:
     return <int>min(8000, max(400, work // 4000))
 
 
+cdef inline Py_ssize_t first_unit(Py_ssize_t Hp, Py_ssize_t itemsize, int member, int members) noexcept nogil:
+    """Where the units of a member of a team begin: each has as many whole vectors as the others, or one more."""
+    return Hp // lanes(itemsize) * member // members * lanes(itemsize)
+
+
 cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
     """This thread's units of all rows through the block of steps, as one of a team."""
-    cdef int member = cgru_join(&j.team, j.way.threads, patience(j)), turn = 0
-    if member < 0:
+    cdef cgru_member me
+    me.team, me.turn = j.team, 0
+    me.id = cgru_join(me.team, j.way.threads, patience(j))
+    if me.id < 0:
         return
-    cdef Py_ssize_t width = panel_width(sizeof(floating)), panels = (j.Hp + width - 1) // width
-    cdef Py_ssize_t u0 = panels * member // j.team.size * width
-    cdef Py_ssize_t u1 = min(panels * (member + 1) // j.team.size * width, j.Hp)
+    cdef Py_ssize_t u0 = first_unit(j.Hp, sizeof(floating), me.id, me.team.size)
+    cdef Py_ssize_t u1 = first_unit(j.Hp, sizeof(floating), me.id + 1, me.team.size)
     cdef Py_ssize_t first = offset(&j.s, j.k0), k, i, n = count(&j.s, j.k0)
     cdef floating *states = <floating *>j.states
     cdef floating *rows = <floating *>j.rows + slot * j.s.N * j.D
@@ -140,11 +146,11 @@ cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
             project_input(j, k, 0, n, u0, u1, gates, rows)
         step_forward(
             j, n, u0, u1, gates, states_before(j, k, states), states_after(j, k, states), <floating *>j.reset,
-            &turn if j.team.size > 1 else NULL,
+            &me if me.team.size > 1 else NULL,
         )
         emit(j, k, 0, n, u0, u1, states_after(j, k, states))
-        if j.team.size > 1:
-            cgru_meet(&j.team, &turn)
+        if me.team.size > 1:
+            cgru_meet(&me)
 
 
 cdef void forward_task(void *job, int task, int slot) noexcept nogil:
@@ -166,14 +172,14 @@ cdef inline Sharing share(
 ) noexcept nogil:
     """How many threads a call of M packed rows uses, and what each of them takes."""
     cdef Sharing way
-    cdef Py_ssize_t row_work = 3 * H * (D + H), width = panel_width(itemsize), panels = (Hp + width - 1) // width, tasks
+    cdef Py_ssize_t row_work = 3 * H * (D + H), tasks
     way.threads = threads if M * row_work >= limits.thread_work else 1
     way.by_rows = N >= limits.few_rows
     way.range_rows = N
     if not way.by_rows:
         if N * row_work < limits.team_work:
             way.threads = 1
-        way.threads = <int>min(way.threads, panels)
+        way.threads = <int>min(way.threads, Hp // lanes(itemsize))
         return way
     # Rows whose gates and states stay in the first cache, unless the weights must be fetched from beyond the second for
     # each range.
@@ -279,9 +285,11 @@ cdef bint advance_forward(Forward *j) noexcept nogil:
     """Run blocks of steps until it is time to look for signals; return whether all are done."""
     cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), worked = 0
     cdef Py_ssize_t most = max(j.s.N, limits.signal_work // row_work) if j.way.by_rows else j.scratch_rows
+    cdef cgru_team team
+    j.team = &team
     while j.k1 < j.s.K and worked < limits.signal_work:
         j.k0, j.k1 = j.k1, block_end(&j.s, j.k1, most, not j.way.by_rows)
-        memset(&j.team, 0, sizeof(j.team))
+        cgru_clear(&team, j.way.threads)
         run(j.way.threads, gate_tasks(j), forward_task, j)
         worked += (offset(&j.s, j.k1) - offset(&j.s, j.k0)) * row_work
     return j.k1 == j.s.K

@@ -215,6 +215,7 @@ cdef void step_cell(
     cdef floating *next_work = first_aligned(work)
     cdef floating *states
     cdef unsigned was
+    cdef cgru_team team
     j.gates = carve(&next_work, N * j.G)
     states = carve(&next_work, 2 * N * j.Hp)
     j.states, j.reset = states, carve(&next_work, N * j.Hp)
@@ -227,7 +228,8 @@ cdef void step_cell(
     j.x, j.xn, j.xt = x, j.D, 0
     if way.threads > 1:
         way.by_rows = False
-        j.way, j.scratch_rows = way, N
+        j.way, j.scratch_rows, j.team = way, N, &team
+        cgru_clear(&team, way.threads)
         run(way.threads, way.threads, forward_task, &j)
         return
     was = cgru_flush_denormals()

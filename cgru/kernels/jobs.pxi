@@ -23,7 +23,7 @@ cdef struct Forward:
     void *rows    # (slots, N, D) input rows brought together
     Py_ssize_t xn, xt, yn, yt, scratch_rows
     Py_ssize_t k0, k1  # the block of steps
-    cgru_team team
+    cgru_team *team
 
 
 cdef struct Backward:

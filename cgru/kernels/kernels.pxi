@@ -42,16 +42,19 @@ from gates cimport (
     reset_before_forward,
     slope_terms,
 )
-from projection cimport BLAS, CGRU_TILE_ROWS, PACKED, Matrix, Route, multiply, padded, panel_width
+from projection cimport BLAS, CGRU_TILE_ROWS, PACKED, Matrix, Route, lanes, multiply, padded, panel_width
 from schedule cimport Schedule, batch_row, block_end, block_start_before, count, offset, place
 
 cdef extern from "platform.h" nogil:
     ctypedef struct cgru_team:
-        int arrived
         int size
-        int met
+    ctypedef struct cgru_member:
+        cgru_team *team
+        int id
+        int turn
+    void cgru_clear(cgru_team *team, int wanted) noexcept
     int cgru_join(cgru_team *team, int wanted, int patience) noexcept
-    void cgru_meet(cgru_team *team, int *turn) noexcept
+    void cgru_meet(cgru_member *me) noexcept
     unsigned cgru_flush_denormals() noexcept
     void cgru_restore_denormals(unsigned was) noexcept
 

@@ -33,17 +33,22 @@ static inline double cgru_double_of_bits(uint64_t bits) {
 #if defined(__GNUC__)
 #define CGRU_LOAD(v) __atomic_load_n(&(v), __ATOMIC_SEQ_CST)
 #define CGRU_STORE(v, to) __atomic_store_n(&(v), to, __ATOMIC_SEQ_CST)
+#define CGRU_ACQUIRE(v) __atomic_load_n(&(v), __ATOMIC_ACQUIRE)
+#define CGRU_RELEASE(v, to) __atomic_store_n(&(v), to, __ATOMIC_RELEASE)
 #define CGRU_ADD(v, n) __atomic_fetch_add(&(v), n, __ATOMIC_SEQ_CST)
 #define CGRU_SWAP(v, to) __atomic_exchange_n(&(v), to, __ATOMIC_SEQ_CST)
 #else /* without threads, see pool.h */
 #define CGRU_LOAD(v) (v)
 #define CGRU_STORE(v, to) ((v) = (to))
+#define CGRU_ACQUIRE(v) (v)
+#define CGRU_RELEASE(v, to) ((v) = (to))
 #define CGRU_ADD(v, n) (((v) += (n)) - (n))
 #endif
 
 #if defined(__GNUC__) && !defined(_WIN32) && !defined(CGRU_NO_THREADS)
 #include <sched.h>
 #define CGRU_SPINS 2000 /* some 20 to 40 us */
+#define CGRU_EAGER 100 /* looks without a pause, which may last as long as a meeting does */
 /* One turn of a wait. After a while the core is given away: on an oversubscribed machine whom we wait for may need it. */
 static inline void cgru_pause(int spun) {
     if (spun > CGRU_SPINS) sched_yield();
@@ -52,6 +57,7 @@ static inline void cgru_pause(int spun) {
 #endif
 }
 #else
+#define CGRU_EAGER 0
 static inline void cgru_pause(int spun) { (void)spun; }
 #endif
 
@@ -70,9 +76,16 @@ static inline void cgru_restore_denormals(unsigned was) { (void)was; }
 #endif
 
 /* A team: the threads that met at the start of a job and wait for each other during it. Those who come after it closed
- * do not take part. Monotonic counters; zero all of it before the job. */
-typedef struct { int arrived, size, met; } cgru_team;
+ * do not take part. Counters only grow; clear the team before the job. Each member counts its meetings in a cache line of
+ * its own, so that a meeting costs every member one look at the others' lines and nobody fights for one. */
+#define CGRU_MOST_THREADS 64
+typedef struct { int arrived, size; struct { int count; char line[60]; } met[CGRU_MOST_THREADS]; } cgru_team;
 enum { CGRU_CLOSED = 1 << 20 };
+
+static inline void cgru_clear(cgru_team *team, int wanted) {
+    team->arrived = team->size = 0;
+    for (int i = 0; i < wanted; i++) team->met[i].count = 0;
+}
 
 /* This thread's number in the team, or -1 if it came late. The first waits for the others, for `patience` turns. */
 static inline int cgru_join(cgru_team *team, int wanted, int patience) {
@@ -86,11 +99,16 @@ static inline int cgru_join(cgru_team *team, int wanted, int patience) {
     return id;
 }
 
-/* Return when the whole team has called; `turn` counts this thread's calls. */
-static inline void cgru_meet(cgru_team *team, int *turn) {
-    int all = team->size * ++*turn;
-    CGRU_ADD(team->met, 1);
-    for (int spun = 0; CGRU_LOAD(team->met) < all; spun++) cgru_pause(spun);
+/* A member as itself sees it; `turn` counts its meetings. */
+typedef struct { cgru_team *team; int id, turn; } cgru_member;
+
+/* Return when the whole team has called. */
+static inline void cgru_meet(cgru_member *me) {
+    int size = me->team->size;
+    CGRU_RELEASE(me->team->met[me->id].count, ++me->turn);
+    for (int other = 0; other < size; other++)
+        for (int spun = -CGRU_EAGER; CGRU_ACQUIRE(me->team->met[other].count) < me->turn; spun++)
+            if (spun >= 0) cgru_pause(spun);
 }
 
 #endif

@@ -4,7 +4,6 @@
 #ifndef CGRU_POOL_H
 #define CGRU_POOL_H
 #include "platform.h"
-#define CGRU_MOST_THREADS 64
 #if defined(__GNUC__)
 __attribute__((visibility("default"), used)) /* by its name threadpoolctl knows us */
 #endif

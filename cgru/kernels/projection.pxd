@@ -65,12 +65,11 @@ cdef inline void tile(
 
 
 cdef inline void multiply_panel(
-    Py_ssize_t M, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k, const floating *panel, Py_ssize_t
-    w, floating *c, Py_ssize_t ldc, bint accumulate,
+    Py_ssize_t M, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k, const floating *panel,
+    Py_ssize_t ldb, Py_ssize_t w, floating *c, Py_ssize_t ldc, bint accumulate,
 ) noexcept nogil:
     """C (M x w) = A (M x K) B (K x w), in groups of rows as even as can be. The panel runs in pieces that the first
-    cache
-    keeps for all groups; C holds the sums in between, so their order stays."""
+    cache keeps for all groups; C holds the sums in between, so their order stays."""
     cdef Py_ssize_t groups = (M + CGRU_TILE_ROWS - 1) // CGRU_TILE_ROWS, piece = K, k = 0, i, group, step
     if groups > 1:
         piece = max(64, PIECE_BYTES // (w * <Py_ssize_t>sizeof(floating)))
@@ -80,8 +79,8 @@ cdef inline void multiply_panel(
         for group in range(groups, 0, -1):
             step = (M - i + group - 1) // group
             tile(
-                <int>step, 1, <int>(w // lanes(sizeof(floating))), piece, a + i * a_row + k * a_k, a_row, a_k, panel + k
-                * w, w, 0, c + i * ldc, ldc, 0, accumulate or k > 0,
+                <int>step, 1, <int>(w // lanes(sizeof(floating))), piece, a + i * a_row + k * a_k, a_row, a_k,
+                panel + k * ldb, ldb, 0, c + i * ldc, ldc, 0, accumulate or k > 0,
             )
             i += step
         k += piece
@@ -95,7 +94,7 @@ cdef inline void multiply(
     bint accumulate,
 ) noexcept nogil:
     """C = A B, or += with accumulate. An element of C is one sum over k in order on the tile's routes."""
-    cdef Py_ssize_t size = sizeof(floating), width = panel_width(size), j, w, block
+    cdef Py_ssize_t size = sizeof(floating), width = panel_width(size), j, start, ldb, w, block
     cdef Py_ssize_t between_blocks = b.K * b.columns
     cdef const floating *data = <const floating *>b.data
     cdef const floating *panel
@@ -107,22 +106,27 @@ cdef inline void multiply(
         return
     j = column0
     while j < column1:
-        w = min(width, b.columns - j)
-        # Panel j / width of a block: K rows of w columns.
-        panel = data + block0 * between_blocks + j * b.K + k0 * w
+        # Of the panel that holds column j, K rows of ldb columns, those from j to its end or column1.
+        start = j // width * width
+        ldb = min(width, b.columns - start)
+        w = min(start + ldb, column1) - j
+        panel = data + block0 * between_blocks + start * b.K + k0 * ldb + j - start
         if M > 2:
             for block in range(blocks):
                 multiply_panel(
-                    M, K, a, a_row, a_k, panel + block * between_blocks, w, c + block * b.columns + j, ldc, accumulate)
+                    M, K, a, a_row, a_k, panel + block * between_blocks, ldb, w, c + block * b.columns + j, ldc,
+                    accumulate,
+                )
         elif blocks > 1:
             tile(
-                <int>M, <int>blocks, <int>(w // lanes(size)), K, a, a_row, a_k, panel, w, between_blocks,
+                <int>M, <int>blocks, <int>(w // lanes(size)), K, a, a_row, a_k, panel, ldb, between_blocks,
                 c + j, ldc, b.columns, accumulate,
             )
         else:
-            P = 3 if j + 3 * width <= column1 else 2 if j + 2 * width <= column1 else 1
+            # Whole panels side by side.
+            P = 1 if w < width else 3 if j + 3 * width <= column1 else 2 if j + 2 * width <= column1 else 1
             tile(
-                <int>M, P, <int>(w // lanes(size)), K, a, a_row, a_k, panel, w, b.K * width,
+                <int>M, P, <int>(w // lanes(size)), K, a, a_row, a_k, panel, ldb, b.K * width,
                 c + j, ldc, width, accumulate,
             )
             w *= P
