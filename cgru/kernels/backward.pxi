@@ -23,7 +23,8 @@ cdef inline void step_backward(
         if j.forward.reset_after:
             reset_after_backward(f, units, row, row + 3 * H, d, d + H, d + 3 * H)
     if me != NULL:
-        cgru_meet(me)
+        cgru_arrive(me)
+        cgru_await(me)
     if j.forward.reset_after:
         # dh (n x H) += [dr dz dq] (n x 3H) U^T (3H x H)
         multiply(n, 3 * H, dg + H, G, 1, &j.U_back, 0, 0, 1, u0, u1, dh, H, True)
@@ -35,7 +36,8 @@ cdef inline void step_backward(
         reset_before_forward(units, row, h + i * H + u0, reset + i * H + u0)
         reset_before_backward(f, units, row, h + i * H + u0, ds + i * H + u0, dg + i * G + H + u0, dh + i * H + u0)
     if me != NULL:
-        cgru_meet(me)
+        cgru_arrive(me)
+        cgru_await(me)
     # dh (n x H) += [dr dz] (n x 2H) [U_r U_z]^T (2H x H)
     multiply(n, 2 * H, dg + H, G, 1, &j.U_back, 0, 0, 1, u0, u1, dh, H, True)
 

@@ -58,7 +58,8 @@ cdef inline void step_forward(
             reset_before_forward(units, row, h + i * H + u0, reset + i * H + u0)
     if not j.reset_after:
         if me != NULL:
-            cgru_meet(me)
+            cgru_arrive(me)
+            cgru_await(me)
         # gates_n (n x H) += (r * h) (n x H) U_n (H x H)
         multiply(n, j.H, reset, H, 1, &j.U, 0, 2, 1, u0, u1, gates + 2 * H, G, True)
     for i in range(n):
@@ -144,13 +145,13 @@ cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
         n = count(&j.s, k)
         if not together:
             project_input(j, k, 0, n, u0, u1, gates, rows)
+        cgru_await(&me)
         step_forward(
             j, n, u0, u1, gates, states_before(j, k, states), states_after(j, k, states), <floating *>j.reset,
             &me if me.team.size > 1 else NULL,
         )
+        cgru_arrive(&me)
         emit(j, k, 0, n, u0, u1, states_after(j, k, states))
-        if me.team.size > 1:
-            cgru_meet(&me)
 
 
 cdef void forward_task(void *job, int task, int slot) noexcept nogil:

@@ -54,7 +54,8 @@ cdef extern from "platform.h" nogil:
         int turn
     void cgru_clear(cgru_team *team, int wanted) noexcept
     int cgru_join(cgru_team *team, int wanted, int patience) noexcept
-    void cgru_meet(cgru_member *me) noexcept
+    void cgru_arrive(cgru_member *me) noexcept
+    void cgru_await(const cgru_member *me) noexcept
     unsigned cgru_flush_denormals() noexcept
     void cgru_restore_denormals(unsigned was) noexcept
 
@@ -76,7 +77,7 @@ cdef Limits limits
 limits.signal_work = 1_000_000_000
 limits.gil_work = 500_000
 limits.thread_work = 2_000_000
-limits.team_work = 100_000
+limits.team_work = 15_000
 limits.few_rows = 8
 limits.step_rows = 4
 limits.block_rows = 64

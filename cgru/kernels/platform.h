@@ -102,11 +102,12 @@ static inline int cgru_join(cgru_team *team, int wanted, int patience) {
 /* A member as itself sees it; `turn` counts its meetings. */
 typedef struct { cgru_team *team; int id, turn; } cgru_member;
 
-/* Return when the whole team has called. */
-static inline void cgru_meet(cgru_member *me) {
-    int size = me->team->size;
-    CGRU_RELEASE(me->team->met[me->id].count, ++me->turn);
-    for (int other = 0; other < size; other++)
+/* A meeting in two halves: what is done between them need not wait for the others. */
+static inline void cgru_arrive(cgru_member *me) { CGRU_RELEASE(me->team->met[me->id].count, ++me->turn); }
+
+/* Return when the whole team has arrived as often as this member. */
+static inline void cgru_await(const cgru_member *me) {
+    for (int other = 0, size = me->team->size; other < size; other++)
         for (int spun = -CGRU_EAGER; CGRU_ACQUIRE(me->team->met[other].count) < me->turn; spun++)
             if (spun >= 0) cgru_pause(spun);
 }
