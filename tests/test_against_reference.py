@@ -37,7 +37,8 @@ low_limits = st.fixed_dictionaries(
         "few_rows": st.sampled_from([8, 1, 3, 100]),
         "step_rows": st.sampled_from([4, 1, 100]),
         "thread_work": st.sampled_from([2_000_000, 0]),
-        "team_work": st.sampled_from([100_000, 0]),
+        "small_work": st.sampled_from([90_000, 0]),
+        "team_work": st.sampled_from([15_000, 0]),
         "signal_work": st.sampled_from([1_000_000_000, 1]),
     }
 )

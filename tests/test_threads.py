@@ -56,6 +56,25 @@ def test_the_number_of_threads_changes_no_bit(rng, eager, n, kind, dtype, reset_
 
 
 @MODES
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_calls_that_find_a_worker_awake_change_no_bit(rng, eager, dtype, reset_after):
+    kernels.tune(thread_work=10**9, small_work=0)
+    layer = cgru.GRU(37, return_sequences=True, reset_after=reset_after, dtype=dtype, seed=1, input_size=5)
+    x = rng.standard_normal((3, 200, 5)).astype(dtype)
+    results = []
+    for threads in (1, 2, 3):
+        kernels.set_num_threads(threads)
+        h, states = np.zeros((3, 37), dtype), []
+        for t in range(200):  # so close that a worker wakes, and is still awake when the next one comes
+            states.append(layer.step(np.ascontiguousarray(x[:, t]), h, h).copy())
+        results.append((np.stack(states, axis=1), layer(x[:1]), layer(x)))
+        np.testing.assert_array_equal(results[-1][0], results[-1][2])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@MODES
 @pytest.mark.parametrize("n", [1, 4, 9])
 def test_both_directions_at_once(rng, eager, n, reset_after):
     layer = cgru.GRU(33, reset_after=reset_after, num_layers=2, bidirectional=True, input_size=5, seed=0)

@@ -211,7 +211,7 @@ def backward_work(
     """Elements of the workspace of `backward`."""
     cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
     cdef Py_ssize_t most = max(min(limits.large_rows, M), N)
-    cdef Sharing way = share(N, M, D, H, Hp, itemsize, threads)
+    cdef Sharing way = share(N, D, H, Hp, itemsize, worth(M * 3 * H * (D + H), threads))
     return (
         ALIGN + 2 * aligned(N * Hp) + aligned(most * G) + aligned(most * D) + 2 * aligned(most * Hp)
         + aligned(most * padded(D, itemsize)) + aligned(G) + aligned(way.threads * most * panel_width(itemsize))
@@ -266,7 +266,7 @@ def backward(
             dh0[:, :] = dh
         return call
 
-    cdef Sharing way = share(N, M, D, H, Hp, size, threads)
+    cdef Sharing way = share(N, D, H, Hp, size, worth(M * 3 * H * (D + H), threads))
     cdef floating *next_work = first_aligned(&work[0])
     cdef floating *dh_now = carve(&next_work, N * Hp)
     forward.D, forward.H, forward.Hp = D, H, Hp

@@ -169,18 +169,17 @@ cdef void forward_task(void *job, int task, int slot) noexcept nogil:
 
 
 cdef inline Sharing share(
-    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, Py_ssize_t Hp, Py_ssize_t itemsize, int threads
+    Py_ssize_t N, Py_ssize_t D, Py_ssize_t H, Py_ssize_t Hp, Py_ssize_t itemsize, int threads
 ) noexcept nogil:
-    """How many threads a call of M packed rows uses, and what each of them takes."""
+    """How a call shares N rows among at most this many threads."""
     cdef Sharing way
-    cdef Py_ssize_t row_work = 3 * H * (D + H), tasks
-    way.threads = threads if M * row_work >= limits.thread_work else 1
+    cdef Py_ssize_t row_work = 3 * H * (D + H), tasks, most
+    way.threads = threads
     way.by_rows = N >= limits.few_rows
     way.range_rows = N
     if not way.by_rows:
-        if N * row_work < limits.team_work:
-            way.threads = 1
-        way.threads = <int>min(way.threads, Hp // lanes(itemsize))
+        most = 1 if N * row_work < limits.team_work else 1 + N * row_work // max(1, limits.team_work)
+        way.threads = <int>min(way.threads, most, Hp // lanes(itemsize))
         return way
     # Rows whose gates and states stay in the first cache, unless the weights must be fetched from beyond the second for
     # each range.
@@ -198,7 +197,13 @@ def forward_work(
 ):
     """Elements of the workspace of `forward`."""
     cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
-    cdef Sharing way = share(N, M, D, H, Hp, itemsize, threads)
+    return workspace_of(share(N, D, H, Hp, itemsize, worth(M * 3 * H * (D + H), threads)), N, D, Hp, G, training)
+
+
+cdef inline Py_ssize_t workspace_of(
+    Sharing way, Py_ssize_t N, Py_ssize_t D, Py_ssize_t Hp, Py_ssize_t G, bint training
+) noexcept nogil:
+    """Elements that `start_forward` carves up."""
     cdef Py_ssize_t scratch = way.range_rows if way.by_rows else max(limits.block_rows, N)
     cdef Py_ssize_t own_tape = 0 if training else aligned(way.threads * scratch * G) + 2 * aligned(N * Hp)
     return ALIGN + aligned(N * Hp) + aligned(way.threads * N * D) + own_tape
@@ -257,7 +262,7 @@ def forward(
         j.y, j.yn, j.yt = &y[0, 0, 0], y.strides[0] // size, y.strides[1] // size
     if j.training:
         j.gates, j.states = &gates[0, 0], &states[0, 0]
-    start_forward(j, &h0[0, 0], &work[0], threads)
+    start_forward(j, &h0[0, 0], &work[0], worth(M * 3 * H * (D + H), threads))
     return call
 
 
@@ -266,7 +271,7 @@ cdef void start_forward(Forward *j, const floating *h0, floating *work, int thre
     cdef Py_ssize_t N = j.s.N, H = j.H, Hp = j.Hp, i
     cdef floating *next_work = first_aligned(work)
     cdef floating *h_now
-    j.way = share(N, offset(&j.s, j.s.K), j.D, H, Hp, sizeof(floating), threads)
+    j.way = share(N, j.D, H, Hp, sizeof(floating), threads)
     j.scratch_rows = j.way.range_rows if j.way.by_rows else max(limits.block_rows, N)
     j.reset = carve(&next_work, N * Hp)
     j.rows = carve(&next_work, j.way.threads * N * j.D)

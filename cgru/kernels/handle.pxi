@@ -142,19 +142,26 @@ cdef class Handle:
             self.work = np.empty(needed, np.uint8)
         return self.work
 
+    cdef int worth(self, Py_ssize_t work, int threads) noexcept:
+        """How many of the threads a call of this many multiplications uses."""
+        if self.jobs[0].U.route == BLAS or self.jobs[0].W.route == BLAS:
+            return 1
+        return awake(threads) if limits.small_work <= work < limits.thread_work else worth(work, threads)
+
     cdef int run_step(self, const char *x, const char *h, char *out, Py_ssize_t N, int threads) except -1:
         cdef Py_ssize_t size = 4 if self.single else 8, i, work = 0, state = N * self.jobs[0].H * size
         if N == 0:
             return 0
         for i in range(self.layers):
             work += 3 * self.jobs[i].H * (self.jobs[i].D + self.jobs[i].H) * N
+        threads = self.worth(work, threads)
         cdef Py_ssize_t needed = ALIGN + aligned(N * self.jobs[0].G) + 3 * aligned(N * self.jobs[0].Hp)
         cdef unsigned char[::1] space = self.workspace(size * needed)
         cdef char *start = <char *>&space[0]
         cdef bint mine = not self.busy
         if work < limits.gil_work:
             for i in range(self.layers):
-                self.cell_step(i, x, h + i * state, out + i * state, N, start, 1)
+                self.cell_step(i, x, h + i * state, out + i * state, N, start, threads)
                 x = out + i * state
             return 0
         self.busy = True
@@ -174,14 +181,16 @@ cdef class Handle:
         if not no_y:
             j.y, j.yn, j.yt = b[1].buf, b[1].strides[0] // size, b[1].strides[1] // size
         j.h = b[2].buf
+        cdef Py_ssize_t work = 3 * j.H * (j.D + j.H) * N * T
+        threads = self.worth(work, threads)
         cdef unsigned char[::1] space = self.workspace(
-            size * forward_work(N, N * T, j.D, j.H, j.reset_after, False, size, threads))
+            size * workspace_of(share(N, j.D, j.H, j.Hp, size, threads), N, j.D, j.Hp, j.G, False))
         cdef bint mine = not self.busy, done = False
         if self.single:
             start_forward(&j, <const float *>NULL, <float *>&space[0], threads)
         else:
             start_forward(&j, <const double *>NULL, <double *>&space[0], threads)
-        if 3 * j.H * (j.D + j.H) * N * T < limits.gil_work:
+        if work < limits.gil_work:
             advance_forward(&j)
             return 0
         self.busy = True
@@ -211,7 +220,7 @@ cdef void step_cell(
     """One step of one cell; out may be h."""
     cdef Forward j = cell[0]
     cdef Py_ssize_t i, size = sizeof(floating)
-    cdef Sharing way = share(N, N, j.D, j.H, j.Hp, size, threads)
+    cdef Sharing way = share(N, j.D, j.H, j.Hp, size, threads)
     cdef floating *next_work = first_aligned(work)
     cdef floating *states
     cdef unsigned was

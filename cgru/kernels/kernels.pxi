@@ -30,7 +30,7 @@ from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from blas cimport gemm as blas_gemm
-from cgru.kernels.runtime cimport run
+from cgru.kernels.runtime cimport awake, run
 from gates cimport (
     add,
     candidate_backward,
@@ -66,6 +66,7 @@ cdef struct Limits:
     Py_ssize_t signal_work  # multiplications between two looks for signals: some 10 to 100 ms
     Py_ssize_t gil_work     # multiplications below which a step keeps the GIL: some 20 us; taking it back can cost 5 ms
     Py_ssize_t thread_work  # multiplications of a call from which a second thread pays
+    Py_ssize_t small_work   # the same where that thread is awake
     Py_ssize_t team_work    # multiplications of a step from which a second thread pays though they meet at every step
     Py_ssize_t few_rows     # rows from which threads share a batch by rows; below, by units
     Py_ssize_t step_rows    # rows from which a step reads its own input; below, the steps of a block do it together
@@ -77,6 +78,7 @@ cdef Limits limits
 limits.signal_work = 1_000_000_000
 limits.gil_work = 500_000
 limits.thread_work = 2_000_000
+limits.small_work = 90_000
 limits.team_work = 15_000
 limits.few_rows = 8
 limits.step_rows = 4
@@ -120,6 +122,11 @@ cdef inline floating *carve(floating **work, Py_ssize_t n) noexcept nogil:
     cdef floating *part = work[0]
     work[0] += aligned(n)
     return part
+
+
+cdef inline int worth(Py_ssize_t work, int threads) noexcept nogil:
+    """How many of the threads a call of this many multiplications uses."""
+    return threads if work >= limits.thread_work else 1
 
 
 cdef Schedule schedule_of(

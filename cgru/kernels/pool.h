@@ -12,11 +12,13 @@ typedef void (*cgru_task)(void *job, int task, int slot);
 
 #if defined(__GNUC__) && !defined(_WIN32) && !defined(CGRU_NO_THREADS)
 #include <pthread.h>
+#include <time.h>
+#define CGRU_CLOSE_NS 30000 /* between the starts of two calls of microseconds: the workers still spin then */
 
 static struct {
   pthread_mutex_t lock;
   pthread_cond_t wake;
-  int busy, started, asleep; /* asleep: under the lock */
+  int busy, started, asleep; /* asleep: written under the lock */
   unsigned epoch;            /* of the job below */
   int open, inside;          /* whether workers may still enter, and how many are in */
   cgru_task task;
@@ -33,8 +35,8 @@ static void *cgru_worker(void *unused) {
     for (int spun = 0; CGRU_LOAD(pool.epoch) == seen && spun < CGRU_SPINS; spun++) cgru_pause(spun);
     if (CGRU_LOAD(pool.epoch) == seen) {
       pthread_mutex_lock(&pool.lock);
-      for (pool.asleep++; CGRU_LOAD(pool.epoch) == seen;) pthread_cond_wait(&pool.wake, &pool.lock);
-      pool.asleep--;
+      for (CGRU_ADD(pool.asleep, 1); CGRU_LOAD(pool.epoch) == seen;) pthread_cond_wait(&pool.wake, &pool.lock);
+      CGRU_ADD(pool.asleep, -1);
       pthread_mutex_unlock(&pool.lock);
     }
     seen = CGRU_LOAD(pool.epoch);
@@ -83,7 +85,21 @@ static void cgru_run(int threads, int tasks, cgru_task task, void *job) {
   for (int spun = 0; CGRU_LOAD(pool.inside); spun++) cgru_pause(spun);
   CGRU_STORE(pool.busy, 0);
 }
+
+/* How many of `threads` a call of microseconds should use. Waking a worker takes as long as such a call, so: those that still spin
+   after the last one; and where calls follow each other closely, a worker is woken for the next ones. */
+static int cgru_awake(int threads) {
+  static int64_t last;
+  struct timespec t;
+  int awake = 1 + pool.started - CGRU_LOAD(pool.asleep);
+  if (threads < 2 || CGRU_LOAD(pool.busy)) return 1;
+  if (awake > 1) return awake < threads ? awake : threads;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  int64_t now = t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+  return now - CGRU_SWAP(last, now) < CGRU_CLOSE_NS ? 2 : 1;
+}
 #else
+static int cgru_awake(int threads) { (void)threads; return 1; }
 static void cgru_run(int threads, int tasks, cgru_task task, void *job) {
   for (int i = 0; i < tasks; i++) task(job, i, 0);
 }

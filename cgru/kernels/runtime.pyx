@@ -34,12 +34,18 @@ def supported_isas():
 cdef extern from "pool.h" nogil:
     enum:
         CGRU_MOST_THREADS
+    int cgru_awake(int threads) noexcept
     void cgru_run(int threads, int tasks, task_t task, void *job) noexcept
 
 
 cdef void run(int threads, int tasks, task_t task, void *job) noexcept nogil:
     """task(job, 0 .. tasks - 1, slot) on up to `threads` threads, the caller's among them; slot numbers the thread."""
     cgru_run(threads, tasks, task, job)
+
+
+cdef int awake(int threads) noexcept nogil:
+    """How many of `threads` a call of microseconds should use: those that are awake."""
+    return cgru_awake(threads)
 
 
 def _initial_threads():
