@@ -212,6 +212,39 @@ def schedule(N, T, lengths=None, mask=None, reverse=False):
     return Schedule(None if in_order else rows, offsets, times, M, False)
 
 
+def packed_schedule(counts, reverse=False):
+    """The `Schedule` of arrays that are in packed order themselves: all rows of step 0, those left at step 1, and so
+    on, as in PyTorch's PackedSequence. They go into the passes as `packed_view`s.
+
+    Parameters
+    ----------
+    counts : (K,) intp array
+        Rows at each step, at least one and never more than before.
+    reverse : bool
+        Each row starts at its own last step.
+    """
+    K, N = len(counts), int(counts[0])
+    if counts[-1] == N:
+        return Schedule(None, None, None, N * K, reverse)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    times = np.arange(offsets[-1])
+    if reverse:
+        k = np.repeat(np.arange(K), counts)  # of each packed row: its step and its row
+        i = times - offsets[k]
+        last = K - 1 - np.searchsorted(counts[::-1], np.arange(N), side="right")
+        times = offsets[last[i] - k] + i
+    return Schedule(None, offsets, times, len(times), False)
+
+
+def packed_view(array, counts):
+    """A C-contiguous array (M, F) in packed order as a batch: with N rows of K times where all are of one length, else
+    with M times that no two rows share."""
+    N, F = int(counts[0]), array.shape[1]
+    if counts[-1] == N:
+        return array.reshape(len(counts), N, F).swapaxes(0, 1)
+    return np.ndarray((N, *array.shape), array.dtype, array, strides=(0, *array.strides))
+
+
 class Tape(NamedTuple):
     """What `backward` needs of a `forward`; x is the array that was given, not a copy, and must keep its values."""
 
