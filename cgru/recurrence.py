@@ -53,11 +53,12 @@ class Layout(NamedTuple):
     gates: str = "rzn"  # the order of the blocks
     z: str = "new"  # which of candidate and state z weighs; "old" has the z blocks negated, since f(-a) = 1 - f(a)
 
-    def blocks(self, array):
-        """[(block, whether its sign is changed)] of (., 3H), in the order r z n; views."""
-        H = array.shape[-1] // 3
-        starts = [H * self.gates.index(gate) for gate in "rzn"]
-        return [(array[..., j : j + H], gate == "z" and self.z == "old") for gate, j in zip("rzn", starts, strict=True)]
+    def pack(self, array, matrix, places, columns, ld, threads, below=False, inverse=False):
+        """kernels.pack with an array of this layout."""
+        starts = [self.gates.index(gate) for gate in "rzn"]
+        _KERNELS["pack", matrix.dtype](
+            array, matrix, starts, places, below, self.z == "old", columns, ld, _most(threads), inverse
+        )
 
 
 OWN = Layout()
@@ -92,47 +93,43 @@ class Weights:
         self.layout, self.reset_after = layout, reset_after
         self.activation, self.recurrent_activation = ACTIVATIONS[activation], ACTIVATIONS[recurrent_activation]
         self.recurrent, self.batched = _ROUTES[recurrent], _ROUTES[batched]
-        W, U = layout.blocks(kernel), layout.blocks(recurrent_kernel)
-        self.kernel = self._side_by_side(W, self.batched, threads)
-        self.recurrent_kernel = self._side_by_side(U, self.recurrent, threads)
+        self.kernel = self._side_by_side(kernel, self.batched, threads)
+        self.recurrent_kernel = self._side_by_side(recurrent_kernel, self.recurrent, threads)
         self.bias = self._sums(bias)
         self._sources = (np.array(kernel), np.array(recurrent_kernel)) if backward == "later" else None
-        self._back = self._transposes(W, U, threads) if backward == "now" else None
+        self._back = self._transposes(kernel, recurrent_kernel, threads) if backward == "now" else None
 
     def back(self, threads=None):
         """The transposes that backward reads: (W^T with rows n r z, U^T with rows r z n)."""
         if self._back is None:
-            self._back = self._transposes(*map(self.layout.blocks, self._sources), threads)
+            self._back = self._transposes(*self._sources, threads)
         return self._back
 
-    def _transposes(self, W, U, threads):
-        Dp = kernels.padded_units(self.D, self.dtype.itemsize)
-        W_back = self._one_below_another([W[gate] for gate in (2, 0, 1)], Dp, self.batched, threads)
-        return W_back, self._one_below_another(U, self.Hp, self.recurrent, threads)
+    def _transposes(self, kernel, recurrent_kernel, threads):
+        return (
+            self._below(kernel, (1, 2, 0), self.batched, threads),
+            self._below(recurrent_kernel, (0, 1, 2), self.recurrent, threads),
+        )
 
-    def _side_by_side(self, blocks, route, threads):
-        parts = [(block, 0, i, negate) for i, (block, negate) in enumerate(blocks)]
-        return self._matrix(parts, len(blocks[0][0]), self.Hp, 3, route, threads)
+    def _side_by_side(self, array, route, threads):
+        matrix = np.zeros(len(array) * 3 * self.Hp, self.dtype)
+        self.layout.pack(array, matrix, (0, 1, 2), self.Hp, 3 * self.Hp if route else 0, threads)
+        return matrix
 
-    def _one_below_another(self, blocks, columns, route, threads):
-        parts = [(block.T, i * self.Hp, 0, negate) for i, (block, negate) in enumerate(blocks)]
-        return self._matrix(parts, 3 * self.Hp, columns, 1, route, threads)
-
-    def _matrix(self, parts, K, columns, blocks, route, threads):
-        """The matrix of these parts (see `kernels.pack`), by its route."""
-        matrix = np.zeros(K * columns * blocks, self.dtype)
-        ld = 0 if route == _ROUTES["packed"] else blocks * columns
-        _KERNELS["pack", self.dtype](parts, matrix, K, columns, ld, _most(threads))
+    def _below(self, array, places, route, threads):
+        columns = kernels.padded_units(len(array), self.dtype.itemsize)
+        matrix = np.zeros(3 * self.Hp * columns, self.dtype)
+        self.layout.pack(array, matrix, places, columns, columns if route else 0, threads, below=True)
         return matrix
 
     def _sums(self, bias):
-        sums = np.zeros((4, self.Hp), self.dtype)
+        sums = np.zeros(4 * self.Hp, self.dtype)
         vectors = () if bias is None else bias if self.reset_after else (bias,)
-        for vector, rows in zip(vectors, ((0, 1, 2), (0, 1, 3)), strict=False):
-            for row, (block, negate) in zip(rows, self.layout.blocks(vector), strict=True):
-                total = sums[row, : self.H]
-                (np.subtract if negate else np.add)(total, block, out=total)
-        return sums.ravel()
+        for vector, n in zip(vectors, (2, 3), strict=False):
+            terms = np.zeros_like(sums)
+            self.layout.pack(vector[None], terms, (0, 1, n), self.Hp, len(terms), None)
+            sums += terms
+        return sums
 
 
 def prepare(
@@ -377,20 +374,14 @@ def backward_pass(dy, dh, tape, need_dx=True, out=None, threads=None):
     kernel = np.empty((D, 3 * H), dtype) if kernel is None else kernel
     recurrent_kernel = np.empty((H, 3 * H), dtype) if recurrent_kernel is None else recurrent_kernel
     bias = np.empty((2, 3 * H) if weights.reset_after else 3 * H, dtype) if bias is None else bias
-    _unpack(dkernel, (1, 2, 0), kernel, weights, threads)
-    _unpack(drecurrent_kernel, (0, 1, 2), recurrent_kernel, weights, threads)
-    vectors = bias if weights.reset_after else (bias,)
-    for vector, n in zip(vectors, (0, 3), strict=False):  # the second one's n is q's
-        _unpack(dbias, (1, 2, n), vector[None], weights, threads)
+    def write(array, matrix, places):
+        weights.layout.pack(array, matrix.ravel(), places, Hp, matrix.shape[1], threads, inverse=True)
+
+    write(kernel, dkernel, (1, 2, 0))
+    write(recurrent_kernel, drecurrent_kernel, (0, 1, 2))
+    for vector, n in zip(bias if weights.reset_after else (bias,), (0, 3), strict=False):  # of the second one n is q's
+        write(vector[None], dbias, (1, 2, n))
     return Gradients(dx, dh0, kernel, recurrent_kernel, bias)
-
-
-def _unpack(matrix, places, array, weights, threads):
-    """Write the blocks of a row-major matrix that hold r, z and n to an array (., 3H)."""
-    blocks = weights.layout.blocks(array)
-    parts = [(block, 0, i, negate) for i, (block, negate) in zip(places, blocks, strict=True)]
-    rows, ld = matrix.shape
-    _KERNELS["pack", matrix.dtype](parts, matrix.reshape(-1), rows, weights.Hp, ld, _most(threads), inverse=True)
 
 
 def _most(threads):

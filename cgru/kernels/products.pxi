@@ -91,64 +91,58 @@ def padded_units(Py_ssize_t n, Py_ssize_t itemsize):
     return padded(n, itemsize)
 
 
-cdef struct Block:
-    # An array outside and where it stands in a matrix, see `pack`.
-    void *array
-    Py_ssize_t rows, columns, row, column  # the array's sizes and strides
-    Py_ssize_t k0, block
-    bint negate
-
-
 cdef struct Packing:
-    Block[3] blocks
-    int strips  # of each block, a panel wide
+    # Three blocks of an array outside, each (rows, columns), and where they stand in a matrix; see `pack`.
+    void *array
     void *matrix
-    Py_ssize_t K, columns, ld
-    bint inverse, single
+    Py_ssize_t[3] starts, places
+    Py_ssize_t rows, columns, row, column  # sizes and strides of a block of the array
+    Py_ssize_t K, block_columns, ld
+    int strips                             # of each block, a panel wide
+    bint below, negate, inverse, single
 
 
 cdef enum:
-    MOVE_ROWS = 64        # at a time where the two sides run along different axes: both stay in the first cache
+    MOVE_ROWS = 64         # at a time where the two sides run along different axes: both stay in the first cache
     PACK_ELEMENTS = 40000  # from which a second thread pays: some 20 us
 
 
 def pack(
-    list parts, floating[::1] matrix, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t ld, int threads, bint inverse=False
+    const floating[:, :] array, floating[::1] matrix, starts, places, bint below, bint negate,
+    Py_ssize_t columns, Py_ssize_t ld, int threads, bint inverse=False,
 ):
-    """Write arrays to blocks of a matrix (projection.pxd), or with `inverse` write what stands there to the arrays.
+    """Write the gates' blocks of an array to a matrix (projection.pxd), or with `inverse` back to the array.
 
     Parameters
     ----------
-    parts : list of up to three (array, k0, block, negate)
-        The array, any strides, stands at the rows from k0 of a block, with the opposite sign if `negate`.
-    matrix : (K * columns * blocks,) in panels with ld = 0, else row-major
-        What no array reaches keeps its value: zeros, the padding.
+    array : (R, 3H), any strides
+    matrix : in panels with ld = 0, else row-major, ld elements from row to row
+        Blocks of `columns`; what the array does not reach keeps its value: zeros, the padding.
+    starts, places : of the gates r, z, n
+        Which block of the array it is, and which of the matrix.
+    below : bool
+        The matrix has the blocks' transposes, each (H, R), one below the other, H padded to whole vectors; otherwise
+        the blocks, each (R, H), side by side.
+    negate : bool
+        The signs of z differ.
     """
     cdef Packing job
-    cdef Block *b
-    cdef const floating[:, :] array
-    cdef Py_ssize_t width = panel_width(sizeof(floating)), size = sizeof(floating), elements = 0
-    cdef int n = 0
-    memset(&job, 0, sizeof(job))
-    job.single, job.inverse = floating is float, inverse
-    job.matrix, job.K, job.columns, job.ld = &matrix[0], K, columns, ld
-    job.strips = <int>((columns + width - 1) // width)
-    assert len(parts) <= 3
-    for array, k0, block, negate in parts:
-        b = &job.blocks[n]
-        n += 1
-        b.rows, b.columns, b.k0, b.block, b.negate = array.shape[0], array.shape[1], k0, block, negate
-        assert array.strides[0] % size == 0 and array.strides[1] % size == 0
-        assert b.k0 + b.rows <= K and b.columns <= columns
-        assert matrix.shape[0] >= K * (ld if ld > 0 else columns * (b.block + 1))
-        assert ld == 0 or ld >= columns * (b.block + 1)
-        if b.rows == 0 or b.columns == 0:
-            n -= 1
-            continue
-        b.array, b.row, b.column = <void *>&array[0, 0], array.strides[0] // size, array.strides[1] // size
-        elements += b.rows * b.columns
+    cdef Py_ssize_t size = sizeof(floating), width = panel_width(size), H = array.shape[1] // 3, i
+    cdef Py_ssize_t row = array.strides[0] // size, column = array.strides[1] // size
+    assert array.strides[0] % size == 0 and array.strides[1] % size == 0
+    job.array, job.matrix = <void *>&array[0, 0], &matrix[0]
+    job.single, job.inverse, job.below, job.negate = floating is float, inverse, below, negate
+    job.block_columns, job.ld = columns, ld
+    if below:
+        job.rows, job.columns, job.row, job.column, job.K = H, array.shape[0], column, row, 3 * padded(H, size)
+    else:
+        job.rows, job.columns, job.row, job.column, job.K = array.shape[0], H, row, column, array.shape[0]
+    for i in range(3):
+        job.starts[i], job.places[i] = starts[i] * H * column, places[i] * (padded(H, size) if below else columns)
+    assert job.columns <= columns and matrix.shape[0] >= job.K * (ld or columns * (1 if below else 1 + max(places)))
+    job.strips = <int>((job.columns + width - 1) // width)
     with nogil:
-        run(threads if elements >= PACK_ELEMENTS else 1, n * job.strips, pack_task, &job)
+        run(threads if 3 * job.rows * job.columns >= PACK_ELEMENTS else 1, 3 * job.strips, pack_task, &job)
 
 
 cdef void pack_task(void *job, int task, int slot) noexcept nogil:
@@ -161,19 +155,22 @@ cdef void pack_task(void *job, int task, int slot) noexcept nogil:
 
 cdef inline void pack_strip(Packing *job, int task, floating *dtype) noexcept nogil:
     """A panel's width of one block."""
-    cdef Block *b = &job.blocks[task // job.strips]
+    cdef int gate = task // job.strips
     cdef Py_ssize_t width = panel_width(sizeof(floating)), j = task % job.strips * width, ld = job.ld
-    cdef Py_ssize_t columns = min(width, b.columns - j)
-    cdef floating *outside = <floating *>b.array + j * b.column
-    cdef floating *inside = <floating *>job.matrix + b.block * job.columns + j
+    cdef Py_ssize_t k0 = job.places[gate] if job.below else 0, before = 0 if job.below else job.places[gate]
+    cdef Py_ssize_t columns = min(width, job.columns - j)
+    cdef bint negate = job.negate and gate == 1
+    cdef floating *outside = <floating *>job.array + job.starts[gate] + j * job.column
+    cdef floating *inside = <floating *>job.matrix
     if ld == 0:
-        ld = min(width, job.columns - j)
-        inside = <floating *>job.matrix + (b.block * job.columns + j) * job.K
-    inside += b.k0 * ld
-    if job.inverse:
-        move(b.rows, columns, inside, ld, 1, outside, b.row, b.column, b.negate)
+        ld = min(width, job.block_columns - j)
+        inside += (before + j) * job.K + k0 * ld
     else:
-        move(b.rows, columns, outside, b.row, b.column, inside, ld, 1, b.negate)
+        inside += before + j + k0 * ld
+    if job.inverse:
+        move(job.rows, columns, inside, ld, 1, outside, job.row, job.column, negate)
+    else:
+        move(job.rows, columns, outside, job.row, job.column, inside, ld, 1, negate)
 
 
 cdef inline void move(
