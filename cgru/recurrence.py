@@ -61,6 +61,25 @@ def _route(variable):
 RECURRENT, BATCHED = _route("CGRU_RECURRENT"), _route("CGRU_BATCHED")
 
 
+class Layout(NamedTuple):
+    """How weights that come in, and gradients that go out, hold the gates in their columns. Rows for columns need no
+    word: transposed views are read and written as they are."""
+
+    gates: str = "rzn"  # the order of the blocks
+    z: str = "new"  # which of candidate and state z weighs; "old" has the z blocks negated, since f(-a) = 1 - f(a)
+
+    def pack(self, array, matrix, places, columns, ld, threads, below=False, inverse=False):
+        """kernels.pack with an array of this layout."""
+        starts = [self.gates.index(gate) for gate in "rzn"]
+        _KERNELS["pack", matrix.dtype](
+            array, matrix, starts, places, below, self.z == "old", columns, ld, _most(threads), inverse
+        )
+
+
+OWN = Layout()
+_SYMMETRIC = ("sigmoid", "hard_sigmoid", "hard_sigmoid_keras2")  # f(-a) = 1 - f(a)
+
+
 class Weights:
     """Weights of one cell in the form that the kernels read: copies, never written again, so threads may share them.
 
@@ -70,78 +89,95 @@ class Weights:
         W and U by their routes: in panels or row-major, units padded to whole vectors.
     bias : ndarray of shape (4Hp,)
         r z n q; biases that share a sum are added up.
+    layout : Layout
+        Of what this was made from, and of the gradients.
     """
 
     __slots__ = (
-        "D", "H", "Hp", "_back", "_sources", "activation", "batched", "bias", "dtype", "kernel", "recurrent",
+        "D", "H", "Hp", "_back", "_sources", "activation", "batched", "bias", "dtype", "kernel", "layout", "recurrent",
         "recurrent_activation", "recurrent_kernel", "reset_after",
     )  # fmt: skip
 
     def __init__(
-        self, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, recurrent, batched
-    ):
+        self, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, recurrent, batched, layout,
+        backward, threads,
+    ):  # fmt: skip
         self.D, self.H = len(kernel), len(recurrent_kernel)
         self.dtype = kernel.dtype
         self.Hp = kernels.padded_units(self.H, self.dtype.itemsize)
-        self.reset_after = reset_after
+        self.layout, self.reset_after = layout, reset_after
         self.activation, self.recurrent_activation = ACTIVATIONS[activation], ACTIVATIONS[recurrent_activation]
         self.recurrent, self.batched = _ROUTES[recurrent], _ROUTES[batched]
-        self.kernel = self._packed([(0, g, W) for g, W in enumerate(self._gates(kernel))], self.D, self.Hp, 3, batched)
-        self.recurrent_kernel = self._packed(
-            [(0, g, U) for g, U in enumerate(self._gates(recurrent_kernel))], self.H, self.Hp, 3, recurrent
-        )
-        self.bias = _zeros((4 * self.Hp,), self.dtype)
-        if bias is not None:
-            b, c = bias if reset_after else (bias, None)
-            for gate in range(3):
-                part = slice(gate * self.H, (gate + 1) * self.H)
-                self.bias[gate * self.Hp :][: self.H] = b[part]
-                if reset_after:
-                    shared = gate * self.Hp if gate < 2 else 3 * self.Hp
-                    self.bias[shared:][: self.H] += c[part]
-        self._sources = (np.array(kernel), np.array(recurrent_kernel))
-        self._back = None
+        self.kernel = self._side_by_side(kernel, self.batched, threads)
+        self.recurrent_kernel = self._side_by_side(recurrent_kernel, self.recurrent, threads)
+        self.bias = self._sums(bias)
+        self._sources = (np.array(kernel), np.array(recurrent_kernel)) if backward == "later" else None
+        self._back = self._transposes(kernel, recurrent_kernel, threads) if backward == "now" else None
 
-    def _gates(self, matrix):
-        return [matrix[:, gate * self.H : (gate + 1) * self.H] for gate in range(3)]
-
-    def _packed(self, parts, K, columns, blocks, route):
-        """One matrix of (first row, block, array) parts, by its route."""
-        out = _zeros((K * columns * blocks,), self.dtype)
-        for k0, block, part in parts:
-            ld = 0 if route == "packed" else blocks * columns
-            _KERNELS["pack", self.dtype](part, out, k0, K, block, columns, ld)
-        return out
-
-    def back(self):
-        """The transposes that backward reads, made when first asked for: (W^T with rows n r z, U^T with rows r z n)."""
+    def back(self, threads=None):
+        """The transposes that backward reads: (W^T with rows n r z, U^T with rows r z n)."""
         if self._back is None:
-            W, U = (self._gates(matrix) for matrix in self._sources)
-            names = {code: name for name, code in _ROUTES.items()}
-            rows = [(i * self.Hp, 0, W[gate].T) for i, gate in enumerate((2, 0, 1))]
-            Dp = kernels.padded_units(self.D, self.dtype.itemsize)
-            W_back = self._packed(rows, 3 * self.Hp, Dp, 1, names[self.batched])
-            rows = [(i * self.Hp, 0, U[gate].T) for i, gate in enumerate((0, 1, 2))]
-            self._back = (W_back, self._packed(rows, 3 * self.Hp, self.Hp, 1, names[self.recurrent]))
+            self._back = self._transposes(*self._sources, threads)
         return self._back
+
+    def _transposes(self, kernel, recurrent_kernel, threads):
+        return (
+            self._below(kernel, (1, 2, 0), self.batched, threads),
+            self._below(recurrent_kernel, (0, 1, 2), self.recurrent, threads),
+        )
+
+    def _side_by_side(self, array, route, threads):
+        matrix = _zeros((len(array) * 3 * self.Hp,), self.dtype)
+        self.layout.pack(array, matrix, (0, 1, 2), self.Hp, 3 * self.Hp if route else 0, threads)
+        return matrix
+
+    def _below(self, array, places, route, threads):
+        columns = kernels.padded_units(len(array), self.dtype.itemsize)
+        matrix = _zeros((3 * self.Hp * columns,), self.dtype)
+        self.layout.pack(array, matrix, places, columns, columns if route else 0, threads, below=True)
+        return matrix
+
+    def _sums(self, bias):
+        sums = _zeros((4 * self.Hp,), self.dtype)
+        vectors = () if bias is None else bias if self.reset_after else (bias,)
+        for vector, n in zip(vectors, (2, 3), strict=False):
+            terms = np.zeros_like(sums)
+            self.layout.pack(vector[None], terms, (0, 1, n), self.Hp, len(terms), None)
+            sums += terms
+        return sums
 
 
 def prepare(
     kernel, recurrent_kernel, bias=None, *,
     reset_after, activation="tanh", recurrent_activation="sigmoid", recurrent=RECURRENT, batched=BATCHED,
+    layout=OWN, backward="later", threads=None,
 ):  # fmt: skip
     """Return the `Weights` of parameters as DESIGN has them; bias None is zero.
 
     Parameters
     ----------
     kernel, recurrent_kernel : ndarrays of shape (D, 3H) and (H, 3H), float32 or float64, any strides
-    bias : ndarray of shape (3H,), or (2, 3H) with reset_after; optional
+    bias : ndarray of shape (3H,), or two of them with reset_after; optional
     recurrent, batched : {"packed", "blas"}
         The route of the products with the state, and of those that many steps share.
+    layout : Layout
+        Of the three arrays.
+    backward : {"later", "now", "never"}
+        When what backward reads is made: when it first asks, from copies of the weights; at once; or not at all.
+    threads : int, optional
+        Limits those of this call, as `kernels.get_num_threads` limits those of all.
     """
     if max(4 * len(recurrent_kernel), len(kernel)) > kernels.BLAS_MOST:
         raise ValueError(f"kernel: expected sizes that BLAS' integers hold, got {kernel.shape}")
-    return Weights(kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, recurrent, batched)
+    if layout.z == "old" and recurrent_activation not in _SYMMETRIC:
+        raise ValueError(
+            f"recurrent_activation: expected one of {', '.join(_SYMMETRIC)} where z weighs the old state, "
+            f"got {recurrent_activation!r}"
+        )
+    return Weights(
+        kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, recurrent, batched, layout,
+        backward, threads,
+    )  # fmt: skip
 
 
 class Schedule(NamedTuple):
@@ -188,6 +224,39 @@ def schedule(N, T, lengths=None, mask=None, reverse=False):
     return Schedule(None if in_order else rows, offsets, times, M, False)
 
 
+def packed_schedule(counts, reverse=False):
+    """The `Schedule` of arrays that are in packed order themselves: all rows of step 0, those left at step 1, and so
+    on, as in PyTorch's PackedSequence. They go into the passes as `packed_view`s.
+
+    Parameters
+    ----------
+    counts : (K,) intp array
+        Rows at each step, at least one and never more than before.
+    reverse : bool
+        Each row starts at its own last step.
+    """
+    K, N = len(counts), int(counts[0])
+    if counts[-1] == N:
+        return Schedule(None, None, None, N * K, reverse)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    times = np.arange(offsets[-1])
+    if reverse:
+        k = np.repeat(np.arange(K), counts)  # of each packed row: its step and its row
+        i = times - offsets[k]
+        last = K - 1 - np.searchsorted(counts[::-1], np.arange(N), side="right")
+        times = offsets[last[i] - k] + i
+    return Schedule(None, offsets, times, len(times), False)
+
+
+def packed_view(array, counts):
+    """A C-contiguous array (M, F) in packed order as a batch: with N rows of K times where all are of one length, else
+    with M times that no two rows share."""
+    N, F = int(counts[0]), array.shape[1]
+    if counts[-1] == N:
+        return array.reshape(len(counts), N, F).swapaxes(0, 1)
+    return np.ndarray((N, *array.shape), array.dtype, array, strides=(0, *array.strides))
+
+
 class Tape(NamedTuple):
     """What `backward` needs of a `forward`; x is the array that was given, not a copy, and must keep its values."""
 
@@ -199,6 +268,8 @@ class Tape(NamedTuple):
 
 
 class Gradients(NamedTuple):
+    """Of one pass; those of the weights in the layout that `prepare` was given."""
+
     dx: np.ndarray | None  # (N, T, D)
     dh0: np.ndarray  # (N, H)
     kernel: np.ndarray  # (D, 3H)
@@ -217,13 +288,13 @@ def readable(x):
     return x.copy(order="C")  # not ascontiguousarray: it keeps odd strides of axes of size one
 
 
-def run(*passes):
+def run(*passes, threads=None):
     """Run one pass, or two that do not depend on each other, and return the result of each.
 
     A pass is a generator: `forward_pass` or `backward_pass`. It allocates and yields what the kernels are to run, and
     comes back with the result; until then it keeps the arrays alive.
     """
-    kernels.run_calls([next(p) for p in passes], kernels.get_num_threads())
+    kernels.run_calls([next(p) for p in passes], _most(threads))
     results = []
     for p in passes:
         try:
@@ -243,7 +314,7 @@ def backward(*args, **kwargs):
     return run(backward_pass(*args, **kwargs))[0]
 
 
-def forward_pass(weights, x, h0, plan, y=None, training=False, h=None):
+def forward_pass(weights, x, h0, plan, y=None, training=False, h=None, threads=None):
     """All steps of one cell; the result is (final state, Tape or None).
 
     Parameters
@@ -258,8 +329,10 @@ def forward_pass(weights, x, h0, plan, y=None, training=False, h=None):
         Whether the tape is kept.
     h : ndarray of shape (N, H), C-contiguous, optional
         Where the final state goes: that after each row's last step, h0 where there is none.
+    threads : int, optional
+        As in `prepare`.
     """
-    N, Hp, threads = len(h0), weights.Hp, _threads(weights)
+    N, Hp, threads = len(h0), weights.Hp, _threads(weights, threads)
     h = np.empty((N, weights.H), x.dtype) if h is None else h
     gates = states = None
     if training:
@@ -278,7 +351,7 @@ def forward_pass(weights, x, h0, plan, y=None, training=False, h=None):
     return h, Tape(weights, x, plan, gates, states) if training else None
 
 
-def backward_pass(dy, dh, tape, need_dx=True):
+def backward_pass(dy, dh, tape, need_dx=True, out=None, threads=None):
     """The gradients of one forward pass; the result is `Gradients`, and the tape is only read.
 
     Parameters
@@ -287,40 +360,55 @@ def backward_pass(dy, dh, tape, need_dx=True):
         Gradient of the outputs; read where a row takes a step.
     dh : ndarray of shape (N, H), or None
         Gradient of the final state.
+    out : Gradients, optional
+        Arrays to write, any strides for those of the weights; where one is None, a new one is made. `dx` is written
+        where a row takes a step, is contiguous in its features, and counts only if it is needed.
+    threads : int, optional
+        As in `prepare`.
     """
     weights, x, plan, gates, states = tape
-    N, D, H, Hp, dtype, threads = len(x), weights.D, weights.H, weights.Hp, x.dtype, _threads(weights)
-    dx = None
-    if need_dx:
+    N, D, H, Hp, dtype, threads = len(x), weights.D, weights.H, weights.Hp, x.dtype, _threads(weights, threads)
+    dx, dh0, kernel, recurrent_kernel, bias = out or (None,) * 5
+    if not need_dx:
+        dx = None
+    elif dx is None:
         dx = np.empty(x.shape, dtype) if plan.steps == N * x.shape[1] else np.zeros(x.shape, dtype)
-    dh0 = np.empty((N, H), dtype)
+    dh0 = np.empty((N, H), dtype) if dh0 is None else dh0
     dkernel, drecurrent_kernel = _zeros((D, 3 * Hp), dtype), _zeros((H, 3 * Hp), dtype)
-    dbias = _zeros((gates.shape[1],), dtype)
+    dbias = _zeros((1, gates.shape[1]), dtype)
     dh = None if dh is None else np.ascontiguousarray(dh)
     work = np.empty(kernels.backward_work(N, plan.steps, D, H, weights.reset_after, x.itemsize, threads), dtype)
-    W_back, U_back = weights.back()
+    W_back, U_back = weights.back(threads)
     yield _KERNELS["backward", dtype](
         _in_order(dy, plan), dh, _in_order(x, plan), W_back, U_back,
-        gates, states, plan.rows, plan.offsets, plan.times, _in_order(dx, plan), dh0, dkernel, drecurrent_kernel, dbias,
-        work, weights.reset_after, weights.recurrent_activation, weights.activation,
+        gates, states, plan.rows, plan.offsets, plan.times, _in_order(dx, plan), dh0,
+        dkernel, drecurrent_kernel, dbias[0], work,
+        weights.reset_after, weights.recurrent_activation, weights.activation,
         weights.batched, weights.recurrent, threads,
     )  # fmt: skip
-    kernel = _gate_order(dkernel, (1, 2, 0), weights)
-    recurrent_kernel = _gate_order(drecurrent_kernel, (0, 1, 2), weights)
-    bias = _gate_order(dbias[None], (1, 2, 0), weights)[0]
-    if weights.reset_after:
-        bias = np.stack([bias, _gate_order(dbias[None], (1, 2, 3), weights)[0]])
+    kernel = np.empty((D, 3 * H), dtype) if kernel is None else kernel
+    recurrent_kernel = np.empty((H, 3 * H), dtype) if recurrent_kernel is None else recurrent_kernel
+    bias = np.empty((2, 3 * H) if weights.reset_after else 3 * H, dtype) if bias is None else bias
+
+    def write(array, matrix, places):
+        weights.layout.pack(array, matrix.ravel(), places, Hp, matrix.shape[1], threads, inverse=True)
+
+    write(kernel, dkernel, (1, 2, 0))
+    write(recurrent_kernel, drecurrent_kernel, (0, 1, 2))
+    for vector, n in zip(bias if weights.reset_after else (bias,), (0, 3), strict=False):  # of the second one n is q's
+        write(vector[None], dbias, (1, 2, n))
     return Gradients(dx, dh0, kernel, recurrent_kernel, bias)
 
 
-def _gate_order(padded, order, weights):
-    """(., 3H) r z n of the padded blocks that stand in this order."""
-    return np.concatenate([padded[:, block * weights.Hp :][:, : weights.H] for block in order], axis=1)
+def _most(threads):
+    """The most threads that a call uses which was given this limit, or None."""
+    most = kernels.get_num_threads()
+    return most if threads is None else min(most, threads)
 
 
-def _threads(weights):
+def _threads(weights, threads):
     """BLAS has threads of its own, and calls from two of ours would disturb each other."""
-    return 1 if weights.recurrent or weights.batched else kernels.get_num_threads()
+    return 1 if weights.recurrent or weights.batched else _most(threads)
 
 
 def _in_order(array, plan):

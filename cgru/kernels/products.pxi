@@ -91,30 +91,106 @@ def padded_units(Py_ssize_t n, Py_ssize_t itemsize):
     return padded(n, itemsize)
 
 
-def pack(
-    const floating[:, :] source, floating[::1] out, Py_ssize_t k0, Py_ssize_t K, Py_ssize_t block, Py_ssize_t columns,
-    Py_ssize_t ld,
-):
-    """Write source, any strides, to the rows from k0 of one block of the matrix (projection.pxd) in `out`, which has K
-    rows.
+cdef struct Packing:
+    # Three blocks of an array outside, each (rows, columns), and where they stand in a matrix; see `pack`.
+    void *array
+    void *matrix
+    Py_ssize_t[3] starts, places
+    Py_ssize_t rows, columns, row, column  # sizes and strides of a block of the array
+    Py_ssize_t K, block_columns, ld
+    int strips                             # of each block, a panel wide
+    bint below, negate, inverse, single
 
-    Packed with ld = 0, else row-major. What source does not reach keeps its value: zeros, the padding.
+
+cdef enum:
+    MOVE_ROWS = 64         # at a time where the two sides run along different axes: both stay in the first cache
+    PACK_ELEMENTS = 40000  # from which a second thread pays: some 20 us
+
+
+def pack(
+    const floating[:, :] array, floating[::1] matrix, starts, places, bint below, bint negate,
+    Py_ssize_t columns, Py_ssize_t ld, int threads, bint inverse=False,
+):
+    """Write the gates' blocks of an array to a matrix (projection.pxd), or with `inverse` back to the array.
+
+    Parameters
+    ----------
+    array : (R, 3H), any strides
+    matrix : in panels with ld = 0, else row-major, ld elements from row to row
+        Blocks of `columns`; what the array does not reach keeps its value: zeros, the padding.
+    starts, places : of the gates r, z, n
+        Which block of the array it is, and which of the matrix.
+    below : bool
+        The matrix has the blocks' transposes, each (H, R), one below the other, H padded to whole vectors; otherwise
+        the blocks, each (R, H), side by side.
+    negate : bool
+        The signs of z differ.
     """
-    cdef Py_ssize_t width = panel_width(sizeof(floating)), k, i, j, w
-    cdef floating *panel
-    assert out.shape[0] >= K * columns * (block + 1) if ld == 0 else out.shape[0] >= K * ld
-    assert k0 + source.shape[0] <= K and source.shape[1] <= columns
-    cdef Py_ssize_t between
+    cdef Packing job
+    cdef Py_ssize_t size = sizeof(floating), width = panel_width(size), H = array.shape[1] // 3, i
+    cdef Py_ssize_t row = array.strides[0] // size, column = array.strides[1] // size
+    assert array.strides[0] % size == 0 and array.strides[1] % size == 0
+    job.array, job.matrix = <void *>&array[0, 0], &matrix[0]
+    job.single, job.inverse, job.below, job.negate = floating is float, inverse, below, negate
+    job.block_columns, job.ld = columns, ld
+    if below:
+        job.rows, job.columns, job.row, job.column, job.K = H, array.shape[0], column, row, 3 * padded(H, size)
+    else:
+        job.rows, job.columns, job.row, job.column, job.K = array.shape[0], H, row, column, array.shape[0]
+    for i in range(3):
+        job.starts[i], job.places[i] = starts[i] * H * column, places[i] * (padded(H, size) if below else columns)
+    assert job.columns <= columns and matrix.shape[0] >= job.K * (ld or columns * (1 if below else 1 + max(places)))
+    job.strips = <int>((job.columns + width - 1) // width)
     with nogil:
-        j = 0
-        while j < source.shape[1]:
-            w = min(width, columns - j)
-            between = w if ld == 0 else ld
-            panel = &out[0] + (block * columns * K + j * K if ld == 0 else block * columns + j) + k0 * between
-            for k in range(source.shape[0]):
-                for i in range(min(w, source.shape[1] - j)):
-                    panel[k * between + i] = source[k, j + i]
-            j += w
+        run(threads if 3 * job.rows * job.columns >= PACK_ELEMENTS else 1, 3 * job.strips, pack_task, &job)
+
+
+cdef void pack_task(void *job, int task, int slot) noexcept nogil:
+    cdef Packing *packing = <Packing *>job
+    if packing.single:
+        pack_strip(packing, task, <float *>NULL)
+    else:
+        pack_strip(packing, task, <double *>NULL)
+
+
+cdef inline void pack_strip(Packing *job, int task, floating *dtype) noexcept nogil:
+    """A panel's width of one block."""
+    cdef int gate = task // job.strips
+    cdef Py_ssize_t width = panel_width(sizeof(floating)), j = task % job.strips * width, ld = job.ld
+    cdef Py_ssize_t k0 = job.places[gate] if job.below else 0, before = 0 if job.below else job.places[gate]
+    cdef Py_ssize_t columns = min(width, job.columns - j)
+    cdef bint negate = job.negate and gate == 1
+    cdef floating *outside = <floating *>job.array + job.starts[gate] + j * job.column
+    cdef floating *inside = <floating *>job.matrix
+    if ld == 0:
+        ld = min(width, job.block_columns - j)
+        inside += (before + j) * job.K + k0 * ld
+    else:
+        inside += before + j + k0 * ld
+    if job.inverse:
+        move(job.rows, columns, inside, ld, 1, outside, job.row, job.column, negate)
+    else:
+        move(job.rows, columns, outside, job.row, job.column, inside, ld, 1, negate)
+
+
+cdef inline void move(
+    Py_ssize_t rows, Py_ssize_t columns, const floating *source, Py_ssize_t row, Py_ssize_t column,
+    floating *out, Py_ssize_t out_row, Py_ssize_t out_column, bint negate,
+) noexcept nogil:
+    """out = source or -source, of any strides."""
+    cdef Py_ssize_t k, j, k0
+    cdef floating sign = <floating>-1 if negate else <floating>1
+    if column == 1 and out_column == 1:
+        for k in range(rows):
+            for j in range(columns):
+                out[k * out_row + j] = sign * source[k * row + j]
+        return
+    k0 = 0
+    while k0 < rows:
+        for j in range(columns):
+            for k in range(k0, min(k0 + MOVE_ROWS, rows)):
+                out[k * out_row + j * out_column] = sign * source[k * row + j * column]
+        k0 += MOVE_ROWS
 
 
 cdef inline Matrix matrix(
