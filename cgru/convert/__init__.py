@@ -11,7 +11,7 @@ _FUNCTIONS = {
     "keras": ("from_keras", "to_keras"),
     "onnx": ("from_onnx", "to_onnx"),
     "published": ("from_published", "to_published"),
-    "torch": ("from_torch", "to_torch"),
+    "torch": ("from_torch", "to_torch", "to_torch_module"),
 }
 _FILES = {function: file for file, functions in _FUNCTIONS.items() for function in functions}
 

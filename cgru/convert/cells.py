@@ -169,9 +169,9 @@ class Arrays:
         self._taken.add(name)
         return None
 
-    def finish(self):
-        """Refuse arrays that nobody took: with them the layer would not be the one that it is there."""
-        for name in self.arrays:
+    def finish(self, names=None):
+        """Refuse arrays that nobody took, of these names or of all: with them it would be another layer."""
+        for name in self.arrays if names is None else names:
             if name not in self._taken:
                 expected = some(sorted(map(str, self._taken)))
                 raise ValueError(f"{self.what}: expected {expected} and no others, got {name!r} as well")
