@@ -1,6 +1,6 @@
 """The GRU for everybody who has a CPU and a NumPy array."""
 
-from cgru import datasets
+from cgru import convert, datasets
 from cgru._version import __version__
 from cgru.gru import GRU
 from cgru.layers import Dense, Dropout, Embedding
@@ -14,7 +14,18 @@ __all__ = [
     "Embedding",
     "Sequential",
     "__version__",
+    "convert",
     "datasets",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
     "get_num_threads",
     "set_num_threads",
 ]
+
+
+def __getattr__(name):
+    # The converters are imported when they are asked for.
+    if name in ("from_keras", "from_onnx", "from_torch"):
+        return getattr(convert, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

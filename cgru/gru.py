@@ -200,10 +200,10 @@ class GRU(Layer):
             "initial_state": (H,),
         }
         initial = {
-            "kernel": initializers.get(self.kernel_initializer),
-            "recurrent_kernel": initializers.get(self.recurrent_initializer),
-            "bias": initializers.get(self.bias_initializer),
-            "initial_state": initializers.zeros,
+            "kernel": self.kernel_initializer,
+            "recurrent_kernel": self.recurrent_initializer,
+            "bias": self.bias_initializer,
+            "initial_state": "zeros",
         }
         if not self.use_bias:
             del shapes["bias"]
@@ -214,7 +214,7 @@ class GRU(Layer):
             features = input_size if index < len(self._directions) else self.output_size(None)
             for name, shape in shapes.items():
                 shape = (features, 3 * H) if name == "kernel" else shape
-                created[prefix + name] = initial[name](shape, self.dtype, rng)
+                created[prefix + name] = initializers.draw(initial[name], shape, self.dtype, rng)
         return created
 
     def _changed(self):

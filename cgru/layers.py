@@ -121,7 +121,10 @@ class Layer:
     # -- what a subclass implements
 
     def _create(self, input_size, rng):
-        """Return new parameters for `input_size` input features: dict name -> C-contiguous array of `self.dtype`."""
+        """Return new parameters for `input_size` input features: dict name -> C-contiguous array of `self.dtype`.
+
+        They are drawn from `rng`, or zero where it is None.
+        """
         raise NotImplementedError
 
     def forward_batch(self, batch, training=False):
@@ -195,6 +198,33 @@ class Layer:
                     created = self._create(input_size, self._generator())
                     self._input_size = input_size
                     self._parameters = created  # last: whoever sees it sees a whole layer
+        self._check_input_size(input_size)
+
+    def build_from(self, input_size, weights):
+        """Build with these parameters instead of random ones, which for a large layer take seconds to draw.
+
+        Parameters
+        ----------
+        input_size : int
+        weights : list of array_like
+            As for `set_weights`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `build` and `set_weights`; a layer that was not built is then not built.
+        """
+        input_size = check_int(input_size, "input_size", 1)
+        with self._lock:
+            if self.built:
+                self._check_input_size(input_size)
+                self.set_weights(weights)
+            else:
+                checked = self._checked_weights(weights, self._create(input_size, None))
+                self._input_size = input_size
+                self._parameters = checked
+
+    def _check_input_size(self, input_size):
         if self._input_size != input_size:
             raise ValueError(f"{type(self).__name__} was built for {self._input_size} input features, got {input_size}")
 
@@ -254,8 +284,8 @@ class Layer:
             finally:
                 self._changed()
 
-    def _checked_weights(self, weights):
-        parameters = self._built_parameters()
+    def _checked_weights(self, weights, parameters=None):
+        parameters = self._built_parameters() if parameters is None else parameters
         if not isinstance(weights, (list, tuple)):
             raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
         if len(weights) != len(parameters):
@@ -423,7 +453,7 @@ class Dense(Layer):
         if self.use_bias:
             shapes["bias"] = (self.units,)
         names = {"kernel": self.kernel_initializer, "bias": self.bias_initializer}
-        return {name: initializers.get(names[name])(shape, self.dtype, rng) for name, shape in shapes.items()}
+        return {name: initializers.draw(names[name], shape, self.dtype, rng) for name, shape in shapes.items()}
 
     def forward_batch(self, batch, training=False):
         x = batch.data
@@ -505,7 +535,7 @@ class Embedding(Layer):
 
     def _create(self, input_size, rng):
         shape = (self.input_dim, self.output_dim)
-        return {"embeddings": initializers.get(self.embeddings_initializer)(shape, self.dtype, rng)}
+        return {"embeddings": initializers.draw(self.embeddings_initializer, shape, self.dtype, rng)}
 
     def forward_batch(self, batch, training=False):
         if batch.data.ndim not in (1, 2):

@@ -155,7 +155,7 @@ cdef class Handle:
         for i in range(self.layers):
             work += 3 * self.jobs[i].H * (self.jobs[i].D + self.jobs[i].H) * N
         threads = self.worth(work, threads)
-        cdef Py_ssize_t needed = ALIGN + aligned(N * self.jobs[0].G) + 3 * aligned(N * self.jobs[0].Hp)
+        cdef Py_ssize_t needed = ALIGN + aligned((N + threads) * self.jobs[0].G) + 3 * aligned(N * self.jobs[0].Hp)
         cdef unsigned char[::1] space = self.workspace(size * needed)
         cdef char *start = <char *>&space[0]
         cdef bint mine = not self.busy
@@ -225,7 +225,8 @@ cdef void step_cell(
     cdef floating *states
     cdef unsigned was
     cdef cgru_team team
-    j.gates = carve(&next_work, N * j.G)
+    j.way, j.scratch_rows, j.team = way, way.range_rows if way.by_rows else N, &team
+    j.gates = carve(&next_work, (N + way.threads) * j.G)  # a range of rows for each thread, rounded up, or all rows
     states = carve(&next_work, 2 * N * j.Hp)
     j.states, j.reset = states, carve(&next_work, N * j.Hp)
     if j.H < j.Hp:
@@ -235,11 +236,9 @@ cdef void step_cell(
     j.h = out
     j.s.N, j.s.K, j.k1 = N, 1, 1
     j.x, j.xn, j.xt = x, j.D, 0
-    if way.threads > 1:
-        way.by_rows = False
-        j.way, j.scratch_rows, j.team = way, N, &team
+    if way.by_rows or way.threads > 1:
         cgru_clear(&team, way.threads)
-        run(way.threads, way.threads, forward_task, &j)
+        run(way.threads, gate_tasks(&j), forward_task, &j)
         return
     was = cgru_flush_denormals()
     project_input(&j, 0, 0, N, 0, j.Hp, <floating *>j.gates, <floating *>NULL)
