@@ -48,9 +48,9 @@ def compare(ours, layer, rng, features, dtype):
         y_k, *h_k = (np.asarray(a) for a in layer(x, **arguments))
         if isinstance(ours, cgru.Sequential):
             y = ours.predict(x, **arguments)
-            if mask is not None:  # Sequential.predict has zeros there
-                y_k = np.where(mask[:, :, None], y_k, 0)
-                y = np.where(mask[:, :, None], y, 0)
+            if mask is not None:  # outside of it, the last layer's outputs alone are those of Keras
+                valid = (mask[:, ::-1] if ours.layers[0].go_backwards else mask)[:, :, None]
+                y_k, y = np.where(valid, y_k, 0), np.where(valid, y, 0)
         else:
             y, h = ours(x, **arguments)
             checks.assert_close(h, np.stack(h_k).reshape(h.shape), TOLERANCE[dtype], "h")
