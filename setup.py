@@ -3,6 +3,7 @@
 Environment switches:
   CGRU_DEBUG=1               shapes and strides asserted at every kernel entry, bounds checked, -O1 -g
   CGRU_SANITIZE=address,...  compile and link with -fsanitize=...
+  CGRU_NO_THREADS=1          without the thread pool: for platforms that have no pthreads
   CGRU_REPORT=1              GCC says which loops it vectorised, by line of the Cython sources
 """
 
@@ -18,6 +19,7 @@ from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("CGRU_DEBUG", "0") not in ("", "0")
 REPORT = os.environ.get("CGRU_REPORT", "0") not in ("", "0")
+NO_THREADS = os.environ.get("CGRU_NO_THREADS", "0") not in ("", "0")
 SANITIZE = os.environ.get("CGRU_SANITIZE", "")
 
 # One body (kernels.pxi), compiled once per instruction set. -fno-math-errno and -fno-trapping-math let GCC vectorise;
@@ -52,6 +54,7 @@ def extensions():
     folder = "cgru/kernels"
     depends = [f"{folder}/{name}" for name in sorted(os.listdir(folder)) if name.endswith((".pxi", ".pxd", ".h"))]
     macros = [] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
+    macros += [("CGRU_NO_THREADS", "1")] if NO_THREADS else []
 
     def extension(name, flags):
         return Extension(
