@@ -343,7 +343,7 @@ def test_directions_with_different_activations(rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"W": np.ones((1, 3 * H + 1, D))}, r"gru.W: expected shape \(1, 3H, D\) = \(1, 21, D\), got \(1, 22, 2\)"),
+        ({"W": np.ones((1, 3 * H + 1, D))}, r"gru.W: expected shape \(1, 3H, D\) = \(1, 21, 2\), got \(1, 22, 2\)"),
         ({"R": np.ones((1, 3 * H, 8))}, r"gru.R: expected shape \(1, 3H, H\) = \(1, 21, 7\), got \(1, 21, 8\)"),
         ({"B": np.ones((1, 3 * H))}, r"gru.B: expected shape \(1, 6H\) = \(1, 42\), got \(1, 21\)"),
         ({"R": None}, "gru: expected an input R, got none"),
