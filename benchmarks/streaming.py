@@ -16,7 +16,7 @@ PEERS = ("numpy", "onnxruntime", "torch")
 
 
 def main():
-    made = parser(__doc__, PEERS, threads="1", rounds=5)
+    made = parser(__doc__, PEERS, rounds=5)
     made.add_argument("--calls", type=int, default=20_000, help="of all rounds together (default: 20000)")
     made.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="H", help="D and H (default: 16 to 256)")
     add_case_options(made, "reset")
