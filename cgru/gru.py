@@ -169,7 +169,7 @@ class GRU(Layer):
         self._directions = ("forward", "backward") if self.bidirectional else ("forward",)
         self._state_is_flat = self.num_layers == 1 and not self.bidirectional
         self._runs_forward = not (self.bidirectional or self.reverse or self.go_backwards)
-        special = self.stateful or self.time_major or self.learn_initial_state
+        special = self.stateful or self.learn_initial_state
         self._is_plain = self._state_is_flat and self._runs_forward and not special
         # Of the parameters' names of each cell, in the order of the state.
         self._prefixes = [""]
@@ -324,16 +324,33 @@ class GRU(Layer):
             If an argument is of the wrong type or shape; the message names it.
         """
         prepared = self._prepared
-        if self._is_plain and prepared is not None and initial_state is None and lengths is None and mask is None:
-            shape = getattr(x, "shape", ())
-            if len(shape) == 3:
-                # The usual inference, without the microseconds that everything else costs.
-                y = np.empty((shape[0], shape[1], self.units), self.dtype) if self.return_sequences else None
-                h = np.empty((shape[0], self.units), self.dtype)
-                if prepared.handle.sequence(x, y, h, kernels.get_num_threads()):
-                    y = h.copy() if y is None else y
-                    return (y, h) if self.return_state else y
+        if self._is_plain and prepared is not None and lengths is None and mask is None:
+            result = self._plain_call(prepared.handle, x, initial_state)
+            if result is not None:
+                return result
         y, h, _ = self.forward(x, initial_state, lengths, mask)
+        return (y, h) if self.return_state else y
+
+    def _plain_call(self, handle, x, initial_state):
+        """The usual inference, without the microseconds that everything else costs; None where it is not that."""
+        if not isinstance(x, np.ndarray) or x.ndim != 3:
+            return None
+        if self.time_major:
+            x = x.swapaxes(0, 1)
+        N, T, _ = x.shape
+        if initial_state is None:
+            h = np.empty((N, self.units), self.dtype)
+        elif getattr(initial_state, "dtype", None) == self.dtype and initial_state.shape == (N, self.units):
+            h = np.array(initial_state, order="C")
+        else:
+            return None
+        y = rows = None
+        if self.return_sequences:
+            y = np.empty((T, N, self.units) if self.time_major else (N, T, self.units), self.dtype)
+            rows = y.swapaxes(0, 1) if self.time_major else y
+        if not handle.sequence(x, rows, h, initial_state is not None, kernels.get_num_threads()):
+            return None
+        y = h.copy() if y is None else y
         return (y, h) if self.return_state else y
 
     def forward(self, x, initial_state=None, lengths=None, mask=None, training=False):

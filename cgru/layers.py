@@ -13,7 +13,6 @@ from collections.abc import MutableMapping
 from contextlib import contextmanager
 
 import numpy as np
-import scipy.special
 
 from cgru import initializers, kernels
 
@@ -371,10 +370,16 @@ def _softmax(y):
     y /= y.sum(axis=1, keepdims=True)
 
 
+def _sigmoid(y):
+    import scipy.special  # 25 ms of an import that few need
+
+    scipy.special.expit(y, out=y)
+
+
 _ACTIVATIONS = {
     "linear": (lambda y: None, lambda d, y: d),
     "relu": (lambda y: np.maximum(y, 0, out=y), lambda d, y: d * (y > 0)),
-    "sigmoid": (lambda y: scipy.special.expit(y, out=y), lambda d, y: d * (y * (1 - y))),
+    "sigmoid": (_sigmoid, lambda d, y: d * (y * (1 - y))),
     "softmax": (_softmax, lambda d, y: y * (d - np.einsum("mk,mk->m", d, y)[:, None])),
     "tanh": (lambda y: np.tanh(y, out=y), lambda d, y: d * (1 - y * y)),
 }

@@ -806,6 +806,25 @@ def test_chunks_make_the_sequence():
     assert_allclose(h, final, rtol=1e-12)
 
 
+@pytest.mark.parametrize("return_sequences", [False, True])
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_prepared_call_is_the_general_one(dtype, time_major, return_sequences):
+    layer = gru(dtype=dtype, time_major=time_major, return_sequences=return_sequences, return_state=True)
+    x, h0 = (array.astype(dtype) for array in (values(*(T, N, D) if time_major else (N, T, D)), values(N, layer.units)))
+    strided = np.repeat(h0, 2, axis=1)[:, ::2]
+    layer(x)  # builds and prepares
+    for state in (None, h0, strided, h0.astype("float64"), h0.tolist()):
+        given = None if state is None else np.array(state)
+        y, h, _ = layer.forward(x, state)
+        called = layer(x, initial_state=state)
+        for a, b in zip(called, (y, h), strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == dtype and a.shape == b.shape
+        if state is not None:
+            np.testing.assert_array_equal(state, given)
+
+
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_a_step_with_out_allocates_no_arrays(num_layers):
     units, rows = 16, 256

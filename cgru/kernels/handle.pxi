@@ -3,8 +3,7 @@
 cdef class Handle:
     """Stacked cells with everything prepared, for calls that last no longer than their own preparation would.
 
-    `step` takes three buffers and allocates nothing; `sequence` is inference from a zero state, of one cell. Both
-    return False, nothing done, where they are not given just what they want; the general way then says what is wrong or
+    `step` takes three buffers and allocates nothing; `sequence` is inference of one cell. Both return False, nothing done, where they are not given just what they want; the general way then says what is wrong or
     converts it.
 
     Parameters
@@ -66,16 +65,16 @@ cdef class Handle:
                 PyBuffer_Release(&b[held])
         return done
 
-    def sequence(self, x, y, h, int threads):
-        """Write the outputs for `x` (N, T, D) to `y` (N, T, H), which may be None, and the final state to `h` (N, H):
-        arrays of the cells'
-        dtype, contiguous in their features, `h` C-contiguous."""
+    def sequence(self, x, y, h, bint started, int threads):
+        """Write the outputs for `x` (N, T, D) to `y` (N, T, H), which may be None, and the final state to `h` (N, H),
+        which holds the first one if `started`, else that is zero: arrays of the cells' dtype, contiguous in their
+        features, `h` C-contiguous."""
         cdef Py_buffer[3] b
         cdef int held = self.take(b, x, h if y is None else y, h, PyBUF_STRIDES)
         cdef bint done = False
         try:
             if held == 3 and self.fits_sequence(b, y is None):
-                self.run_sequence(b, y is None, threads)
+                self.run_sequence(b, y is None, started, threads)
                 done = True
         finally:
             while held > 0:
@@ -154,8 +153,9 @@ cdef class Handle:
             return 0
         for i in range(self.layers):
             work += 3 * self.jobs[i].H * (self.jobs[i].D + self.jobs[i].H) * N
-        threads = self.worth(work, threads)
+        # For all threads, though this call may use fewer: the next one must not need more.
         cdef Py_ssize_t needed = ALIGN + aligned((N + threads) * self.jobs[0].G) + 3 * aligned(N * self.jobs[0].Hp)
+        threads = self.worth(work, threads)
         cdef unsigned char[::1] space = self.workspace(size * needed)
         cdef char *start = <char *>&space[0]
         cdef bint mine = not self.busy
@@ -173,7 +173,7 @@ cdef class Handle:
             self.busy = False
         return 0
 
-    cdef int run_sequence(self, Py_buffer *b, bint no_y, int threads) except -1:
+    cdef int run_sequence(self, Py_buffer *b, bint no_y, bint started, int threads) except -1:
         cdef Forward j = self.jobs[0]
         cdef Py_ssize_t size = 4 if self.single else 8, N = b[0].shape[0], T = b[0].shape[1]
         j.s.N, j.s.K = N, T
@@ -186,10 +186,11 @@ cdef class Handle:
         cdef unsigned char[::1] space = self.workspace(
             size * workspace_of(share(N, j.D, j.H, j.Hp, size, threads), N, j.D, j.Hp, j.G, False))
         cdef bint mine = not self.busy, done = False
+        cdef const void *h0 = b[2].buf if started else NULL
         if self.single:
-            start_forward(&j, <const float *>NULL, <float *>&space[0], threads)
+            start_forward(&j, <const float *>h0, <float *>&space[0], threads)
         else:
-            start_forward(&j, <const double *>NULL, <double *>&space[0], threads)
+            start_forward(&j, <const double *>h0, <double *>&space[0], threads)
         if work < limits.gil_work:
             advance_forward(&j)
             return 0
