@@ -340,7 +340,9 @@ class GRU(Layer):
         N, T, _ = x.shape
         if initial_state is None:
             h = np.empty((N, self.units), self.dtype)
-        elif getattr(initial_state, "dtype", None) == self.dtype and initial_state.shape == (N, self.units):
+        elif not isinstance(initial_state, np.ndarray) or initial_state.dtype != self.dtype:
+            return None
+        elif initial_state.shape == (N, self.units):
             h = np.array(initial_state, order="C")
         else:
             return None
