@@ -38,9 +38,13 @@ typedef double double_v __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(8
         CGRU_UNROLL for (int v = 0; v < V; v++)                                                                      \
             acc[r][p][v] = accumulate ? *(const T##_v *)(c + r * ldc + p * c_panel + v * LANES) : (T##_v){0};        \
     for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += ldb)                                                            \
-      CGRU_UNROLL for (int p = 0; p < P; p++) CGRU_UNROLL for (int v = 0; v < V; v++) {                              \
-        const T##_v w = *(const T##_v *)(b + p * b_panel + v * LANES);                                               \
-        CGRU_UNROLL for (int r = 0; r < R; r++) acc[r][p][v] += w * a[r * a_row];                                    \
+      CGRU_UNROLL for (int p = 0; p < P; p++) {                                                                      \
+        T##_v w[V]; /* and one element of a at a time: with all of them AVX2 would run out of registers */           \
+        CGRU_UNROLL for (int v = 0; v < V; v++) w[v] = *(const T##_v *)(b + p * b_panel + v * LANES);                \
+        CGRU_UNROLL for (int r = 0; r < R; r++) {                                                                    \
+          const T##_v row = a[r * a_row] - (T##_v){0};                                                               \
+          CGRU_UNROLL for (int v = 0; v < V; v++) acc[r][p][v] += w[v] * row;                                        \
+        }                                                                                                            \
       }                                                                                                              \
     CGRU_UNROLL for (int r = 0; r < R; r++) CGRU_UNROLL for (int p = 0; p < P; p++)                                  \
         CGRU_UNROLL for (int v = 0; v < V; v++)                                                                      \
