@@ -120,17 +120,13 @@ def test_a_node(rng, activations, reset_after, direction, lengths):
     attributes = {key: values * directions for key, values in activations.items()}
     attributes |= {"hidden_size": H, "direction": direction, "linear_before_reset": int(reset_after)}
     node = onnx.helper.make_node("GRU", names, ["Y", "Y_h"], **attributes)
-    weights = {
-        "W": rng.standard_normal((directions, 3 * H, D)) / 2,
-        "R": rng.standard_normal((directions, 3 * H, H)) / 3,
-        "B": rng.standard_normal((directions, 6 * H)) / 2,
-    }
+    weights = checks.onnx_arrays(rng, directions, dtype="float32")
     FLOAT = onnx.TensorProto.FLOAT
     inputs = [onnx.helper.make_tensor_value_info(name, FLOAT, None) for name in ("x", "h0")]
     if lengths is not None:
         inputs.append(onnx.helper.make_tensor_value_info("lens", onnx.TensorProto.INT32, None))
     outputs = [onnx.helper.make_tensor_value_info(name, FLOAT, None) for name in ("Y", "Y_h")]
-    stored = [onnx.numpy_helper.from_array(array.astype("float32"), name) for name, array in weights.items()]
+    stored = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = onnx.helper.make_graph([node], "gru", inputs, outputs, stored)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8)
 

@@ -9,7 +9,7 @@ import importlib
 # Of each file, the functions that are public; a file is imported when one of them is asked for.
 _FUNCTIONS = {
     "keras": ("from_keras", "to_keras"),
-    "onnx": ("from_onnx", "to_onnx"),
+    "onnx": ("from_onnx", "to_onnx", "to_onnx_arrays"),
     "published": ("from_published", "to_published"),
     "torch": ("from_torch", "to_torch", "to_torch_module"),
 }

@@ -5,7 +5,6 @@ The operator: https://onnx.ai/onnx/operators/onnx__GRU.html
 """
 
 import os
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from cgru.convert.cells import (
     refuse,
     require_flippable,
 )
-from cgru.convert.onnx_graph import Graph, name_of
+from cgru.convert.onnx_graph import Graph, Operator
 from cgru.layers import check_bool, check_dtype
 
 _ORDER = "zrn"
@@ -55,8 +54,8 @@ def _import_onnx(function):
     return onnx
 
 
-def from_onnx(model, node=None, *, time_major=None):
-    """A layer of a GRU node of an ONNX model.
+def from_onnx(model, node=None, *, time_major=None, **attributes):
+    """A layer of a GRU node of an ONNX model, or of the operator's arrays.
 
     Biases are summed with the reset before, where ONNX has two for one sum and the second is not zero; with the reset
     after both are kept, and `to_onnx` gives back the same bits. Only the signs of z's weights change otherwise. Outputs
@@ -64,14 +63,17 @@ def from_onnx(model, node=None, *, time_major=None):
 
     Parameters
     ----------
-    model : onnx.ModelProto, path, or bytes
-        Weights may be initializers or computed from constants; external data are read where a path is given.
+    model : onnx.ModelProto, path, bytes, or mapping of arrays
+        Weights may be initializers or computed from constants; external data are read where a path is given. A mapping
+        has "W", "R" and, if there are any, "B" and "initial_h"; it needs no onnx.
     node : str, optional
         Name of the node, or of one of its outputs. Without it the only one is taken, or all of them where they stand in
         a row, each fed by the one before.
     time_major : bool, optional
         Whether the layer takes (T, N, D). Without it, it takes the model's input, if that reaches the node with nothing
         but transpositions in between, and else what the node takes: (T, N, D) with layout 0.
+    **attributes
+        Of the operator, beside a mapping of arrays: direction, linear_before_reset, activations and so on.
 
     Returns
     -------
@@ -83,22 +85,35 @@ def from_onnx(model, node=None, *, time_major=None):
     Raises
     ------
     ImportError
-        If onnx is not installed.
+        If onnx is needed and not installed.
     TypeError, ValueError
         If there is no such node, or more than one, or a part of it is not known or cannot be exact; the message names
         it.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> arrays = {"W": np.ones((1, 6, 3)), "R": np.ones((1, 6, 2)), "B": np.ones((1, 12))}
+    >>> layer = cgru.from_onnx(arrays, linear_before_reset=1, time_major=False)
+    >>> layer.units, layer.reset_after
+    (2, True)
     """
+    if hasattr(model, "keys"):
+        operator = Operator("weights", "", attributes, model)
+        return _layer_of(operator, operator.attribute("layout", 0) == 0 if time_major is None else time_major)
+    if attributes:
+        raise TypeError(f"{next(iter(attributes))}: expected no attributes beside a model, which has its own")
     onnx = _import_onnx("from_onnx")
     graph = Graph(onnx, _model_of(onnx, model))
     nodes = graph.gru_nodes(node)
-    specs = [_spec_of(graph, chosen) for chosen in nodes]
-    if len(specs) > 1:
-        for chosen, spec in zip(nodes, specs, strict=True):
-            if spec.initial_h == "given":
-                refuse(name_of(chosen), "initial_h in a row of nodes", "a Sequential starts from constant states",
-                       "Each node by itself can be converted: give node=")  # fmt: skip
-        return chain([_layer_of(spec, False) for spec in specs])
-    return _layer_of(specs[0], graph.is_time_major(nodes[0], specs[0].layout) if time_major is None else time_major)
+    operators = [graph.operator(chosen) for chosen in nodes]
+    if len(operators) == 1:
+        return _layer_of(operators[0], graph.is_time_major(nodes[0]) if time_major is None else time_major)
+    for operator in operators:
+        if operator.takes_state:
+            refuse(operator.name, "initial_h in a row of nodes", "a Sequential starts from constant states",
+                   "Each node by itself can be converted: give node=")  # fmt: skip
+    return chain([_layer_of(operator, False) for operator in operators])
 
 
 def _model_of(onnx, model):
@@ -118,143 +133,82 @@ def _model_of(onnx, model):
 # -- a node
 
 
-class _Spec(NamedTuple):
-    """A GRU node in cgru's words."""
-
-    cells: list
-    direction: str
-    reset_after: bool
-    activation: str
-    recurrent_activation: str
-    layout: int
-    initial_h: str  # "none", "constant", or "given" at run time
-
-
-def _spec_of(graph, node):
-    name = name_of(node)
-    for attribute in node.attribute:
-        if attribute.name not in _ATTRIBUTES:
-            raise ValueError(f"{name}: expected attributes of GRU, got {attribute.name!r}")
-    direction = _text(graph.attribute(node, "direction", "forward"))
+def _layer_of(operator, time_major):
+    name = operator.name
+    for attribute in operator.attributes:
+        if attribute not in _ATTRIBUTES:
+            raise ValueError(f"{name}: expected attributes of GRU, got {attribute!r}")
+    direction = operator.attribute("direction", "forward")
     if direction not in ("forward", "reverse", "bidirectional"):
         raise ValueError(f"{name}: expected direction forward, reverse or bidirectional, got {direction!r}")
-    if graph.attribute(node, "clip", _FLOAT32_MAX) < _FLOAT32_MAX:
+    if operator.attribute("clip", _FLOAT32_MAX) < _FLOAT32_MAX:
         refuse(name, "clip", "nothing is clipped here", "Without it the node can be converted")
     directions = 2 if direction == "bidirectional" else 1
-    recurrent_activation, activation = _activations_of(graph, node, directions)
+    recurrent_activation, activation = _activations_of(operator, directions)
     require_flippable(recurrent_activation, name)
-    layout = graph.attribute(node, "layout", 0)
-    reset_after = bool(graph.attribute(node, "linear_before_reset", 0))
-    cells = _cells_of(graph, node, directions, reset_after)
-    hidden_size = graph.attribute(node, "hidden_size", cells[0].units)
-    if hidden_size != cells[0].units:
-        raise ValueError(f"{name}: expected hidden_size {cells[0].units}, as R has it, got {hidden_size}")
-    lengths = _input(node, 4)
-    if lengths and graph.constant(lengths) is not None:
-        refuse(name, "a constant sequence_lens", "lengths are given with each call",
-               "Without it the node can be converted: layer(x, lengths=...)")  # fmt: skip
-    initial_h, states = _initial_states(graph, node, layout, cells)
-    if states is not None:
-        cells = [cell._replace(initial_state=state) for cell, state in zip(cells, states, strict=True)]
-    return _Spec(cells, direction, reset_after, activation, recurrent_activation, layout, initial_h)
-
-
-def _layer_of(spec, time_major):
+    reset_after = bool(operator.attribute("linear_before_reset", 0))
     return layer_of(
-        spec.cells,
-        reset_after=spec.reset_after,
-        directions=len(spec.cells),
-        reverse=spec.direction == "reverse",
-        activation=spec.activation,
-        recurrent_activation=spec.recurrent_activation,
+        _cells_of(operator, directions, reset_after),
+        reset_after=reset_after,
+        directions=directions,
+        reverse=direction == "reverse",
+        activation=activation,
+        recurrent_activation=recurrent_activation,
         time_major=check_bool(time_major, "time_major"),
     )
 
 
-def _input(node, index):
-    return node.input[index] if len(node.input) > index else ""
-
-
-def _text(value):
-    return value.decode("utf-8") if isinstance(value, bytes) else value
-
-
-def _activations_of(graph, node, directions):
+def _activations_of(operator, directions):
     """cgru's names of f and g, the same in both directions."""
-    name = name_of(node)
-    names = [_text(value) for value in graph.attribute(node, "activations", ["Sigmoid", "Tanh"] * directions)]
+    names = list(operator.attribute("activations", ["Sigmoid", "Tanh"] * directions))
     if len(names) != 2 * directions:
-        raise ValueError(f"{name}: expected {2 * directions} activations, got {names}")
-    alphas, betas = (list(graph.attribute(node, f"activation_{which}", ())) for which in ("alpha", "beta"))
+        raise ValueError(f"{operator.name}: expected {2 * directions} activations, got {names}")
+    alphas, betas = (list(operator.attribute(f"activation_{which}", ())) for which in ("alpha", "beta"))
     found = []
     for function in names:
         # Each function takes the next alpha and beta, if it has any.
         default = _DEFAULTS.get(function, ())
-        values = tuple(of.pop(0) if of else value for of, value in zip((alphas, betas), default, strict=False))
-        ours = [ours for ours, theirs in _ACTIVATIONS.items() if theirs == (function, *values)]
+        values = [of.pop(0) if of else value for of, value in zip((alphas, betas), default, strict=False)]
+        key = (function, *(float(np.float32(value)) for value in values))
+        ours = [ours for ours, theirs in _ACTIVATIONS.items() if theirs == key]
         if not ours:
             text = function if not values else f"{function}(alpha={values[0]:g}, beta={values[1]:g})"
-            refuse(name, f"the activation {text}", "there is no such activation here",
+            refuse(operator.name, f"the activation {text}", "there is no such activation here",
                    "Sigmoid, Tanh, Relu, HardSigmoid of alpha 0.2 or 1/6 and beta 0.5 can be converted")  # fmt: skip
         found += ours
     if found[:2] != found[-2:]:
-        refuse(name, f"the activations {names}", "both directions have the same ones here",
+        refuse(operator.name, f"the activations {names}", "both directions have the same ones here",
                "Two nodes of one direction each can be converted")  # fmt: skip
     return found[0], found[1]
 
 
-def _cells_of(graph, node, directions, reset_after):
-    """The cells of the directions, from W, R and B."""
-    arrays = Arrays(_weights_of(graph, node), name_of(node))
-    W_name, R_name, B_name = (f"{name_of(node)}.{letter}" for letter in "WRB")
+def _cells_of(operator, directions, reset_after):
+    """The cells of the directions, from W, R, B and initial_h."""
+    arrays = Arrays({operator.prefix + name: array for name, array in operator.arrays.items()}, operator.name)
+    W_name, R_name, B_name, h_name = (operator.prefix + name for name in ("W", "R", "B", "initial_h"))
     R = arrays.take(R_name, f"{directions} 3H H")
     W = arrays.take(W_name, f"{directions} 3H D")
     B = arrays.take_if_there(B_name, f"{directions} 6H")
+    layout = operator.attribute("layout", 0)
+    states = arrays.take_if_there(h_name, f"N {directions} H" if layout else f"{directions} N H")
+    arrays.finish()
+    hidden_size = operator.attribute("hidden_size", arrays.sizes["H"])
+    if hidden_size != arrays.sizes["H"]:
+        raise ValueError(f"{operator.name}: expected hidden_size {arrays.sizes['H']}, as R has it, got {hidden_size}")
+    if states is not None:
+        states = states.swapaxes(0, 1) if layout else states
+        if (states != states[:, :1]).any():
+            refuse(h_name, "a constant with a row for each sequence", "it depends on the batch",
+                   "Without it the node can be converted: layer(x, initial_state=...)")  # fmt: skip
     cells = []
     for d in range(directions):
         bias = None
         if B is not None:
             bias = canonical(B[d].reshape(2, -1), _ORDER)
             bias = bias if reset_after else add_biases(*bias)
-        cells.append(Cell(canonical(W[d].T, _ORDER), canonical(R[d].T, _ORDER), bias))
+        state = None if states is None else states[d, 0]
+        cells.append(Cell(canonical(W[d].T, _ORDER), canonical(R[d].T, _ORDER), bias, state))
     return cells
-
-
-def _weights_of(graph, node):
-    weights = {}
-    for index, letter in enumerate("WRB", start=1):
-        name = _input(node, index)
-        if not name and letter != "B":
-            raise ValueError(f"{name_of(node)}: expected an input {letter}, got none")
-        if name:
-            label = f"{name_of(node)}.{letter}"
-            weights[label] = graph.constant(name)
-            if weights[label] is None:
-                raise ValueError(f"{label}: expected a constant, got {name!r}, which the model computes")
-    return weights
-
-
-def _initial_states(graph, node, layout, cells):
-    """("none", None), ("constant", (directions, H)) or ("given", None)."""
-    name = _input(node, 5)
-    if not name or graph.is_zero(name):
-        return "none", None
-    label = f"{name_of(node)}.initial_h"
-    value = graph.constant(name)
-    producer = graph.producers.get(name)
-    if value is None and producer is not None and producer.op_type == "Expand":
-        value = graph.constant(producer.input[0])  # to as many rows as there will be
-    if value is None:
-        return "given", None
-    while value.ndim < 3:
-        value = value[None]
-    sizes = {"S": len(cells), "H": cells[0].units}
-    states = Arrays({label: value}, label, **sizes).take(label, "N S H" if layout else "S N H")
-    rows = states.swapaxes(0, 1) if layout else states  # (S, N, H)
-    if (rows != rows[:, :1]).any():
-        refuse(label, "a constant with a row for each sequence", "it depends on the batch",
-               "Without it the node can be converted: layer(x, initial_state=...)")  # fmt: skip
-    return "constant", rows[:, 0]
 
 
 # -- the way back
@@ -350,11 +304,13 @@ def _write_gru(writer, part, x, sequence_lens, state):
         h0 = ""
         if state is not None:
             h0 = writer.node("Slice", [state, *(writer.integers(i) for i in (first, first + directions, 0))])
-        elif part.learn_initial_state:
-            h0 = writer.rows(np.stack([cell.initial_state for cell in row])[:, None], x)
+        arrays = _arrays_of(row, part.reset_after)
+        if state is None and "initial_h" in arrays:
+            h0 = writer.rows(arrays["initial_h"], x)
+        weights = [writer.constant(arrays[name].astype(writer.dtype)) if name in arrays else "" for name in "WRB"]
         y, y_h = writer.node(
             "GRU",
-            [x, *writer.weights(row, part.reset_after), sequence_lens, h0],
+            [x, *weights, sequence_lens, h0],
             outputs=2,
             hidden_size=part.units,
             direction="bidirectional" if part.bidirectional else "reverse" if part.reverse else "forward",
@@ -364,6 +320,60 @@ def _write_gru(writer, part, x, sequence_lens, state):
         finals.append(y_h)
         x = writer.merged(part, y, 1)
     return x, finals
+
+
+def to_onnx_arrays(layer):
+    """The operator's arrays of a layer, for a node that somebody else makes; onnx is not needed.
+
+    No biases are summed: `from_onnx` gives back the same bits.
+
+    Parameters
+    ----------
+    layer : GRU, or Sequential of GRUs
+
+    Returns
+    -------
+    dict, or list of dicts where there are several layers
+        "W" (directions, 3H, D), "R" (directions, 3H, H), "B" (directions, 6H) if there are biases, and "initial_h"
+        (directions, 1, H) if the initial state is learned. The node's direction, linear_before_reset and activations
+        must be those of the layer.
+
+    Raises
+    ------
+    ValueError
+        If the gates are other than sigmoid and hard sigmoids.
+
+    Examples
+    --------
+    >>> import cgru
+    >>> arrays = cgru.convert.to_onnx_arrays(cgru.GRU(2, input_size=3))
+    >>> {name: array.shape for name, array in arrays.items()}
+    {'W': (1, 6, 3), 'R': (1, 6, 2), 'B': (1, 12)}
+    """
+    dicts = []
+    for part in gru_layers(layer):
+        require_flippable(part.recurrent_activation, _WHERE)
+        directions = 2 if part.bidirectional else 1
+        cells = cells_of(part)
+        rows = [cells[i : i + directions] for i in range(0, len(cells), directions)]
+        dicts += [_arrays_of(row, part.reset_after) for row in rows]
+    return dicts[0] if len(dicts) == 1 else dicts
+
+
+def _arrays_of(cells, reset_after):
+    """W, R, and if there are any B and initial_h, of the directions of a layer."""
+    arrays = {
+        "W": np.stack([foreign(cell.kernel, _ORDER).T for cell in cells]),
+        "R": np.stack([foreign(cell.recurrent_kernel, _ORDER).T for cell in cells]),
+    }
+    if cells[0].bias is not None:
+        biases = [foreign(cell.bias, _ORDER) for cell in cells]
+        # The reset before has one bias for each sum; the other is zero.
+        biases = [bias if reset_after else np.stack([bias, np.zeros_like(bias)]) for bias in biases]
+        arrays["B"] = np.stack([bias.reshape(-1) for bias in biases])
+    if cells[0].initial_state is not None:
+        arrays["initial_h"] = np.stack([cell.initial_state for cell in cells])[:, None]
+    return arrays
 
 
 def _activation_attributes(part, directions):
@@ -431,18 +441,6 @@ class _Writer:
         N = self.node("Gather", [self.node("Shape", [x]), self.integers(1)])
         shape = self.node("Concat", [self.integers(directions), N, self.integers(units)], axis=0)
         return self.node("Expand", [self.constant(states.astype(self.dtype)), shape])
-
-    def weights(self, cells, reset_after):
-        """Names of W, R and B of the directions; B is empty without biases."""
-        W = np.stack([foreign(cell.kernel, _ORDER).T for cell in cells])
-        R = np.stack([foreign(cell.recurrent_kernel, _ORDER).T for cell in cells])
-        names = [self.constant(W.astype(self.dtype)), self.constant(R.astype(self.dtype)), ""]
-        if cells[0].bias is not None:
-            biases = [foreign(cell.bias, _ORDER) for cell in cells]
-            # The reset before has one bias for each sum; the other is zero.
-            biases = [bias if reset_after else np.stack([bias, np.zeros_like(bias)]) for bias in biases]
-            names[2] = self.constant(np.stack([bias.reshape(-1) for bias in biases]).astype(self.dtype))
-        return names
 
     def model(self):
         helper = self.onnx.helper

@@ -1,6 +1,11 @@
 """Questions to an ONNX graph: which GRU nodes there are, what is constant, and how axes move between arrays."""
 
 import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from cgru.convert.cells import refuse
 
 # Operators that are evaluated where all of their inputs are constant.
 _FOLDED = {
@@ -14,6 +19,20 @@ _KEEP_ZEROS = _FOLDED - {"Constant", "ConstantOfShape", "DequantizeLinear"}
 def name_of(node):
     """The name of a node, or where it has none, of an output."""
     return node.name or f"GRU {next(filter(None, node.output), '')!r}"
+
+
+class Operator(NamedTuple):
+    """A GRU operator: its attributes, and those of its arrays that are constant."""
+
+    name: str
+    prefix: str  # of the names of arrays in errors
+    attributes: dict
+    arrays: dict  # of "W", "R", "B" and "initial_h" those that are there
+    takes_state: bool = False  # whether initial_h comes at run time
+
+    def attribute(self, name, default):
+        value = self.attributes.get(name)
+        return default if value is None else value
 
 
 class Graph:
@@ -45,7 +64,10 @@ class Graph:
     def attribute(self, node, name, default=None):
         for attribute in node.attribute:
             if attribute.name == name:
-                return self.onnx.helper.get_attribute_value(attribute)
+                value = self.onnx.helper.get_attribute_value(attribute)
+                if isinstance(value, list):
+                    return [part.decode() if isinstance(part, bytes) else part for part in value]
+                return value.decode() if isinstance(value, bytes) else value
         return default
 
     def constant(self, name):
@@ -89,6 +111,37 @@ class Graph:
         if node.op_type == "Concat":
             return all(self.is_zero(key) for key in node.input)
         return node.op_type in _KEEP_ZEROS and self.is_zero(node.input[0])
+
+    def operator(self, node):
+        """The `Operator` of a GRU node."""
+        name = name_of(node)
+        arrays = {}
+        for letter, key in zip("WRB", node.input[1:4], strict=False):
+            if key:
+                arrays[letter] = self.constant(key)
+                if arrays[letter] is None:
+                    raise ValueError(f"{name}.{letter}: expected a constant, got {key!r}, which the model computes")
+        lengths, state = (*node.input[4:], "", "")[:2]
+        if lengths and self.constant(lengths) is not None:
+            refuse(name, "a constant sequence_lens", "lengths are given with each call",
+                   "Without it the node can be converted: layer(x, lengths=...)")  # fmt: skip
+        takes_state = False
+        if state and not self.is_zero(state):
+            value = self._rows(state)
+            takes_state = value is None
+            if not takes_state:
+                arrays["initial_h"] = value
+        attributes = {attribute.name: self.attribute(node, attribute.name) for attribute in node.attribute}
+        return Operator(name, f"{name}.", attributes, arrays, takes_state)
+
+    def _rows(self, name):
+        """The array of this name if it is constant, or one row of it if it repeats that as often as needed."""
+        value = self.constant(name)
+        producer = self.producers.get(name)
+        if value is None and producer is not None and producer.op_type == "Expand":
+            value = self.constant(producer.input[0])
+            value = None if value is None else np.array(value, ndmin=3)
+        return value
 
     # -- axes
 
@@ -137,8 +190,9 @@ class Graph:
         axes = self.axes_after(start, found[1], len(R), R.shape[2])
         return axes is not None and axes[:2] == (["N", "T"] if self.attribute(node, "layout", 0) else ["T", "N"])
 
-    def is_time_major(self, node, layout):
+    def is_time_major(self, node):
         """Whether an array that the model takes, or else the node, is (T, N, D)."""
+        layout = self.attribute(node, "layout", 0)
         found = self.path(node.input[0], self.inputs)
         order = self.axes_after([0, 1, 2], found[1], 0, 0) if found else None
         return (layout == 0) == (order != [1, 0, 2])
