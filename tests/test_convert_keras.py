@@ -96,6 +96,8 @@ def test_arrays_under_their_names(rng):
     assert not cgru.from_keras(arrays | {"bias": None}, reset_after=True).use_bias
     long = {f"bi/{way}_gru/gru_cell/{name}:0": a for way in ("forward", "backward") for name, a in arrays.items()}
     assert cgru.from_keras(long).bidirectional
+    with pytest.raises(ValueError, match=r"^bidirectional: expected True, as bi/forward_gru/gru_cell is, got False"):
+        cgru.from_keras(long, bidirectional=False)
     two = {f"{way}/gru_cell/{name}": array for way in ("encoder", "decoder") for name, array in arrays.items()}
     two["dense/kernel"] = np.ones((3, 3))
     with pytest.raises(ValueError, match=r"^name: expected a part of one of \['encoder/gru_cell', 'decoder/gru_c"):
