@@ -569,8 +569,12 @@ class Special(torch.nn.GRU):
     pass
 
 
+class Own(cgru.torch.GRU):
+    pass
+
+
 def test_subclasses_are_left_alone():
-    net = torch.nn.ModuleList([torch.nn.GRU(D, H), Special(D, H)])
+    net = torch.nn.ModuleList([torch.nn.GRU(D, H), Special(D, H), Own(D, H)])
     parametrized = parametrizations.weight_norm(torch.nn.GRU(D, H), "weight_hh_l0")
     net.append(parametrized)
     before = [type(module) for module in net]
