@@ -153,6 +153,10 @@ class Worker:
         self._started = None
 
     @property
+    def ours(self):
+        return self.name.partition(".")[0] == "cgru"
+
+    @property
     def hello(self):
         """What the worker said of itself; waits until its library is imported."""
         if self._started is None:
@@ -389,7 +393,7 @@ def _expected(case, arrays):
 
 def _hopeless(entry, entries):
     """Whether a peer cannot be the best one with its number of threads."""
-    rivals = [e for e in entries if e.worker.name != "cgru" and e.worker.threads == entry.worker.threads]
+    rivals = [e for e in entries if not e.worker.ours and e.worker.threads == entry.worker.threads]
     return entry in rivals and min(entry.rounds) > HOPELESS * min(min(e.rounds) for e in rivals)
 
 
@@ -409,7 +413,7 @@ class Cell:
             for entry in self.entries
             if label in (None, entry.label)
             and threads in (None, entry.worker.threads)
-            and ours in (None, entry.worker.name == "cgru")
+            and ours in (None, entry.worker.ours)
         ]
         return min(left, key=lambda entry: entry.median, default=None)
 

@@ -8,6 +8,7 @@ fastest.
 
 import importlib.metadata
 import importlib.util
+import itertools
 import statistics
 import sys
 import time
@@ -139,7 +140,7 @@ class Numpy(Contestant):
     """cgru/reference.py, loaded without the package around it: nothing compiled of ours is in this process."""
 
     name = "numpy"
-    modes = ("inference", "training", "step", "gemm")
+    modes = ("inference", "training", "step", "gemm", "model")
 
     def __init__(self, threads):
         super().__init__(threads)
@@ -197,6 +198,21 @@ class Numpy(Contestant):
             return {"y": oriented(y, case), "dx": oriented(dx, case)} | named(case, gradients)
 
         return run, results
+
+    def model(self, case, arrays):
+        """The loss of the first batch."""
+        N, H, weights = case.N, case.H, cells(case, arrays)
+        x, lengths, labels = (arrays[name][:N] for name in ("x", "lengths", "labels"))
+
+        def run():
+            y, _ = self._forward(case, x, lengths, weights, np.zeros((N, H), case.dtype))
+            state = y[np.arange(N), lengths - 1, :H]
+            if case.bidirectional:
+                state = np.concatenate([state, y[:, 0, H:]], axis=1)
+            logits = state @ arrays["head"] + arrays["head_bias"]
+            return (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(N), labels]).mean()
+
+        return run, lambda loss: {"loss": loss}
 
     def step(self, case, arrays):
         """One row, as fast as NumPy allows: vectors, everything written in place, sigmoid as a tanh."""
@@ -258,7 +274,7 @@ class Torch(Contestant):
 
     name = "torch"
     packages = ("torch",)
-    modes = ("inference", "training", "step", "gemm")
+    modes = ("inference", "training", "step", "gemm", "model")
     before = False
 
     def __init__(self, threads):
@@ -302,7 +318,8 @@ class Torch(Contestant):
         return self.torch.from_numpy(oriented(array, case))
 
     def prepare(self, case, arrays):
-        self.torch.set_grad_enabled(case.mode == "training")  # once: a context manager costs a microsecond a call
+        # Once: a context manager costs a microsecond a call.
+        self.torch.set_grad_enabled(case.mode in ("training", "model"))
         return super().prepare(case, arrays)
 
     def inference(self, case, arrays):
@@ -329,6 +346,33 @@ class Torch(Contestant):
 
         return run, results
 
+    def model(self, case, arrays):
+        torch, rnn = self.torch, self.torch.nn.utils.rnn
+        gru, head = self._module(case, arrays), torch.nn.Linear(*arrays["head"].shape)
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(arrays["head"].T))
+            head.bias.copy_(torch.from_numpy(arrays["head_bias"]))
+        optimizer = torch.optim.Adam([*gru.parameters(), *head.parameters()])
+        x, lengths, labels = (torch.from_numpy(arrays[name]) for name in ("x", "lengths", "labels"))
+        lengths = lengths.long()
+        batches = itertools.cycle(slice(i, i + case.N) for i in range(0, len(x) - case.N + 1, case.N))
+
+        def state(rows):
+            if case.padded:
+                return gru(x[rows])[0][torch.arange(case.N), lengths[rows] - 1]
+            packed = rnn.pack_padded_sequence(x[rows], lengths[rows], batch_first=True, enforce_sorted=False)
+            return torch.cat([*gru(packed)[1][-len(case.directions) :]], dim=-1)
+
+        def run():
+            rows = next(batches)
+            loss = torch.nn.functional.cross_entropy(head(state(rows)), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return run, lambda loss: {"loss": loss.numpy()}
+
     def step(self, case, arrays):
         torch = self.torch
         cell = torch.nn.GRUCell(case.D, case.H, dtype=getattr(torch, case.dtype))
@@ -347,6 +391,28 @@ class Torch(Contestant):
         a, b = self.torch.from_numpy(arrays["x"]), self.torch.from_numpy(arrays["kernel"])
         out = self.torch.empty(case.N, case.H, dtype=a.dtype)
         return partial(self.torch.mm, a, b, out=out), lambda product: {"product": product.numpy()}
+
+
+class CgruTorch(Torch):
+    """Torch after cgru.torch.replace_gru."""
+
+    name = "cgru.torch"
+    packages = ("torch", "scipy")
+    modes = ("inference", "training", "model")
+
+    def __init__(self, threads):
+        super().__init__(threads)
+        import cgru.torch
+        from cgru import kernels
+
+        self.replace_gru, self.isa = cgru.torch.replace_gru, kernels.isa
+        cgru.set_num_threads(threads)
+
+    def versions(self):
+        return super().versions() | {"isa": self.isa}
+
+    def _module(self, case, arrays):
+        return self.replace_gru(super()._module(case, arrays))
 
 
 def zrh_weights(case, arrays):
@@ -652,4 +718,4 @@ class Keras(Contestant):
         return self._compiled(both, x, dy), results
 
 
-CONTESTANTS = {kind.name: kind for kind in (Cgru, Numpy, Torch, OnnxRuntime, OpenVino, Jax, Keras)}
+CONTESTANTS = {kind.name: kind for kind in (Cgru, Numpy, Torch, CgruTorch, OnnxRuntime, OpenVino, Jax, Keras)}

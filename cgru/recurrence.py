@@ -127,13 +127,13 @@ class Weights:
         )
 
     def _side_by_side(self, array, route, threads):
-        matrix = _zeros((len(array) * 3 * self.Hp,), self.dtype)
+        matrix = _blank(len(array) * 3 * self.Hp, array)
         self.layout.pack(array, matrix, (0, 1, 2), self.Hp, 3 * self.Hp if route else 0, threads)
         return matrix
 
     def _below(self, array, places, route, threads):
         columns = kernels.padded_units(len(array), self.dtype.itemsize)
-        matrix = _zeros((3 * self.Hp * columns,), self.dtype)
+        matrix = _blank(3 * self.Hp * columns, array)
         self.layout.pack(array, matrix, places, columns, columns if route else 0, threads, below=True)
         return matrix
 
@@ -145,6 +145,11 @@ class Weights:
             self.layout.pack(vector[None], terms, (0, 1, n), self.Hp, len(terms), None)
             sums += terms
         return sums
+
+
+def _blank(size, array):
+    """Memory for a matrix that takes an array: zero, unless the array fills it."""
+    return (_empty if size == array.size else _zeros)((size,), array.dtype)
 
 
 def prepare(

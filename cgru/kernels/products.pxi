@@ -91,6 +91,15 @@ def padded_units(Py_ssize_t n, Py_ssize_t itemsize):
     return padded(n, itemsize)
 
 
+cdef extern from "transpose.h" nogil:
+    void float_transpose(
+        Py_ssize_t m, Py_ssize_t n, const float *source, Py_ssize_t row, float *out, Py_ssize_t out_row, float sign
+    ) noexcept
+    void double_transpose(
+        Py_ssize_t m, Py_ssize_t n, const double *source, Py_ssize_t row, double *out, Py_ssize_t out_row, double sign
+    ) noexcept
+
+
 cdef struct Packing:
     # Three blocks of an array outside, each (rows, columns), and where they stand in a matrix; see `pack`.
     void *array
@@ -103,8 +112,7 @@ cdef struct Packing:
 
 
 cdef enum:
-    MOVE_ROWS = 64         # at a time where the two sides run along different axes: both stay in the first cache
-    PACK_ELEMENTS = 40000  # from which a second thread pays: some 20 us
+    PACK_ELEMENTS = 40000  # from which a second thread pays
 
 
 def pack(
@@ -178,19 +186,29 @@ cdef inline void move(
     floating *out, Py_ssize_t out_row, Py_ssize_t out_column, bint negate,
 ) noexcept nogil:
     """out = source or -source, of any strides."""
-    cdef Py_ssize_t k, j, k0
+    cdef Py_ssize_t k, j
     cdef floating sign = <floating>-1 if negate else <floating>1
     if column == 1 and out_column == 1:
         for k in range(rows):
             for j in range(columns):
                 out[k * out_row + j] = sign * source[k * row + j]
-        return
-    k0 = 0
-    while k0 < rows:
-        for j in range(columns):
-            for k in range(k0, min(k0 + MOVE_ROWS, rows)):
+    elif row == 1 and out_column == 1:
+        transpose(rows, columns, source, column, out, out_row, sign)
+    elif column == 1 and out_row == 1:
+        transpose(columns, rows, source, row, out, out_column, sign)
+    else:
+        for k in range(rows):
+            for j in range(columns):
                 out[k * out_row + j * out_column] = sign * source[k * row + j * column]
-        k0 += MOVE_ROWS
+
+
+cdef inline void transpose(
+    Py_ssize_t m, Py_ssize_t n, const floating *source, Py_ssize_t row, floating *out, Py_ssize_t out_row, floating sign
+) noexcept nogil:
+    if floating is float:
+        float_transpose(m, n, source, row, out, out_row, sign)
+    else:
+        double_transpose(m, n, source, row, out, out_row, sign)
 
 
 cdef inline Matrix matrix(
