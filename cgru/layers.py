@@ -42,7 +42,7 @@ def check_dtype(dtype):
     """Return np.dtype float32 or float64; anything else is a ValueError."""
     try:
         checked = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # the last of "f4,,f4", which NumPy parses as Python
         checked = None
     if dtype is None or checked not in (np.float32, np.float64):  # np.dtype(None) is float64
         raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
@@ -93,8 +93,8 @@ class _Writable(MutableMapping):
 class Layer:
     """Base class of the layers: parameters, their construction and their update.
 
-    A subclass implements `_create`, `forward_batch`, `backward_batch`, `output_size` and `get_config`; one that derives
-    something from its parameters (a packed form) drops it in `_changed`.
+    A subclass implements `parameter_shapes`, `_initial`, `forward_batch`, `backward_batch`, `output_size` and
+    `get_config`; one that derives something from its parameters (a packed form) drops it in `_changed`.
 
     Parameters
     ----------
@@ -120,8 +120,12 @@ class Layer:
 
     # -- what a subclass implements
 
-    def _create(self, input_size, rng):
-        """Return new parameters for `input_size` input features: dict name -> C-contiguous array of `self.dtype`."""
+    def parameter_shapes(self, input_size):
+        """Yield (name, shape) of each parameter for `input_size` input features; nothing is allocated for it."""
+        raise NotImplementedError
+
+    def _initial(self, name):
+        """Return the initializer, a function of (shape, dtype, rng), of the parameter called `name`."""
         raise NotImplementedError
 
     def forward_batch(self, batch, training=False):
@@ -168,6 +172,8 @@ class Layer:
         """Return a new layer from what `get_config` returned; parameters are not part of it."""
         if not isinstance(config, dict):
             raise TypeError(f"config: expected a dict of {cls.__name__}'s arguments, got {type(config).__name__}")
+        if "input_size" in config:  # it would build the layer
+            raise ValueError("config: expected no 'input_size', which get_config does not give; call build(input_size)")
         return cls(**config)
 
     @property
@@ -192,11 +198,17 @@ class Layer:
         if not self.built:
             with self._lock:
                 if not self.built:
-                    created = self._create(input_size, self._generator())
-                    self._input_size = input_size
-                    self._parameters = created  # last: whoever sees it sees a whole layer
+                    self._adopt(input_size, self._create(input_size, self._generator()))
         if self._input_size != input_size:
             raise ValueError(f"{type(self).__name__} was built for {self._input_size} input features, got {input_size}")
+
+    def _create(self, input_size, rng):
+        return {name: self._initial(name)(shape, self.dtype, rng) for name, shape in self.parameter_shapes(input_size)}
+
+    def _adopt(self, input_size, parameters):
+        """Take new parameters, dict name -> C-contiguous array of `self.dtype`, of the shapes for `input_size`."""
+        self._input_size = input_size
+        self._parameters = parameters  # last: whoever sees it sees a whole layer
 
     def _generator(self):
         return np.random.default_rng(self._inherited_seed if self.seed is None else self.seed)
@@ -418,12 +430,13 @@ class Dense(Layer):
     def output_size(self, input_size):
         return self.units
 
-    def _create(self, input_size, rng):
-        shapes = {"kernel": (input_size, self.units)}
+    def parameter_shapes(self, input_size):
+        yield "kernel", (input_size, self.units)
         if self.use_bias:
-            shapes["bias"] = (self.units,)
-        names = {"kernel": self.kernel_initializer, "bias": self.bias_initializer}
-        return {name: initializers.get(names[name])(shape, self.dtype, rng) for name, shape in shapes.items()}
+            yield "bias", (self.units,)
+
+    def _initial(self, name):
+        return initializers.get(self.bias_initializer if name == "bias" else self.kernel_initializer)
 
     def forward_batch(self, batch, training=False):
         x = batch.data
@@ -503,9 +516,11 @@ class Embedding(Layer):
     def output_size(self, input_size):
         return self.output_dim
 
-    def _create(self, input_size, rng):
-        shape = (self.input_dim, self.output_dim)
-        return {"embeddings": initializers.get(self.embeddings_initializer)(shape, self.dtype, rng)}
+    def parameter_shapes(self, input_size):
+        yield "embeddings", (self.input_dim, self.output_dim)
+
+    def _initial(self, name):
+        return initializers.get(self.embeddings_initializer)
 
     def forward_batch(self, batch, training=False):
         if batch.data.ndim not in (1, 2):
@@ -572,6 +587,9 @@ class Dropout(Layer):
 
     def output_size(self, input_size):
         return input_size
+
+    def parameter_shapes(self, input_size):
+        return iter(())
 
     def forward_batch(self, batch, training=False):
         x = batch.data
