@@ -1,7 +1,8 @@
 """The GRU for everybody who has a CPU and a NumPy array."""
 
-from cgru import datasets
+from cgru import datasets, files
 from cgru._version import __version__
+from cgru.files import load, save
 from cgru.gru import GRU
 from cgru.layers import Dense, Dropout, Embedding
 from cgru.models import Sequential
@@ -15,6 +16,9 @@ __all__ = [
     "Sequential",
     "__version__",
     "datasets",
+    "files",
     "get_num_threads",
+    "load",
+    "save",
     "set_num_threads",
 ]
