@@ -1,6 +1,6 @@
 """The GRU for everybody who has a CPU and a NumPy array."""
 
-from cgru import datasets, files
+from cgru import convert, datasets, files
 from cgru._version import __version__
 from cgru.files import load, save
 from cgru.gru import GRU
@@ -15,10 +15,21 @@ __all__ = [
     "Embedding",
     "Sequential",
     "__version__",
+    "convert",
     "datasets",
     "files",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
     "get_num_threads",
     "load",
     "save",
     "set_num_threads",
 ]
+
+
+def __getattr__(name):
+    # The converters are imported when they are asked for.
+    if name in ("from_keras", "from_onnx", "from_torch"):
+        return getattr(convert, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

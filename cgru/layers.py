@@ -199,8 +199,29 @@ class Layer:
             with self._lock:
                 if not self.built:
                     self._adopt(input_size, self._create(input_size, self._generator()))
-        if self._input_size != input_size:
-            raise ValueError(f"{type(self).__name__} was built for {self._input_size} input features, got {input_size}")
+        self._check_input_size(input_size)
+
+    def build_from(self, input_size, weights):
+        """Build with these parameters instead of random ones, which for a large layer take seconds to draw.
+
+        Parameters
+        ----------
+        input_size : int
+        weights : list of array_like
+            As for `set_weights`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `build` and `set_weights`; a layer that was not built is then not built.
+        """
+        input_size = check_int(input_size, "input_size", 1)
+        with self._lock:
+            if self.built:
+                self._check_input_size(input_size)
+                self.set_weights(weights)
+            else:
+                self._adopt(input_size, self._checked_weights(weights, dict(self.parameter_shapes(input_size))))
 
     def _create(self, input_size, rng):
         return {name: self._initial(name)(shape, self.dtype, rng) for name, shape in self.parameter_shapes(input_size)}
@@ -209,6 +230,10 @@ class Layer:
         """Take new parameters, dict name -> C-contiguous array of `self.dtype`, of the shapes for `input_size`."""
         self._input_size = input_size
         self._parameters = parameters  # last: whoever sees it sees a whole layer
+
+    def _check_input_size(self, input_size):
+        if self._input_size != input_size:
+            raise ValueError(f"{type(self).__name__} was built for {self._input_size} input features, got {input_size}")
 
     def _generator(self):
         return np.random.default_rng(self._inherited_seed if self.seed is None else self.seed)
@@ -266,24 +291,25 @@ class Layer:
             finally:
                 self._changed()
 
-    def _checked_weights(self, weights):
-        parameters = self._built_parameters()
+    def _checked_weights(self, weights, shapes=None):
+        if shapes is None:
+            shapes = {name: array.shape for name, array in self._built_parameters().items()}
         if not isinstance(weights, (list, tuple)):
             raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
-        if len(weights) != len(parameters):
-            names = ", ".join(parameters) or "none"
-            raise ValueError(f"weights: expected {len(parameters)} arrays ({names}), got {len(weights)}")
+        if len(weights) != len(shapes):
+            names = ", ".join(shapes) or "none"
+            raise ValueError(f"weights: expected {len(shapes)} arrays ({names}), got {len(weights)}")
         new = {}
-        for (name, old), value in zip(parameters.items(), weights, strict=True):
+        for (name, shape), value in zip(shapes.items(), weights, strict=True):
             try:
                 array = np.asarray(value)
             except ValueError:  # nested lists of unequal lengths
-                raise ValueError(f"{name}: expected an array of shape {old.shape}, got a ragged list") from None
+                raise ValueError(f"{name}: expected an array of shape {shape}, got a ragged list") from None
             if array.dtype.kind not in "fiu":
                 raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
-            if array.shape != old.shape:
-                raise ValueError(f"{name}: expected shape {old.shape}, got {array.shape}")
-            new[name] = np.array(array, dtype=old.dtype, order="C")
+            if array.shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+            new[name] = np.array(array, dtype=self.dtype, order="C")
         return new
 
     @contextmanager

@@ -226,6 +226,27 @@ def assert_gradients(loss, arrays, gradients, rng=None, tolerance=2e-10):
         assert_close(actual, expected, tolerance, name)
 
 
+# -- a GRU as other frameworks write it
+
+
+def foreign_gru(x, h0, W, U, b, c, *, reset_after, z_weighs, f=scipy.special.expit, g=np.tanh):
+    """Outputs (N, T, H) of the equations with the gates apart, and z on the side where a framework has it.
+
+    Parameters
+    ----------
+    W, U, b, c : dicts of "r", "z", "n" to (D, H), (H, H), (H,) and (H,)
+    z_weighs : {"old", "new"}
+    """
+    h, ys = h0, []
+    for t in range(x.shape[1]):
+        r, z = (f(x[:, t] @ W[k] + b[k] + h @ U[k] + c[k]) for k in "rz")
+        hidden = r * (h @ U["n"] + c["n"]) if reset_after else (r * h) @ U["n"] + c["n"]
+        n = g(x[:, t] @ W["n"] + b["n"] + hidden)
+        h = z * h + (1 - z) * n if z_weighs == "old" else (1 - z) * h + z * n
+        ys.append(h)
+    return np.stack(ys, axis=1)
+
+
 # -- cgru.GRU, cell by cell
 
 

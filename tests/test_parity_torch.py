@@ -1,4 +1,4 @@
-"""torch.nn.GRU with the same weights: outputs, states and every gradient. PyTorch's z weighs the old state."""
+"""torch.nn.GRU and what from_torch makes of it: outputs, states and every gradient; and the way back."""
 
 import warnings
 
@@ -25,13 +25,6 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def converted(rows):
-    """PyTorch's (3H, ...) in rows r, z, n as cgru's columns (..., 3H), or back; weights and gradients alike."""
-    rows = np.array(rows)
-    rows[len(rows) // 3 : 2 * len(rows) // 3] *= -1
-    return rows.T
-
-
 def twins(rng, dtype, features=D, units=H, **options):
     """A torch.nn.GRU with random weights, and the cgru.GRU that it becomes."""
     theirs = torch.nn.GRU(features, units, batch_first=True, dtype=getattr(torch, dtype), **options)
@@ -39,30 +32,7 @@ def twins(rng, dtype, features=D, units=H, **options):
         for parameter in theirs.parameters():
             values = rng.standard_normal(parameter.shape) / np.sqrt(parameter.shape[-1])
             parameter.copy_(torch.from_numpy(values.astype(dtype)))
-    ours = {"use_bias": options.pop("bias", True), **options}
-    ours = cgru.GRU(units, reset_after=True, return_sequences=True, dtype=dtype, input_size=features, **ours)
-    with ours.update() as parameters:
-        for name, value in by_our_names(ours, theirs, lambda parameter: parameter.detach().numpy()).items():
-            parameters[name] = value
-    return ours, theirs
-
-
-def by_our_names(ours, theirs, values):
-    """What `values` gives for PyTorch's parameters, converted, under cgru's names."""
-    result = {}
-    for name in ours.parameters:
-        prefix, _, kind = name.rpartition(".")
-        layer, _, direction = (prefix or "l0.forward").partition(".")
-        suffix = f"_{layer}" + ("_reverse" if direction == "backward" else "")
-
-        def get(which, suffix=suffix):
-            return converted(values(getattr(theirs, which + suffix)))
-
-        if kind == "bias":
-            result[name] = np.stack([get("bias_ih"), get("bias_hh")])
-        else:
-            result[name] = get("weight_ih" if kind == "kernel" else "weight_hh")
-    return result
+    return cgru.from_torch(theirs), theirs
 
 
 def compare(ours, theirs, x, h0, rng, lengths=None):
@@ -86,7 +56,8 @@ def compare(ours, theirs, x, h0, rng, lengths=None):
     checks.assert_close(h, h_t.detach().reshape(h.shape), tolerance, "h")
     checks.assert_close(dx, x_t.grad, tolerance, "dx")
     checks.assert_close(dh0, h0_t.grad, tolerance, "dh0")
-    expected = by_our_names(ours, theirs, lambda parameter: parameter.grad.numpy())
+    # Gradients are converted as the weights are.
+    expected = cgru.from_torch({name: parameter.grad for name, parameter in theirs.named_parameters()}).parameters
     assert grads.keys() == expected.keys()
     for name, gradient in grads.items():
         checks.assert_close(gradient, expected[name], tolerance, name)
@@ -117,3 +88,64 @@ def test_a_longer_and_wider_one_in_float32(rng):
     ours, theirs = twins(rng, "float32", 13, 67)
     x, h0 = rng.standard_normal((5, 200, 13)), rng.standard_normal((5, 67))
     compare(ours, theirs, x.astype("float32"), h0.astype("float32"), rng)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_random_modules_there_and_back(rng, dtype):
+    """Random numbers of layers and directions, sizes and lengths, batch-first or not."""
+    for _ in range(12):
+        features, units, n, t = rng.integers(1, 20, 4).tolist()
+        options = {name: bool(rng.integers(2)) for name in ("bidirectional", "bias", "batch_first")}
+        layers = int(rng.integers(1, 4))
+        theirs = torch.nn.GRU(features, units, num_layers=layers, dtype=getattr(torch, dtype), **options)
+        ours = cgru.from_torch(theirs)
+        x = rng.standard_normal((n, t, features)).astype(dtype)
+        x = x if theirs.batch_first else x.swapaxes(0, 1)
+        h0 = rng.standard_normal((len(ours._prefixes), n, units)).astype(dtype)
+        lengths = rng.integers(1, t + 1, n)
+        x_t = torch.from_numpy(np.ascontiguousarray(x))
+        packed = torch.nn.utils.rnn.pack_padded_sequence(
+            x_t, torch.from_numpy(lengths), theirs.batch_first, enforce_sorted=False
+        )
+        for module in (theirs, cgru.convert.to_torch_module(ours)):
+            with torch.no_grad():
+                y_t, h_t = module(packed, torch.from_numpy(h0))
+            y_t, _ = torch.nn.utils.rnn.pad_packed_sequence(y_t, theirs.batch_first, total_length=t)
+            y, h = ours(x, initial_state=h0.reshape(ours._state_shape(n)), lengths=lengths)
+            checks.assert_close(y, y_t, TOLERANCE[dtype], f"y of {theirs}")
+            checks.assert_close(h.reshape(h0.shape), h_t, TOLERANCE[dtype], f"h of {theirs}")
+        checks.assert_same_arrays(
+            cgru.convert.to_torch(ours), {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_types_widen(dtype):
+    theirs = torch.nn.GRU(D, H, dtype=getattr(torch, dtype))
+    ours = cgru.from_torch(theirs)
+    assert ours.dtype == "float32"
+    widened = {name: tensor.float().numpy() for name, tensor in theirs.state_dict().items()}
+    checks.assert_same_arrays(cgru.convert.to_torch(ours), widened)
+
+
+def test_a_module_that_holds_a_gru_and_a_cell(rng):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = torch.nn.LSTM(D, H)
+            self.encoder = torch.nn.ModuleDict({"gru": torch.nn.GRU(D, H, bidirectional=True)})
+            self.h0 = torch.nn.Parameter(torch.randn(2, 1, H))
+
+    model = Model()
+    ours = cgru.from_torch(model, initial_state="h0")
+    assert ours.time_major and ours.bidirectional and not cgru.from_torch(model, time_major=False).time_major
+    x = rng.standard_normal((T, N, D)).astype("float32")
+    with torch.no_grad():
+        expected, _ = model.encoder["gru"](torch.from_numpy(x), model.h0.expand(2, N, H).contiguous())
+    checks.assert_close(ours(x)[0], expected, TOLERANCE["float32"])
+
+    cell = torch.nn.GRUCell(D, H, dtype=torch.float64)
+    x, h = rng.standard_normal((N, D)), rng.standard_normal((N, H))
+    with torch.no_grad():
+        expected = cell(torch.from_numpy(x), torch.from_numpy(h))
+    checks.assert_close(cgru.from_torch(cell).step(x, h), expected, TOLERANCE["float64"])

@@ -1,0 +1,28 @@
+"""Weights of other frameworks, in and out: one file for each convention, each with from_ and to_ functions.
+
+Arrays under the framework's names are all that a converter needs; the framework itself is imported by the functions
+that take or return its objects, and by those alone.
+"""
+
+import importlib
+
+# Of each file, the functions that are public; a file is imported when one of them is asked for.
+_FUNCTIONS = {
+    "keras": ("from_keras", "to_keras"),
+    "onnx": ("from_onnx", "to_onnx"),
+    "published": ("from_published", "to_published"),
+    "torch": ("from_torch", "to_torch", "to_torch_module"),
+}
+_FILES = {function: file for file, functions in _FUNCTIONS.items() for function in functions}
+
+__all__ = sorted(_FILES)
+
+
+def __getattr__(name):
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
+
+
+def __dir__():
+    return [*globals(), *__all__]

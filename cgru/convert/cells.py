@@ -1,0 +1,372 @@
+"""What all converters share: a `Cell` in cgru's form, layers of cells and back, gate blocks put in order, arrays read
+under a framework's names, and refusals.
+
+A converter reads arrays with `Arrays`, brings each gate matrix into cgru's form with `canonical`, and hands the cells
+to `layer_of`; its inverse takes `cells_of` a layer and writes them with `foreign`. Weights stay exact: blocks move and
+signs change. Only biases that share a sum may have to be added (`add_biases`, `four_biases`), where a convention has
+fewer of them than cgru.
+"""
+
+import itertools
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from cgru.gru import GRU
+from cgru.models import Sequential
+
+# 1 - f(a) = f(-a): what lets z weigh the other state when its weights change sign.
+FLIPPABLE = ("sigmoid", "hard_sigmoid", "hard_sigmoid_keras2")
+
+
+class Cell(NamedTuple):
+    """Parameters of one layer in one direction; gate blocks in columns in the order r, z, n, and z weighs the new
+    state."""
+
+    kernel: np.ndarray  # (D, 3H)
+    recurrent_kernel: np.ndarray  # (H, 3H)
+    bias: np.ndarray | None = None  # (3H,), or (2, 3H) with reset_after; None: there are no biases
+    initial_state: np.ndarray | None = None  # (H,), a learned one
+
+    @property
+    def input_size(self):
+        return len(self.kernel)
+
+    @property
+    def units(self):
+        return len(self.recurrent_kernel)
+
+
+# -- refusals
+
+
+def refuse(where, got, reason, instead):
+    """Raise the ValueError for what `where` cannot hold exactly, with the nearest thing that works."""
+    raise ValueError(f"{where}: cannot convert {got} exactly: {reason}. {instead}")
+
+
+def require_flippable(recurrent_activation, where):
+    """Refuse gates whose z block cannot change sign, where `where` lets z weigh the old state."""
+    if recurrent_activation not in FLIPPABLE:
+        refuse(
+            where,
+            f"recurrent_activation={recurrent_activation!r}",
+            "z weighs the old state there and the new one here, and 1 - f(a) = f(-a) is not true of it",
+            f"Gates of {', '.join(FLIPPABLE)} can be converted",
+        )
+
+
+def require_reset(reset_after, wanted, where, instead):
+    """Refuse a layer with the reset on the other side of the recurrent product than `where` has it."""
+    if reset_after != wanted:
+        refuse(
+            where,
+            f"reset_after={reset_after}",
+            f"its reset gate acts {'after' if wanted else 'before'} the recurrent product, and neither form can be "
+            "written as the other",
+            instead,
+        )
+
+
+def require_activations(layer, activation, recurrent_activation, where):
+    """Refuse a layer whose activations are not these."""
+    for name, wanted in (("activation", activation), ("recurrent_activation", recurrent_activation)):
+        got = getattr(layer, name)
+        if got != wanted:
+            refuse(where, f"{name}={got!r}", f"it has {wanted!r} and nothing else", "Keras and ONNX have others")
+
+
+def require_no_initial_state(cells, where, instead):
+    """Refuse learned initial states other than zero, where `where` has no place for them."""
+    for cell in cells:
+        if cell.initial_state is not None and cell.initial_state.any():
+            refuse(where, "a learned initial state", "it has no place for one", instead)
+
+
+# -- arrays under a framework's names
+
+
+def as_weight(value, name):
+    """`value` as a float32 or float64 array; half precision widens to float32, which is exact.
+
+    Tensors of PyTorch need no import of it. TypeError where the values are no floating-point numbers.
+    """
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        is_half = value.is_floating_point() and value.element_size() < 4
+        value = (value.float() if is_half else value).numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected an array, got nested lists of unequal lengths") from None
+    if array.dtype.name in ("float16", "bfloat16"):  # the second is a type of ml_dtypes
+        array = array.astype(np.float32)
+    if array.dtype.name not in ("float32", "float64"):
+        got = type(value).__name__ if array.dtype == object else f"dtype {array.dtype}"
+        raise TypeError(f"{name}: expected floating-point numbers, got {got}")
+    return np.asarray(array, array.dtype.name)  # in the byte order of the machine
+
+
+def some(names):
+    """Names for an error message: the first dozen, and how many there are beyond."""
+    names = [str(name) for name in names]
+    text = ", ".join(names[:12]) or "none"
+    return text if len(names) <= 12 else f"{text} and {len(names) - 12} more"
+
+
+class Arrays:
+    """Arrays under a framework's names: each is checked as it is taken, and the errors name it.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array_like
+    what : str
+        What errors call the mapping.
+    **sizes : int
+        Sizes that are known, by the letters that the shapes use. Others are found as arrays are taken.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> arrays = Arrays({"w": np.ones((6, 5)), "u": np.ones((6, 3))}, "state_dict")
+    >>> w = arrays.take("w", "3H D")
+    >>> arrays.sizes
+    {'H': 2, 'D': 5}
+    >>> arrays.take("u", "3H H")
+    Traceback (most recent call last):
+    ValueError: u: expected shape (3H, H) = (6, 2), got (6, 3)
+    """
+
+    def __init__(self, arrays, what, **sizes):
+        if not hasattr(arrays, "keys"):
+            raise TypeError(f"{what}: expected a mapping of names to arrays, got {type(arrays).__name__}")
+        self.arrays, self.what, self.sizes = arrays, what, sizes
+        self._taken = set()
+
+    def __contains__(self, name):
+        return name in self.arrays
+
+    def take(self, name, shape):
+        """The array of this name and shape, such as "3H D" or "D+H 2H"; letters not yet known are found from it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such array, its shape does not fit or it does not hold floating-point numbers.
+        """
+        if name not in self.arrays:
+            raise ValueError(f"{self.what}: expected an array {name!r}, got {some(self.arrays)}")
+        self._taken.add(name)
+        array = as_weight(self.arrays[name], name)
+        check_shape(array, name, shape, self.sizes)
+        return array
+
+    def take_if_there(self, name, shape):
+        """As `take`, or None where there is no array of this name, or None stands for it."""
+        if self.arrays.get(name) is not None:
+            return self.take(name, shape)
+        self._taken.add(name)
+        return None
+
+    def finish(self, names=None):
+        """Refuse arrays that nobody took, of these names or of all: with them it would be another layer."""
+        for name in self.arrays if names is None else names:
+            if name not in self._taken:
+                expected = some(sorted(map(str, self._taken)))
+                raise ValueError(f"{self.what}: expected {expected} and no others, got {name!r} as well")
+
+
+def check_shape(array, name, shape, sizes):
+    """ValueError unless `array` has this shape, words such as "3H" or "D+H"; letters missing from `sizes` are added."""
+    words = shape.split()
+    fits = array.ndim == len(words)
+    for size, word in zip(array.shape, words, strict=False):
+        fits = fits and _fits(size, word, sizes)
+    if not fits:
+        known = tuple(_size(word, sizes) for word in words)
+        text = f"({', '.join(words)}{',' if len(words) == 1 else ''})"
+        if text != str(known).replace("'", ""):
+            text += f" = {known}".replace("'", "")
+        raise ValueError(f"{name}: expected shape {text}, got {array.shape}")
+
+
+def _terms(word):
+    """[(factor, letter or "")] of a word such as "2H", "D+H" or "3"."""
+    terms = [re.fullmatch(r"(\d*)([A-Z]?)", term).groups() for term in word.split("+")]
+    return [(int(factor or 1), letter) for factor, letter in terms]
+
+
+def _fits(size, word, sizes):
+    """Whether this size is that of the word; one unknown letter is found from it."""
+    unknown = [(factor, letter) for factor, letter in _terms(word) if letter and letter not in sizes]
+    rest = size - sum(factor * sizes.get(letter, 0 if letter else 1) for factor, letter in _terms(word))
+    if not unknown:
+        return rest == 0
+    (factor, letter), *others = unknown
+    if others or rest % factor or rest < factor:
+        return False
+    sizes[letter] = rest // factor
+    return True
+
+
+def _size(word, sizes):
+    """The size of a word as an int, or the word where a letter is unknown."""
+    if any(letter and letter not in sizes for _, letter in _terms(word)):
+        return word
+    return sum(factor * sizes.get(letter, 1) for factor, letter in _terms(word))
+
+
+# -- gates
+
+
+def reorder(columns, have, want, negate=""):
+    """Gate blocks along the last axis, from the order `have` to `want`, with the sign changed in the blocks `negate`.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (..., len(have) * H)
+    have, want, negate : str
+        Letters of gates, such as "zrn" and "rzn"; `want` may leave some out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reorder(np.array([1, 2, 3, 4, 5, 6]), "zrn", "rzn", negate="z")
+    array([ 3,  4, -1, -2,  5,  6])
+    """
+    blocks = dict(zip(have, np.split(columns, len(have), axis=-1), strict=True))
+    return np.concatenate([-blocks[gate] if gate in negate else blocks[gate] for gate in want], axis=-1)
+
+
+def canonical(columns, order, z_weighs="old"):
+    """Columns of gates r, z, n in another order as cgru has them, (..., 3H); for rows give the transpose.
+
+    Parameters
+    ----------
+    order : str
+        Of the blocks, such as "zrn".
+    z_weighs : {"old", "new"}
+        The state that z weighs in the other convention; the z block of "old" changes sign.
+    """
+    return reorder(columns, order, "rzn", "z" if z_weighs == "old" else "")
+
+
+def foreign(columns, order, z_weighs="old"):
+    """cgru's columns r, z, n (..., 3H) in another convention's order; the inverse of `canonical`."""
+    return reorder(columns, "rzn", order, "z" if z_weighs == "old" else "")
+
+
+# -- biases
+
+
+def add_biases(b, c):
+    """b + c; bit for bit b where c is zero."""
+    return np.where(c == 0, b, b + c)
+
+
+def four_biases(bias):
+    """(sums (3H,), b_hn (H,)) of the (2, 3H) of reset_after: r and z are summed, the two of n stay apart."""
+    b, c = bias
+    H = len(b) // 3
+    return np.concatenate([add_biases(b[: 2 * H], c[: 2 * H]), b[2 * H :]]), c[2 * H :]
+
+
+def from_four_biases(sums, b_hn):
+    """The (2, 3H) of reset_after: the sums stand in the input row, zeros and b_hn in the recurrent one."""
+    return np.stack([sums, np.concatenate([np.zeros(len(sums) - len(b_hn), sums.dtype), b_hn])])
+
+
+# -- layers
+
+
+def layer_of(cells, *, reset_after, directions=1, activation="tanh", recurrent_activation="sigmoid", **options):
+    """A built layer of these cells, with return_sequences and return_state on.
+
+    Parameters
+    ----------
+    cells : list of Cell
+        In the order of the state: layer by layer, forward before backward.
+    reset_after : bool
+    directions : {1, 2}
+    activation, recurrent_activation : str
+        cgru's names.
+    **options
+        Of cgru.GRU: reverse, go_backwards, merge_mode, time_major, zero_output_for_mask and so on.
+
+    Returns
+    -------
+    GRU or Sequential
+        A Sequential of one GRU for each layer where the layers differ in their units, or some have biases or learned
+        initial states that others lack.
+
+    Raises
+    ------
+    ValueError
+        If the input size of a layer is not the output size of the one before.
+    """
+    rows = [cells[i : i + directions] for i in range(0, len(cells), directions)]
+    dtype = np.result_type(*{array.dtype for cell in cells for array in cell if array is not None})
+    common = {
+        "reset_after": reset_after,
+        "activation": activation,
+        "recurrent_activation": recurrent_activation,
+        "bidirectional": directions == 2,
+        "dtype": dtype,
+        **options,
+    }
+    if len({_form(cell) for cell in cells}) == 1:
+        return _gru_of(rows, common)
+    layers = []
+    for i, row in enumerate(rows):
+        # A stack is flipped once, before its first layer.
+        layers.append(_gru_of([row], common | ({"go_backwards": False} if i else {})))
+    for i, (below, layer) in enumerate(itertools.pairwise(layers), start=1):
+        _check_chain(i, layer.input_size, below.output_size(None))
+    return Sequential(layers)
+
+
+def _form(cell):
+    return cell.units, cell.bias is None, cell.initial_state is None
+
+
+def _gru_of(rows, options):
+    """One GRU of equal cells, `rows` a list with the cells of each layer."""
+    first = rows[0][0]
+    layer = GRU(
+        first.units,
+        num_layers=len(rows),
+        use_bias=first.bias is not None,
+        learn_initial_state=first.initial_state is not None,
+        return_sequences=True,
+        return_state=True,
+        **options,
+    )
+    for i, row in enumerate(rows):
+        for cell in row:
+            _check_chain(i, cell.input_size, layer.output_size(None) if i else first.input_size)
+    layer.build_from(first.input_size, [array for row in rows for cell in row for array in cell if array is not None])
+    return layer
+
+
+def _check_chain(index, got, expected):
+    if got != expected:
+        raise ValueError(f"layer {index}: expected a kernel for {expected} features, got one for {got}")
+
+
+def gru_layers(layer):
+    """The built GRU layers of a GRU, or of a Sequential of GRUs; TypeError or RuntimeError for anything else."""
+    layers = list(layer.layers) if isinstance(layer, Sequential) else [layer]
+    for part in layers:
+        if not isinstance(part, GRU):
+            raise TypeError(f"layer: expected a cgru.GRU or a Sequential of them, got {type(part).__name__}")
+        if not part.built:
+            raise RuntimeError("layer: expected one with parameters: call build(input_size) or use it on data")
+    return layers
+
+
+def cells_of(layer):
+    """The cells of a built GRU in the order of its state; their arrays are read-only views."""
+    (layer,) = gru_layers(layer)
+    parameters = layer.parameters
+    return [Cell(**{name: parameters.get(prefix + name) for name in Cell._fields}) for prefix in layer._prefixes]
