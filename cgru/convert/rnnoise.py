@@ -40,7 +40,7 @@ def from_rnnoise(weights, *, activation, dtype="float32", **options):
         Integers from -128 to 127: "bias" (3H,), "input_weights" (D, 3H) and "recurrent_weights" (H, 3H); the two
         matrices may be flat, as they are in C.
     activation : {"tanh", "relu", "sigmoid"}
-        g, as the GRULayer has it: the published network has "relu" in all three.
+        g, as the C source of the GRULayer has it: ACTIVATION_RELU and so on.
     dtype : {"float32", "float64"}
     **options
         Of cgru.GRU.
