@@ -357,7 +357,7 @@ def with_bias(cell, reset_after):
 # -- layers
 
 
-def layer_of(cells, *, reset_after, directions=1, activation="tanh", recurrent_activation="sigmoid", **options):
+def layer_of(cells, *, reset_after, directions=1, each=None, **options):
     """A built layer of these cells, with return_sequences and return_state on.
 
     Parameters
@@ -366,16 +366,16 @@ def layer_of(cells, *, reset_after, directions=1, activation="tanh", recurrent_a
         In the order of the state: layer by layer, forward before backward.
     reset_after : bool
     directions : {1, 2}
-    activation, recurrent_activation : str
-        cgru's names.
+    each : list of dicts, optional
+        For each layer, options in which the layers may differ; reset_after can be among them.
     **options
-        Of cgru.GRU: reverse, go_backwards, merge_mode, time_major, zero_output_for_mask and so on.
+        Of cgru.GRU: activation, recurrent_activation, reverse, go_backwards, merge_mode, time_major and so on.
 
     Returns
     -------
     GRU or Sequential
-        A Sequential of one GRU for each layer where the layers differ in their units, or some have biases or learned
-        initial states that others lack.
+        A Sequential of one GRU for each layer where the layers differ in their units or options, or some have biases or
+        learned initial states that others lack.
 
     Raises
     ------
@@ -384,23 +384,20 @@ def layer_of(cells, *, reset_after, directions=1, activation="tanh", recurrent_a
     """
     rows = [cells[i : i + directions] for i in range(0, len(cells), directions)]
     dtype = np.result_type(*{array.dtype for cell in cells for array in cell if array is not None})
-    common = {
-        "reset_after": reset_after,
-        "activation": activation,
-        "recurrent_activation": recurrent_activation,
-        "bidirectional": directions == 2,
-        "dtype": dtype,
-        **options,
-    }
-    if len({_form(cell) for cell in cells}) == 1:
-        return _gru_of(rows, common)
-    layers = []
-    for i, row in enumerate(rows):
-        # A stack is flipped once, before its first layer.
-        layers.append(_gru_of([row], common | ({"go_backwards": False} if i else {})))
+    options = {"reset_after": reset_after, "bidirectional": directions == 2, "dtype": dtype, **options}
+    each = each or [{}] * len(rows)
+    if len({_form(cell) for cell in cells}) == 1 and all(own == each[0] for own in each):
+        return _gru_of(rows, options | each[0])
+    # A stack is flipped once, before its first layer.
+    above = options | {"go_backwards": False}
+    return chain([_gru_of([row], (above if i else options) | each[i]) for i, row in enumerate(rows)])
+
+
+def chain(layers):
+    """The one layer, or a Sequential of several that fit one another."""
     for i, (below, layer) in enumerate(itertools.pairwise(layers), start=1):
         _check_chain(i, layer.input_size, below.output_size(None))
-    return Sequential(layers)
+    return Sequential(layers) if len(layers) > 1 else layers[0]
 
 
 def _form(cell):

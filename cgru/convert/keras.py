@@ -1,0 +1,391 @@
+"""Keras: GRU with the reset before or after, Bidirectional, stacks of GRUCells, and the CuDNNGRU of Keras 2. Columns z,
+r, h; z weighs the old state.
+
+The equations: keras/src/layers/rnn/gru.py. The layout of CuDNNGRU: tf_keras/src/saving/legacy/hdf5_format.py.
+"""
+
+import itertools
+import os
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from cgru.convert import keras_files
+from cgru.convert.cells import (
+    Arrays,
+    Cell,
+    as_weight,
+    canonical,
+    cells_of,
+    check_shape,
+    foreign,
+    gru_layers,
+    layer_of,
+    refuse,
+    require_activations,
+    require_flippable,
+    require_no_initial_state,
+    require_reset,
+)
+from cgru.convert.keras_files import ROLES, Stored
+
+_ORDER = "zrn"
+_ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
+
+
+def from_keras(weights, name=None, *, reset_after=None, bidirectional=None, initial_state=None, **options):
+    """A layer of Keras' GRU, from its weights, the layer itself, or a file; Keras is not needed for arrays and files.
+
+    No biases are summed and only the signs of z's weights change: `to_keras` gives back the same bits. Outputs agree to
+    rounding.
+
+    Parameters
+    ----------
+    weights : list of arrays, mapping, layer or model of Keras, or path
+        * What get_weights() returns: kernel, recurrent_kernel and bias of a GRU, or of each cell in turn of a
+          Bidirectional or of stacked cells; a list of such lists is a stack. A bias of shape (6H,) is a CuDNNGRU's.
+        * A mapping of these names to arrays; paths may stand before the names, as in "gru/gru_cell/kernel:0".
+        * A GRU, Bidirectional, RNN of GRUCells or CuDNNGRU of Keras 2 or 3, or a model that holds one.
+        * A file of Keras 2 or 3: ".keras", ".weights.h5" or ".h5". Needs h5py: ``pip install "cgru[keras]"``.
+    name : str, optional
+        Of the layer, in a model or file that holds more than one.
+    reset_after : bool, optional
+        Needed where nothing tells: for arrays without a bias.
+    bidirectional : bool, optional
+        Whether the cells are two directions of each layer, forward first, instead of a stack. Needed where the shapes
+        of plain arrays allow both.
+    initial_state : array_like of shape (H,) or (cells, H), or list of (H,) arrays; optional
+        A learned initial state, which Keras keeps outside of the layer.
+    **options
+        Of cgru.GRU. They stand above what the layer or file says; plain arrays say nothing, and have Keras' defaults.
+        Names of activations are cgru's: "hard_sigmoid_keras2" is what Keras 2 calls "hard_sigmoid".
+
+    Returns
+    -------
+    GRU or Sequential
+        With return_sequences and return_state on, and Keras' rule for steps that are masked: the output before them is
+        repeated (zero_output_for_mask=False), or zero where two directions are merged. A Sequential where stacked cells
+        differ.
+
+    Raises
+    ------
+    ImportError
+        If a file is given and h5py is not installed.
+    TypeError, ValueError
+        If there is no GRU or more than one, an array is missing, unknown or misshapen, or something is not known or
+        cannot be exact; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> layer = cgru.from_keras([np.ones((3, 6)), np.ones((2, 6)), np.ones((2, 6))])
+    >>> layer.units, layer.reset_after
+    (2, True)
+    """
+    stored = _stored(weights, name)
+    chosen = {key: options.pop(key) for key in ("activation", "recurrent_activation") if key in options}
+    settings = _settings(stored, chosen)
+    known = settings.layers * (settings.directions or 1) or [chosen] * len(stored.cells)
+    if len(known) != len(stored.cells):
+        raise ValueError(f"{stored.name}: expected {len(known)} cells, as its config says, got {len(stored.cells)}")
+    for own in known:
+        require_flippable(own.get("recurrent_activation", "sigmoid"), "Keras")
+    hints = [own.get("reset_after") if reset_after is None else reset_after for own in known]
+    cells, resets = zip(*map(_cell_of, stored.cells, hints), strict=True)
+    cells = _with_initial_states(cells, initial_state)
+    directions = settings.directions or 1 + _is_bidirectional(cells, bidirectional)
+    if len(cells) % directions or resets[::directions] != resets[directions - 1 :: directions]:
+        raise ValueError("weights: expected two directions of one form for each layer, got others")
+    each = [own | {"reset_after": reset} for own, reset in zip(known, resets, strict=True)][::directions]
+    common = {"zero_output_for_mask": directions == 2} | settings.common | options
+    return layer_of(cells, reset_after=resets[0], directions=directions, each=each, **common)
+
+
+# -- where the weights come from
+
+
+def _stored(weights, name):
+    if isinstance(weights, (str, os.PathLike)):
+        return keras_files.from_file(weights, name)
+    if isinstance(weights, (list, tuple)):
+        return Stored("weights", _cells_of_list(weights))
+    if hasattr(weights, "keys"):
+        return keras_files.from_names(weights, name)
+    if hasattr(weights, "get_config") and hasattr(weights, "get_weights"):
+        return keras_files.choose(list(_of_object(weights)), name, type(weights).__name__)
+    raise TypeError(
+        "weights: expected a list of arrays, a mapping, a layer or model of Keras, or a path, "
+        f"got {type(weights).__name__}"
+    )
+
+
+def _cells_of_list(weights):
+    """Dicts of the cells in what get_weights() returned; a list of lists is a stack."""
+    if any(isinstance(part, (list, tuple)) for part in weights):
+        return [cell for part in weights for cell in _cells_of_list(part)]
+    count = len(weights)
+    sizes = [size for size in (3, 2) if count and count % size == 0]
+    fitting = [size for size in sizes if _are_cells(weights, size)]
+    if not sizes or len(fitting) == 2:
+        what = "kernel, recurrent_kernel and bias, or the first two, for each cell"
+        if sizes:
+            what = "a list for each cell, because the shapes do not tell whether there are biases"
+        shapes = ", ".join(str(np.shape(array)) for array in weights)
+        raise ValueError(f"weights: expected {what}, got {count} arrays of shapes {shapes or 'none'}")
+    size, cells = (fitting or sizes)[0], []  # where none fits, the array that does not will be named
+    for start in range(0, count, size):
+        cell = zip(ROLES, weights[start : start + size], strict=False)
+        cells.append({role: (f"weights[{start + i}] ({role})", array) for i, (role, array) in enumerate(cell)})
+    return cells
+
+
+def _are_cells(weights, size):
+    """Whether each `size` arrays in turn have the shapes of a cell's."""
+    for start in range(0, len(weights), size):
+        kernel, recurrent_kernel, *bias = (np.shape(array) for array in weights[start : start + size])
+        columns = 3 * recurrent_kernel[0] if recurrent_kernel else 0
+        if len(kernel) != 2 or kernel[1] != columns or recurrent_kernel[1:] != (columns,):
+            return False
+        if bias and bias[0] not in ((columns,), (2, columns), (2 * columns,)):
+            return False
+    return True
+
+
+def _of_object(layer):
+    """The `Stored` of a layer of Keras, or of all that are in a model."""
+    kinds = [kind for kind in type(layer).__mro__ if _root(kind) in ("keras", "tf_keras", "tensorflow")]
+    if not kinds:
+        raise TypeError(f"weights: expected a layer or model of Keras, got {type(layer).__name__}")
+    class_name = kinds[0].__name__  # of a class that somebody derived, the one of Keras
+    if class_name not in (*keras_files.CLASSES, "GRUCell"):
+        for child in getattr(layer, "layers", ()):
+            yield from _of_object(child)
+        return
+    config, arrays, cells = layer.get_config(), layer.get_weights(), []
+    for own in _cell_configs(class_name, config):
+        roles = ROLES if own.get("use_bias", True) else ROLES[:2]
+        if len(arrays) < len(roles):
+            raise ValueError(f"{layer.name}: expected a layer that is built, got one without weights")
+        cells.append({role: (f"{role} of {layer.name}", array) for role, array in zip(roles, arrays, strict=False)})
+        arrays = arrays[len(roles) :]
+    if cells:
+        version = getattr(sys.modules[_root(kinds[0])], "__version__", None) if _root(kinds[0]) != "tensorflow" else "2"
+        yield Stored(layer.name, cells, class_name == "Bidirectional", class_name, config, version)
+
+
+def _root(kind):
+    return kind.__module__.partition(".")[0]
+
+
+# -- what a config says
+
+
+class _Settings(NamedTuple):
+    """What is known of a layer, in cgru's words."""
+
+    layers: list  # of dicts: activations and reset_after; empty where nothing is known
+    common: dict  # options of cgru.GRU
+    directions: int | None
+
+
+def _settings(stored, chosen):
+    """Of a stored layer; the activations that the caller chose stand above those of the config."""
+    if stored.config is None:
+        return _Settings([], {}, None if stored.bidirectional is None else 1 + stored.bidirectional)
+    name, config = stored.name, stored.config
+    cells = [_cell_settings(own, stored, chosen) for own in _cell_configs(stored.class_name, config)]
+    if not cells:
+        raise ValueError(f"{name}: expected a GRU or GRUCells, got {stored.class_name} of something else")
+    if stored.class_name != "Bidirectional":
+        keys = ("go_backwards", "stateful", "time_major", "zero_output_for_mask")
+        return _Settings(cells, {key: config[key] for key in keys if key in config}, 1)
+    forward, backward = _directions_of(config)
+    if len(cells) > 2:
+        refuse(name, "two directions of stacked cells", "they are merged once, on top, and here after each layer",
+               "A Bidirectional for each layer can be converted")  # fmt: skip
+    if cells[0] != cells[1] or forward.get("go_backwards") or not backward.get("go_backwards", True):
+        refuse(name, "directions that differ in more than their weights", "both have the same settings here",
+               "Two layers, one of them with reverse=True, can be merged by hand")  # fmt: skip
+    if config["merge_mode"] is None:
+        refuse(name, "merge_mode=None", "the outputs of both directions become one array here",
+               'merge_mode="concat" has the same numbers')  # fmt: skip
+    common = {key: forward[key] for key in ("stateful", "time_major") if key in forward}
+    return _Settings(cells[:1], common | {"merge_mode": config["merge_mode"], "zero_output_for_mask": True}, 2)
+
+
+def _directions_of(config):
+    """The configs of a Bidirectional's two layers; the second one may be left out."""
+    forward = config["layer"]["config"]
+    backward = config.get("backward_layer")
+    return forward, backward["config"] if backward else {**forward, "go_backwards": True}
+
+
+def _cell_configs(class_name, config):
+    """The configs of the cells in the order of get_weights(); none where they are not GRUs."""
+    if class_name == "Bidirectional":
+        forward, backward = _directions_of(config)
+        kind = config["layer"]["class_name"]
+        return _cell_configs(kind, forward) + _cell_configs(kind, backward)
+    if class_name == "RNN":
+        return _cell_configs(config["cell"]["class_name"], config["cell"]["config"])
+    if class_name == "StackedRNNCells":
+        parts = [_cell_configs(cell["class_name"], cell["config"]) for cell in config["cells"]]
+        return [own for part in parts for own in part] if all(parts) else []
+    if class_name == "CuDNNGRU":
+        return [{"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}]
+    return [config] if class_name in ("GRU", "GRUCell") else []
+
+
+def _cell_settings(config, stored, chosen):
+    settings = {"reset_after": config.get("reset_after", False)}  # Keras before 2.1.5 had no other
+    for role in ("activation", "recurrent_activation"):
+        settings[role] = chosen[role] if role in chosen else _activation(config[role], role, stored)
+    return settings
+
+
+def _activation(keras_name, role, stored):
+    """cgru's name of an activation; what Keras calls hard_sigmoid depends on its version."""
+    if keras_name is None:
+        return "linear"
+    if keras_name == "hard_sigmoid":
+        if stored.version is None:
+            raise ValueError(
+                f"{stored.name}: expected the version of Keras beside {role}='hard_sigmoid', which changed with "
+                f'version 3, got none; give {role}="hard_sigmoid_keras2" or "hard_sigmoid"'
+            )
+        return "hard_sigmoid" if int(stored.version.partition(".")[0]) >= 3 else "hard_sigmoid_keras2"
+    if keras_name not in _ACTIVATIONS:
+        refuse(stored.name, f"{role}={keras_name!r}", "there is no such activation here",
+               f"{', '.join(_ACTIVATIONS)} and hard_sigmoid can be converted")  # fmt: skip
+    return keras_name
+
+
+# -- cells
+
+
+def _cell_of(named, reset_after):
+    """(Cell, reset_after) of a dict of roles to (name, array); the shape of the bias tells reset_after, else the
+    argument."""
+    names = {role: name for role, (name, _) in named.items()}
+    arrays = Arrays({names[role]: array for role, (_, array) in named.items()}, "weights")
+    for role in ROLES[:2]:
+        names.setdefault(role, role)
+    recurrent_kernel = arrays.take(names["recurrent_kernel"], "H 3H")
+    kernel = arrays.take(names["kernel"], "D 3H")
+    bias = None
+    if "bias" in named:
+        bias = as_weight(named["bias"][1], names["bias"])
+        if bias.shape == (6 * len(recurrent_kernel),):
+            kernel, recurrent_kernel, bias = _from_cudnn(kernel, recurrent_kernel, bias)
+        if reset_after is None:
+            reset_after = bias.ndim != 1
+        check_shape(bias, names["bias"], "2 3H" if reset_after else "3H", arrays.sizes)
+        bias = canonical(bias, _ORDER)
+    elif reset_after is None:
+        raise ValueError("reset_after: expected True or False, because arrays without a bias do not tell, got None")
+    return Cell(canonical(kernel, _ORDER), canonical(recurrent_kernel, _ORDER), bias), bool(reset_after)
+
+
+def _from_cudnn(kernel, recurrent_kernel, bias):
+    """The arrays of a CuDNNGRU as those of a GRU: each gate's kernel (D, H) holds the numbers of its (H, D) in turn."""
+    D, H = len(kernel), len(recurrent_kernel)
+    kernel = np.concatenate([gate.reshape(H, D).T for gate in np.split(kernel, 3, axis=1)], axis=1)
+    recurrent_kernel = np.concatenate([gate.T for gate in np.split(recurrent_kernel, 3, axis=1)], axis=1)
+    return kernel, recurrent_kernel, bias.reshape(2, 3 * H)
+
+
+def _to_cudnn(kernel, recurrent_kernel, bias):
+    D, H = len(kernel), len(recurrent_kernel)
+    kernel = np.concatenate([gate.T.reshape(D, H) for gate in np.split(kernel, 3, axis=1)], axis=1)
+    recurrent_kernel = np.concatenate([gate.T for gate in np.split(recurrent_kernel, 3, axis=1)], axis=1)
+    return kernel, recurrent_kernel, bias.reshape(6 * H)
+
+
+def _with_initial_states(cells, states):
+    if states is None:
+        return cells
+    if len(cells) == 1 and np.ndim(states) == 1:
+        states = [states]
+    if len(states) != len(cells):
+        raise ValueError(f"initial_state: expected one for each of {len(cells)} cells, got {len(states)}")
+    result = []
+    for cell, state in zip(cells, states, strict=True):
+        h0 = as_weight(state, "initial_state")
+        check_shape(h0, "initial_state", "H", {"H": cell.units})
+        result.append(cell._replace(initial_state=h0))
+    return result
+
+
+def _is_bidirectional(cells, given):
+    """Whether cells are pairs of directions instead of a stack, where plain arrays have to tell."""
+    if given is not None:
+        return bool(given)
+    is_stack = all(cell.input_size == below.units for below, cell in itertools.pairwise(cells))
+    are_pairs = len(cells) % 2 == 0 and all(
+        forward.kernel.shape == backward.kernel.shape for forward, backward in zip(cells[::2], cells[1::2], strict=True)
+    )
+    if is_stack and are_pairs:
+        raise ValueError(
+            f"bidirectional: expected True or False, because the shapes of {len(cells)} cells allow both, got None"
+        )
+    return are_pairs
+
+
+# -- the way back
+
+
+def to_keras(layer, *, cudnn=False, without_initial_state=False):
+    """The list of arrays for set_weights() of Keras.
+
+    No biases are summed: `from_keras` gives back the same bits.
+
+    Parameters
+    ----------
+    layer : GRU, or Sequential of GRUs
+    cudnn : bool
+        Whether it is for the CuDNNGRU of Keras 2.
+    without_initial_state : bool
+        Whether a learned initial state may be left out, because it will be given to Keras at each call.
+
+    Returns
+    -------
+    list of ndarray
+        kernel, recurrent_kernel and bias of each cell, in the order of the state: for a GRU, a Bidirectional, an RNN of
+        several GRUCells, or a model of Bidirectionals. The list does not hold settings: make the layer of Keras with
+        the same units, activations, reset_after, use_bias, merge_mode and go_backwards.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If Keras has no such layer: gates other than sigmoid and hard sigmoids, reverse=True, a learned initial state;
+        for cudnn, all but reset_after=True, tanh and sigmoid.
+
+    Examples
+    --------
+    >>> import cgru
+    >>> layer = cgru.GRU(2, input_size=3)
+    >>> [array.shape for array in cgru.convert.to_keras(layer)]
+    [(3, 6), (2, 6), (6,)]
+    """
+    weights = []
+    for part in gru_layers(layer):
+        cells = cells_of(part)
+        require_flippable(part.recurrent_activation, "Keras")
+        if part.reverse:
+            refuse("Keras", "reverse=True", "its go_backwards gives outputs in processing order",
+                   "A layer with go_backwards=True and the same weights can be converted")  # fmt: skip
+        if cudnn:
+            require_reset(part.reset_after, True, "CuDNNGRU", "GRU has both")
+            require_activations(part, "tanh", "sigmoid", "CuDNNGRU")
+        if not without_initial_state:
+            require_no_initial_state(
+                cells, "Keras", "With without_initial_state=True it is left out, for you to give at each call"
+            )
+        for cell in cells:
+            arrays = [foreign(array, _ORDER) for array in cell[:3] if array is not None]
+            if cudnn:
+                bias = arrays[2] if len(arrays) == 3 else np.zeros((2, 3 * cell.units), part.dtype)
+                arrays = _to_cudnn(*arrays[:2], bias)
+            weights += arrays
+    return weights
