@@ -400,6 +400,15 @@ def chain(layers):
     return Sequential(layers) if len(layers) > 1 else layers[0]
 
 
+def stack_of(parts):
+    """A layer of operations in a row, `parts` a list of (cells, options of `layer_of`); a Sequential where they differ
+    in the options."""
+    options = [own for _, own in parts]
+    if all(own == options[0] for own in options):
+        return layer_of([cell for cells, _ in parts for cell in cells], **options[0])
+    return chain([layer_of(cells, **own) for cells, own in parts])
+
+
 def _form(cell):
     return cell.units, cell.bias is None, cell.initial_state is None
 

@@ -15,11 +15,11 @@ from cgru.convert.cells import (
     flatten,
     four_biases,
     from_four_biases,
-    layer_of,
     nest,
     one_or_list,
     refuse,
     require_reset,
+    stack_of,
     with_bias,
 )
 
@@ -40,7 +40,7 @@ def from_madmom(layer, **options):
     layer : madmom.ml.nn.layers.GRULayer or BidirectionalLayer, mapping, or list of these
         The layer; or its arrays by name: "reset_gate", "update_gate" and "cell", each {"weights": (D, H), "bias": (H,),
         "recurrent_weights": (H, H)}, and "hid_init" (H,), the state to start from, which may be absent. A list is a
-        stack, each the input of the next; of BidirectionalLayers, all of it or nothing.
+        stack, each the input of the next.
     **options
         Of cgru.GRU, such as reverse; activation and recurrent_activation ("tanh" and "sigmoid") for a mapping, which
         does not tell them. madmom's own arrays are (T, D), of one sequence.
@@ -49,13 +49,12 @@ def from_madmom(layer, **options):
     -------
     GRU or Sequential
         With return_sequences and return_state on, and learn_initial_state where a "hid_init" is not zero; a Sequential
-        where the layers differ in size or in that.
+        where the layers differ in size, direction, activations or in that.
 
     Raises
     ------
     TypeError, ValueError
-        If an array is missing, unknown or of the wrong shape, a gate has peephole weights, or activations are unknown
-        or not the same in all layers.
+        If an array is missing, unknown or of the wrong shape, a gate has peephole weights, or activations are unknown.
 
     Examples
     --------
@@ -67,21 +66,24 @@ def from_madmom(layer, **options):
     (3, 2, True)
     """
     parts = layer if isinstance(layer, (list, tuple)) else [layer]
-    pairs = [(part.fwd_layer, part.bwd_layer) if hasattr(part, "fwd_layer") else (part,) for part in parts]
-    directions = {len(pair) for pair in pairs}
-    if len(directions) != 1:
-        raise ValueError("layer: expected one or more layers, all of one direction or all bidirectional")
-    layers = [part for pair in pairs for part in pair]
-    chosen = [_activations(part) for part in layers if not hasattr(part, "keys")]
-    if any(one != chosen[0] for one in chosen):
-        raise ValueError(f"layer: expected the same activations in all layers, got {chosen}")
-    return layer_of(
-        [_cell_of(part if hasattr(part, "keys") else _arrays(part)) for part in layers],
-        reset_after=True,
-        directions=directions.pop(),
-        **(chosen[0] if chosen else {}),
-        **options,
-    )
+    if not parts:
+        raise ValueError("layer: expected at least one layer, got an empty list")
+    return stack_of([_part(part, options) for part in parts])
+
+
+def _part(layer, options):
+    """(cells, options of `layer_of`) of a GRULayer, a BidirectionalLayer of two or a mapping."""
+    pair = (layer.fwd_layer, layer.bwd_layer) if hasattr(layer, "fwd_layer") else (layer,)
+    if hasattr(layer, "keys"):
+        return [_cell_of(layer)], {"reset_after": True, **options}
+    cells = [_cell_of(_arrays(one)) for one in pair]
+    if any(cell.initial_state is not None for cell in cells):  # of two directions, both or neither have one
+        zeros = np.zeros(cells[0].units, cells[0].kernel.dtype)
+        cells = [cell._replace(initial_state=zeros) if cell.initial_state is None else cell for cell in cells]
+    activations = [_activations(one) for one in pair]
+    if activations[0] != activations[-1]:
+        refuse(_WHERE, f"directions with {activations}", "here they have the same", "Convert each by itself")
+    return cells, {"reset_after": True, "directions": len(pair), **activations[0], **options}
 
 
 def _activations(layer):

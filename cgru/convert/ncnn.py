@@ -17,11 +17,11 @@ from cgru.convert.cells import (
     four_biases,
     from_four_biases,
     gru_layers,
-    layer_of,
     refuse,
     require_activations,
     require_no_initial_state,
     require_reset,
+    stack_of,
     with_bias,
 )
 
@@ -49,12 +49,13 @@ def from_ncnn(weights, **options):
     Returns
     -------
     GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the layers differ in size.
+        With return_sequences and return_state on; a Sequential where the layers differ in size or direction.
 
     Raises
     ------
     TypeError, ValueError
-        If an array is missing, unknown, of integers or of the wrong shape, or the layers differ in direction.
+        If an array is missing, unknown, of integers or of the wrong shape, or the direction is unknown; the message
+        names it.
 
     Examples
     --------
@@ -65,26 +66,22 @@ def from_ncnn(weights, **options):
     (3, 2)
     """
     parts = weights if isinstance(weights, (list, tuple)) else [weights]
-    directions = [_direction_of(part) for part in parts]
-    if len(set(directions)) != 1:
-        raise ValueError(f"direction: expected one for all layers, got {directions}")
-    options = {"directions": 1} | _DIRECTIONS[directions[0]] | options
-    return layer_of(
-        [cell for part in parts for cell in _cells(part, options["directions"])],
-        reset_after=True,
-        activation="tanh",
-        recurrent_activation="sigmoid",
-        **options,
-    )
+    if not parts:
+        raise ValueError("weights: expected at least one layer, got an empty list")
+    kinds = [_kind(part) for part in parts]
+    cells = [_cells(part, kind["directions"]) for part, kind in zip(parts, kinds, strict=True)]
+    return stack_of([(part, kind | options) for part, kind in zip(cells, kinds, strict=True)])
 
 
-def _direction_of(weights):
+def _kind(weights):
+    """The options of `layer_of` that the direction says."""
     if not hasattr(weights, "keys"):
         raise TypeError(f"weights: expected a mapping of names to arrays, got {type(weights).__name__}")
     direction = weights.get("direction", 0)
     if direction not in _DIRECTIONS:
         raise ValueError(f"direction: expected 0, 1 or 2, got {direction!r}")
-    return direction
+    fixed = {"reset_after": True, "activation": "tanh", "recurrent_activation": "sigmoid", "directions": 1}
+    return fixed | _DIRECTIONS[direction]
 
 
 def _cells(weights, directions):

@@ -18,10 +18,10 @@ from cgru.convert.cells import (
     four_biases,
     from_four_biases,
     gru_layers,
-    layer_of,
     refuse,
     require_activations,
     require_no_initial_state,
+    stack_of,
 )
 
 _WHERE = "oneDNN"
@@ -57,12 +57,12 @@ def from_onednn(weights, **options):
     Returns
     -------
     GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the layers differ in size.
+        With return_sequences and return_state on; a Sequential where the primitives differ in size, cell or direction.
 
     Raises
     ------
     TypeError, ValueError
-        If an array is missing, unknown or of the wrong shape, or the primitives differ in cell or direction.
+        If an array is missing, unknown or of the wrong shape, or a cell or direction is; the message names it.
 
     Examples
     --------
@@ -76,23 +76,24 @@ def from_onednn(weights, **options):
     (3, 2, True)
     """
     parts = weights if isinstance(weights, (list, tuple)) else [weights]
+    if not parts:
+        raise ValueError("weights: expected at least one primitive, got an empty list")
     kinds = [_kind(part) for part in parts]
-    if len(set(kinds)) != 1:
-        raise ValueError(f"weights: expected primitives of one cell and direction, got {kinds}")
-    kind, direction = kinds[0]
-    options = {"directions": 1} | _DIRECTIONS[direction] | options
-    cells = [cell for part in parts for cell in _cells(part, _CELLS[kind], options["directions"])]
-    return layer_of(cells, reset_after=_CELLS[kind], activation="tanh", recurrent_activation="sigmoid", **options)
+    cells = [_cells(part, kind["reset_after"], kind["directions"]) for part, kind in zip(parts, kinds, strict=True)]
+    return stack_of([(part, kind | options) for part, kind in zip(cells, kinds, strict=True)])
 
 
 def _kind(weights):
+    """The options of `layer_of` that cell and direction say."""
     if not hasattr(weights, "keys"):
         raise TypeError(f"weights: expected a mapping of names to arrays, got {type(weights).__name__}")
     kind = weights.get("cell"), weights.get("direction", "left2right")
     for name, got, known in zip(("cell", "direction"), kind, (_CELLS, _DIRECTIONS), strict=True):
         if got not in known:
             raise ValueError(f"{name}: expected one of {list(known)}, got {got!r}")
-    return kind
+    cell, direction = kind
+    fixed = {"activation": "tanh", "recurrent_activation": "sigmoid", "directions": 1}
+    return fixed | {"reset_after": _CELLS[cell]} | _DIRECTIONS[direction]
 
 
 def _cells(weights, reset_after, directions):

@@ -19,11 +19,11 @@ from cgru.convert.cells import (
     four_biases,
     from_four_biases,
     gru_layers,
-    layer_of,
     refuse,
     require_flippable,
     require_no_initial_state,
     some,
+    stack_of,
     with_bias,
 )
 
@@ -54,14 +54,14 @@ def from_openvino(source, name=None, **options):
     Returns
     -------
     GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the layers differ in size. Outputs of a
-        bidirectional layer are (N, T, 2H); a GRUSequence has them as (N, 2, T, H).
+        With return_sequences and return_state on; a Sequential where the operations differ in size or attributes.
+        Outputs of a bidirectional layer are (N, T, 2H); a GRUSequence has them as (N, 2, T, H).
 
     Raises
     ------
     TypeError, ValueError
-        If an array is missing or of the wrong shape, an attribute has no equivalent, the operations differ in their
-        attributes, or the model has no GRUSequence, or several and no name is given; the message names it.
+        If an array is missing or of the wrong shape, an attribute has no equivalent, or the model has no GRUSequence,
+        or several and no name is given; the message names it.
 
     Examples
     --------
@@ -75,12 +75,11 @@ def from_openvino(source, name=None, **options):
     else:
         sources = [(source, one) for one in (name if isinstance(name, (list, tuple)) else [name])]
     parts = [part if hasattr(part, "keys") else _arguments(_node_of(part, one)) for part, one in sources]
+    if not parts:
+        raise ValueError("source: expected at least one operation, got an empty list")
     kinds = [_kind(part) for part in parts]
-    if not kinds or any(kind != kinds[0] for kind in kinds):
-        raise ValueError(f"source: expected one or more operations with the same attributes, got {kinds}")
-    options = kinds[0] | options
-    directions, reset_after = options["directions"], options["reset_after"]
-    return layer_of([cell for part in parts for cell in _cells(part, directions, reset_after)], **options)
+    cells = [_cells(part, kind["directions"], kind["reset_after"]) for part, kind in zip(parts, kinds, strict=True)]
+    return stack_of([(part, kind | options) for part, kind in zip(cells, kinds, strict=True)])
 
 
 def _cells(arguments, directions, reset_after):
