@@ -48,7 +48,8 @@ def from_flax_linen(params, prefix=None, *, activation="tanh", recurrent_activat
         2: the cells come in pairs, forward and backward.
     **options
         Of cgru.GRU, such as reverse or time_major. `flax.linen.RNN` with reverse=True returns the outputs in the order
-        of processing (go_backwards), and in that of the input with keep_order=True (reverse).
+        of processing (go_backwards; its padding then comes last and ours first), and in that of the input with
+        keep_order=True (reverse).
 
     Returns
     -------

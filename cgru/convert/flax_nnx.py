@@ -50,7 +50,8 @@ def from_flax_nnx(cell, prefix=None, *, activation="tanh", recurrent_activation=
         2: the cells come in pairs, forward and backward.
     **options
         Of cgru.GRU, such as reverse or time_major. `flax.nnx.RNN` with reverse=True returns the outputs in the order of
-        processing (go_backwards), and in that of the input with keep_order=True (reverse).
+        processing (go_backwards; its padding then comes last and ours first), and in that of the input with
+        keep_order=True (reverse).
 
     Returns
     -------
