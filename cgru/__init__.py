@@ -1,7 +1,8 @@
 """The GRU for everybody who has a CPU and a NumPy array."""
 
-from cgru import convert, datasets
+from cgru import convert, datasets, files
 from cgru._version import __version__
+from cgru.files import load, save
 from cgru.gru import GRU
 from cgru.layers import Dense, Dropout, Embedding
 from cgru.models import Sequential
@@ -16,10 +17,13 @@ __all__ = [
     "__version__",
     "convert",
     "datasets",
+    "files",
     "from_keras",
     "from_onnx",
     "from_torch",
     "get_num_threads",
+    "load",
+    "save",
     "set_num_threads",
 ]
 

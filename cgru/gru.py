@@ -1,6 +1,7 @@
 """The GRU layer: parameters, stacked layers and directions, and the state that goes in and out. The arithmetic is in
 recurrence.py."""
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -171,10 +172,6 @@ class GRU(Layer):
         self._runs_forward = not (self.bidirectional or self.reverse or self.go_backwards)
         special = self.stateful or self.learn_initial_state
         self._is_plain = self._state_is_flat and self._runs_forward and not special
-        # Of the parameters' names of each cell, in the order of the state.
-        self._prefixes = [""]
-        if not self._state_is_flat:
-            self._prefixes = [f"l{layer}.{name}." for layer in range(self.num_layers) for name in self._directions]
         if input_size is not None:
             self.build(input_size)
 
@@ -191,31 +188,37 @@ class GRU(Layer):
     def output_size(self, input_size):
         return self.units * (2 if self.bidirectional and self.merge_mode == "concat" else 1)
 
-    def _create(self, input_size, rng):
+    @cached_property
+    def _prefixes(self):
+        return list(self._each_prefix())
+
+    def _each_prefix(self):
+        """Yield what the parameters' names of each cell begin with, in the order of the state."""
+        if self._state_is_flat:
+            yield ""
+            return
+        for layer in range(self.num_layers):
+            for direction in self._directions:
+                yield f"l{layer}.{direction}."
+
+    def parameter_shapes(self, input_size):
         H = self.units
-        shapes = {
-            "kernel": (None, 3 * H),
-            "recurrent_kernel": (H, 3 * H),
-            "bias": (2, 3 * H) if self.reset_after else (3 * H,),
-            "initial_state": (H,),
-        }
-        initial = {
-            "kernel": self.kernel_initializer,
-            "recurrent_kernel": self.recurrent_initializer,
-            "bias": self.bias_initializer,
-            "initial_state": "zeros",
-        }
-        if not self.use_bias:
-            del shapes["bias"]
-        if not self.learn_initial_state:
-            del shapes["initial_state"]
-        created = {}
-        for index, prefix in enumerate(self._prefixes):
-            features = input_size if index < len(self._directions) else self.output_size(None)
-            for name, shape in shapes.items():
-                shape = (features, 3 * H) if name == "kernel" else shape
-                created[prefix + name] = initializers.draw(initial[name], shape, self.dtype, rng)
-        return created
+        for index, prefix in enumerate(self._each_prefix()):
+            yield prefix + "kernel", (input_size if index < len(self._directions) else self.output_size(None), 3 * H)
+            yield prefix + "recurrent_kernel", (H, 3 * H)
+            if self.use_bias:
+                yield prefix + "bias", (2, 3 * H) if self.reset_after else (3 * H,)
+            if self.learn_initial_state:
+                yield prefix + "initial_state", (H,)
+
+    def _initial(self, name):
+        kind = name.rpartition(".")[2]
+        return {
+            "kernel": initializers.get(self.kernel_initializer),
+            "recurrent_kernel": initializers.get(self.recurrent_initializer),
+            "bias": initializers.get(self.bias_initializer),
+            "initial_state": initializers.zeros,
+        }[kind]
 
     def _changed(self):
         self._prepared = None

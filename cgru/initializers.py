@@ -45,11 +45,6 @@ def orthogonal(shape, dtype, rng):
 _INITIALIZERS = {function.__name__: function for function in (glorot_uniform, orthogonal, uniform, zeros)}
 
 
-def draw(name, shape, dtype, rng):
-    """A new array from the initializer called `name`; zeros, at no cost, where rng is None: its caller has values."""
-    return (get(name) if rng is not None else zeros)(shape, dtype, rng)
-
-
 def get(name, argument="initializer"):
     """Return the initializer called `name`.
 

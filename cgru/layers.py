@@ -41,7 +41,7 @@ def check_dtype(dtype):
     """Return np.dtype float32 or float64; anything else is a ValueError."""
     try:
         checked = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # the last of "f4,,f4", which NumPy parses as Python
         checked = None
     if dtype is None or checked not in (np.float32, np.float64):  # np.dtype(None) is float64
         raise ValueError(f"dtype: expected 'float32' or 'float64', got {dtype!r}")
@@ -92,8 +92,8 @@ class _Writable(MutableMapping):
 class Layer:
     """Base class of the layers: parameters, their construction and their update.
 
-    A subclass implements `_create`, `forward_batch`, `backward_batch`, `output_size` and `get_config`; one that derives
-    something from its parameters (a packed form) drops it in `_changed`.
+    A subclass implements `parameter_shapes`, `_initial`, `forward_batch`, `backward_batch`, `output_size` and
+    `get_config`; one that derives something from its parameters (a packed form) drops it in `_changed`.
 
     Parameters
     ----------
@@ -119,11 +119,12 @@ class Layer:
 
     # -- what a subclass implements
 
-    def _create(self, input_size, rng):
-        """Return new parameters for `input_size` input features: dict name -> C-contiguous array of `self.dtype`.
+    def parameter_shapes(self, input_size):
+        """Yield (name, shape) of each parameter for `input_size` input features; nothing is allocated for it."""
+        raise NotImplementedError
 
-        They are drawn from `rng`, or zero where it is None.
-        """
+    def _initial(self, name):
+        """Return the initializer, a function of (shape, dtype, rng), of the parameter called `name`."""
         raise NotImplementedError
 
     def forward_batch(self, batch, training=False):
@@ -170,6 +171,8 @@ class Layer:
         """Return a new layer from what `get_config` returned; parameters are not part of it."""
         if not isinstance(config, dict):
             raise TypeError(f"config: expected a dict of {cls.__name__}'s arguments, got {type(config).__name__}")
+        if "input_size" in config:  # it would build the layer
+            raise ValueError("config: expected no 'input_size', which get_config does not give; call build(input_size)")
         return cls(**config)
 
     @property
@@ -194,9 +197,7 @@ class Layer:
         if not self.built:
             with self._lock:
                 if not self.built:
-                    created = self._create(input_size, self._generator())
-                    self._input_size = input_size
-                    self._parameters = created  # last: whoever sees it sees a whole layer
+                    self._adopt(input_size, self._create(input_size, self._generator()))
         self._check_input_size(input_size)
 
     def build_from(self, input_size, weights):
@@ -219,9 +220,15 @@ class Layer:
                 self._check_input_size(input_size)
                 self.set_weights(weights)
             else:
-                checked = self._checked_weights(weights, self._create(input_size, None))
-                self._input_size = input_size
-                self._parameters = checked
+                self._adopt(input_size, self._checked_weights(weights, dict(self.parameter_shapes(input_size))))
+
+    def _create(self, input_size, rng):
+        return {name: self._initial(name)(shape, self.dtype, rng) for name, shape in self.parameter_shapes(input_size)}
+
+    def _adopt(self, input_size, parameters):
+        """Take new parameters, dict name -> C-contiguous array of `self.dtype`, of the shapes for `input_size`."""
+        self._input_size = input_size
+        self._parameters = parameters  # last: whoever sees it sees a whole layer
 
     def _check_input_size(self, input_size):
         if self._input_size != input_size:
@@ -283,24 +290,25 @@ class Layer:
             finally:
                 self._changed()
 
-    def _checked_weights(self, weights, parameters=None):
-        parameters = self._built_parameters() if parameters is None else parameters
+    def _checked_weights(self, weights, shapes=None):
+        if shapes is None:
+            shapes = {name: array.shape for name, array in self._built_parameters().items()}
         if not isinstance(weights, (list, tuple)):
             raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
-        if len(weights) != len(parameters):
-            names = ", ".join(parameters) or "none"
-            raise ValueError(f"weights: expected {len(parameters)} arrays ({names}), got {len(weights)}")
+        if len(weights) != len(shapes):
+            names = ", ".join(shapes) or "none"
+            raise ValueError(f"weights: expected {len(shapes)} arrays ({names}), got {len(weights)}")
         new = {}
-        for (name, old), value in zip(parameters.items(), weights, strict=True):
+        for (name, shape), value in zip(shapes.items(), weights, strict=True):
             try:
                 array = np.asarray(value)
             except ValueError:  # nested lists of unequal lengths
-                raise ValueError(f"{name}: expected an array of shape {old.shape}, got a ragged list") from None
+                raise ValueError(f"{name}: expected an array of shape {shape}, got a ragged list") from None
             if array.dtype.kind not in "fiu":
                 raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
-            if array.shape != old.shape:
-                raise ValueError(f"{name}: expected shape {old.shape}, got {array.shape}")
-            new[name] = np.array(array, dtype=old.dtype, order="C")
+            if array.shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+            new[name] = np.array(array, dtype=self.dtype, order="C")
         return new
 
     @contextmanager
@@ -453,12 +461,13 @@ class Dense(Layer):
     def output_size(self, input_size):
         return self.units
 
-    def _create(self, input_size, rng):
-        shapes = {"kernel": (input_size, self.units)}
+    def parameter_shapes(self, input_size):
+        yield "kernel", (input_size, self.units)
         if self.use_bias:
-            shapes["bias"] = (self.units,)
-        names = {"kernel": self.kernel_initializer, "bias": self.bias_initializer}
-        return {name: initializers.draw(names[name], shape, self.dtype, rng) for name, shape in shapes.items()}
+            yield "bias", (self.units,)
+
+    def _initial(self, name):
+        return initializers.get(self.bias_initializer if name == "bias" else self.kernel_initializer)
 
     def forward_batch(self, batch, training=False):
         x = batch.data
@@ -538,9 +547,11 @@ class Embedding(Layer):
     def output_size(self, input_size):
         return self.output_dim
 
-    def _create(self, input_size, rng):
-        shape = (self.input_dim, self.output_dim)
-        return {"embeddings": initializers.draw(self.embeddings_initializer, shape, self.dtype, rng)}
+    def parameter_shapes(self, input_size):
+        yield "embeddings", (self.input_dim, self.output_dim)
+
+    def _initial(self, name):
+        return initializers.get(self.embeddings_initializer)
 
     def forward_batch(self, batch, training=False):
         if batch.data.ndim not in (1, 2):
@@ -607,6 +618,9 @@ class Dropout(Layer):
 
     def output_size(self, input_size):
         return input_size
+
+    def parameter_shapes(self, input_size):
+        return iter(())
 
     def forward_batch(self, batch, training=False):
         x = batch.data

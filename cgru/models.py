@@ -16,7 +16,7 @@ from cgru.gru import GRU
 from cgru.layers import Dense, Dropout, Embedding, Layer, check_bool, check_int
 from cgru.sequences import as_batch, unpad
 
-_LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}
+LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}  # what configurations and files may name
 
 
 class History:
@@ -90,11 +90,13 @@ class Sequential:
             raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
         if not layers:
             raise ValueError("layers: expected at least one layer, got none")
+        seen = set()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers: expected layers, got {type(layer).__name__} at index {i}")
-            if any(layer is other for other in layers[:i]):
+            if id(layer) in seen:
                 raise ValueError(f"layers: expected each layer once, got {type(layer).__name__} again at index {i}")
+            seen.add(id(layer))
         self.seed = None if seed is None else check_int(seed, "seed")
         self.layers = tuple(layers)
         self.history = None
@@ -189,14 +191,16 @@ class Sequential:
         """
         if not isinstance(config, dict) or config.keys() != {"layers", "seed"}:
             raise ValueError(f"config: expected a dict of 'layers' and 'seed', got {config!r}")
+        if not isinstance(config["layers"], (list, tuple)):
+            raise ValueError(f"config: expected a list of layers, got {config['layers']!r}")
         layers = []
         for entry in config["layers"]:
             if not isinstance(entry, dict) or entry.keys() != {"class", "config"}:
                 raise ValueError(f"config: expected each layer to be a dict of 'class' and 'config', got {entry!r}")
             name = entry["class"]
-            if name not in _LAYERS:
-                raise ValueError(f"config: expected a class among {sorted(_LAYERS)}, got {name!r}")
-            layers.append(_LAYERS[name].from_config(entry["config"]))
+            if not isinstance(name, str) or name not in LAYERS:
+                raise ValueError(f"config: expected a class among {sorted(LAYERS)}, got {name!r}")
+            layers.append(LAYERS[name].from_config(entry["config"]))
         return cls(layers, seed=config["seed"])
 
     def summary(self):

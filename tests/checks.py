@@ -229,6 +229,39 @@ def assert_gradients(loss, arrays, gradients, rng=None, tolerance=2e-10):
 # -- a GRU as other frameworks write it
 
 
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def assert_round_trip(weights, layer, back):
+    """`back` are the weights that the layer came from, bit for bit, under the same names; both may be nested."""
+    assert layer.return_sequences and layer.return_state
+    assert_same_names(back, weights)
+    assert_same_arrays(sorted_arrays(back), sorted_arrays(weights))
+
+
+def assert_same_names(actual, expected):
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_same_names(actual[name], value)
+    elif isinstance(expected, (list, tuple)):
+        assert len(actual) == len(expected)
+        for a, e in zip(actual, expected, strict=True):
+            assert_same_names(a, e)
+    elif not isinstance(expected, np.ndarray):
+        assert actual == expected
+
+
+def sorted_arrays(nested):
+    """All arrays of nested dicts and lists, dicts by name."""
+    if isinstance(nested, dict):
+        nested = [nested[name] for name in sorted(nested)]
+    if isinstance(nested, (tuple, list)):
+        return [array for part in nested for array in sorted_arrays(part)]
+    return [nested] if isinstance(nested, np.ndarray) else []
+
+
 def foreign_gru(x, h0, W, U, b, c, *, reset_after, z_weighs, f=scipy.special.expit, g=np.tanh):
     """Outputs (N, T, H) of the equations with the gates apart, and z on the side where a framework has it.
 

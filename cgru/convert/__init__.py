@@ -8,9 +8,22 @@ import importlib
 
 # Of each file, the functions that are public; a file is imported when one of them is asked for.
 _FUNCTIONS = {
+    "cntk": ("from_cntk", "to_cntk"),
+    "cudnn": ("from_cudnn", "to_cudnn"),
+    "equinox": ("from_equinox", "to_equinox"),
+    "flax_linen": ("from_flax_linen", "to_flax_linen"),
+    "flax_nnx": ("from_flax_nnx", "to_flax_nnx"),
+    "haiku": ("from_haiku", "from_sonnet", "to_haiku", "to_sonnet"),
     "keras": ("from_keras", "to_keras"),
+    "madmom": ("from_madmom", "to_madmom"),
+    "ncnn": ("from_ncnn", "to_ncnn"),
+    "onednn": ("from_onednn", "to_onednn"),
     "onnx": ("from_onnx", "to_onnx", "to_onnx_arrays"),
+    "openvino": ("from_openvino", "to_openvino"),
     "published": ("from_published", "to_published"),
+    "rnnoise": ("from_rnnoise", "to_rnnoise"),
+    "tf1": ("from_tf1", "to_tf1"),
+    "tflite": ("from_tflite", "to_tflite"),
     "torch": ("from_torch", "to_torch", "to_torch_module"),
 }
 _FILES = {function: file for file, functions in _FUNCTIONS.items() for function in functions}

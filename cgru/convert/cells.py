@@ -217,6 +217,75 @@ def _size(word, sizes):
     return sum(factor * sizes.get(letter, 1) for factor, letter in _terms(word))
 
 
+# -- nested mappings, several cells in one of them
+
+
+def flatten(nested, what):
+    """One flat dict of nested mappings: {"a": {"b": x}} becomes {"a/b": x}."""
+    if not hasattr(nested, "keys"):
+        raise TypeError(f"{what}: expected a mapping of names to arrays, got {type(nested).__name__}")
+    flat = {}
+    for name in nested:
+        value = nested[name]
+        if hasattr(value, "keys"):
+            flat |= {f"{name}/{rest}": array for rest, array in flatten(value, what).items()}
+        else:
+            flat[str(name)] = value
+    return flat
+
+
+def nest(flat):
+    """The inverse of `flatten`."""
+    nested = {}
+    for name, array in flat.items():
+        *path, last = name.split("/")
+        inner = nested
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = array
+    return nested
+
+
+def each_cell(weights, known, prefix, what):
+    """[flat dict of the arrays of a cell] for one or more cells, each with the names from its own prefix on.
+
+    Parameters
+    ----------
+    weights : mapping, or list of mappings, one for each cell
+        Nested or flat; a mapping may be of something bigger that holds the cell.
+    known : str or tuple of str
+        An array that every cell has, by which it is found; or the names that it may have.
+    prefix : str, list of str, or None
+        What the names of the one cell begin with, or, all in one mapping, those of each cell; None where there is but
+        one cell in a mapping.
+    what : str
+        What errors call the mapping.
+    """
+    if isinstance(weights, (list, tuple)):
+        if not weights:
+            raise ValueError(f"{what}: expected at least one cell, got an empty list")
+        return [_under(flatten(part, what), known, prefix, what) for part in weights]
+    flat = flatten(weights, what)
+    prefixes = prefix if isinstance(prefix, (list, tuple)) else [prefix]
+    return [_under(flat, known, one, what) for one in prefixes]
+
+
+def _under(flat, known, prefix, what):
+    known = known if isinstance(known, tuple) else (known,)
+    starts = [name[: -len(last)] for last in known for name in flat if f"/{name}".endswith(f"/{last}")]
+    if prefix is not None:
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix: expected a str for each mapping, got {prefix!r}")
+        starts = [start for start in starts if start.rstrip("/") == prefix.rstrip("/")]
+    if not starts:
+        below = f" below {prefix!r}" if prefix else ""
+        raise ValueError(f"{what}: expected an array {known[0]!r}{below}, got {some(flat)}")
+    if len(starts) > 1:
+        raise ValueError(f"prefix: expected one of {[start.rstrip('/') for start in starts]}, got None")
+    (start,) = starts
+    return {name[len(start) :]: array for name, array in flat.items() if name.startswith(start)}
+
+
 # -- gates
 
 
@@ -277,6 +346,14 @@ def from_four_biases(sums, b_hn):
     return np.stack([sums, np.concatenate([np.zeros(len(sums) - len(b_hn), sums.dtype), b_hn])])
 
 
+def with_bias(cell, reset_after):
+    """The cell, with biases of zero where it has none: for conventions that always have them."""
+    if cell.bias is not None:
+        return cell
+    columns = cell.kernel.shape[1]
+    return cell._replace(bias=np.zeros((2, columns) if reset_after else columns, cell.kernel.dtype))
+
+
 # -- layers
 
 
@@ -323,6 +400,15 @@ def chain(layers):
     return Sequential(layers) if len(layers) > 1 else layers[0]
 
 
+def stack_of(parts):
+    """A layer of operations in a row, `parts` a list of (cells, options of `layer_of`); a Sequential where they differ
+    in the options."""
+    options = [own for _, own in parts]
+    if all(own == options[0] for own in options):
+        return layer_of([cell for cells, _ in parts for cell in cells], **options[0])
+    return chain([layer_of(cells, **own) for cells, own in parts])
+
+
 def _form(cell):
     return cell.units, cell.bias is None, cell.initial_state is None
 
@@ -367,3 +453,13 @@ def cells_of(layer):
     (layer,) = gru_layers(layer)
     parameters = layer.parameters
     return [Cell(**{name: parameters.get(prefix + name) for name in Cell._fields}) for prefix in layer._prefixes]
+
+
+def one_or_list(layer, check, weights_of):
+    """What `weights_of` gives for each cell of a layer or Sequential, a list in the order of the state; without the
+    list for one cell. `check(layer)` refuses a layer that the convention cannot hold."""
+    parts = gru_layers(layer)
+    for part in parts:
+        check(part)
+    weights = [weights_of(cell) for part in parts for cell in cells_of(part)]
+    return weights[0] if len(weights) == 1 else weights

@@ -11,7 +11,7 @@ x and those of h.
 
 import numpy as np
 
-from cgru.convert.cells import Arrays, Cell, cells_of, gru_layers, layer_of, refuse, require_reset
+from cgru.convert.cells import Arrays, Cell, layer_of, one_or_list, refuse, require_reset
 
 _WHERE = "the published form"
 # name of the matrix, name of the bias; in cgru's order of gates
@@ -91,13 +91,13 @@ def to_published(layer):
     ValueError
         If the layer has reset_after=True, or two directions.
     """
-    dicts = []
-    for part in gru_layers(layer):
-        require_reset(part.reset_after, False, _WHERE, "PyTorch, Keras and ONNX have the reset after")
-        if part.bidirectional:
-            refuse(_WHERE, "bidirectional=True", "it has one direction", "PyTorch, Keras and ONNX have both")
-        dicts += [_dict_of(cell) for cell in cells_of(part)]
-    return dicts[0] if len(dicts) == 1 else dicts
+    return one_or_list(layer, _check, _dict_of)
+
+
+def _check(layer):
+    require_reset(layer.reset_after, False, _WHERE, "PyTorch, Keras and ONNX have the reset after")
+    if layer.bidirectional:
+        refuse(_WHERE, "bidirectional=True", "it has one direction", "PyTorch, Keras and ONNX have both")
 
 
 def _dict_of(cell):

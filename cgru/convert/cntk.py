@@ -1,0 +1,128 @@
+"""CNTK's layers.GRU: columns z, r, c of W, z, r of H, and c apart in H1; reset before; z weighs the old state.
+
+    z = sigmoid(x W_z + h H_z + b_z)    r = sigmoid(x W_r + h H_r + b_r)
+    c = g(x W_c + (r * h) H1 + b_c)    h' = (1 - z) * c + z * h
+
+https://github.com/microsoft/CNTK/blob/master/bindings/python/cntk/layers/blocks.py
+"""
+
+import numpy as np
+
+from cgru.convert.cells import (
+    Arrays,
+    Cell,
+    canonical,
+    foreign,
+    layer_of,
+    one_or_list,
+    require_activations,
+    require_no_initial_state,
+    require_reset,
+    with_bias,
+)
+
+_WHERE = "CNTK's GRU"
+_ORDER = "zrn"
+
+
+def from_cntk(parameters, *, activation="tanh", directions=1, **options):
+    """A layer of the parameters of one or more GRU blocks.
+
+    No biases are summed and only the signs of z's weights change: `to_cntk` gives back the same bits. Outputs agree to
+    rounding. A block with enable_self_stabilization scales the state, which a GRU here does not.
+
+    Parameters
+    ----------
+    parameters : mapping, or list of mappings, one for each cell
+        "b" (3H,), "W" (D, 3H), "H" (H, 2H) and "H1" (H, H). CNTK calls the last one "H" as well: it is the square one.
+    activation : str
+        g, by cgru's name.
+    directions : {1, 2}
+        2: the cells come in pairs, forward and backward.
+    **options
+        Of cgru.GRU, such as reverse.
+
+    Returns
+    -------
+    GRU or Sequential
+        With return_sequences and return_state on; a Sequential where the cells differ in size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is missing, unknown or of the wrong shape; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> shapes = {"b": (6,), "W": (3, 6), "H": (2, 4), "H1": (2, 2)}
+    >>> layer = cgru.convert.from_cntk({name: np.ones(shape) for name, shape in shapes.items()})
+    >>> layer.input_size, layer.units
+    (3, 2)
+    """
+    parts = parameters if isinstance(parameters, (list, tuple)) else [parameters]
+    return layer_of(
+        [_cell_of(part) for part in parts],
+        reset_after=False,
+        directions=directions,
+        activation=activation,
+        recurrent_activation="sigmoid",
+        **options,
+    )
+
+
+def _cell_of(parameters):
+    arrays = Arrays(parameters, "parameters")
+    square, gates = arrays.take("H1", "H H"), arrays.take("H", "H 2H")
+    kernel, bias = arrays.take("W", "D 3H"), arrays.take("b", "3H")
+    arrays.finish()
+    parts = kernel, np.concatenate([gates, square], axis=1), bias
+    return Cell(*(canonical(part, _ORDER) for part in parts))
+
+
+def to_cntk(layer):
+    """The parameters of a GRU block for each cell of the layer.
+
+    No biases are summed: `from_cntk` gives back the same bits. The bias is zero where the layer has none. What a block
+    does not know is left out: direction, merge mode.
+
+    Parameters
+    ----------
+    layer : GRU, or Sequential of GRUs
+
+    Returns
+    -------
+    dict of str to ndarray, or list of dicts where there are several cells
+        As `from_cntk` takes them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer has reset_after=True, gates other than sigmoid, or a learned initial state, which is no parameter of
+        the block.
+
+    Examples
+    --------
+    >>> import cgru
+    >>> parameters = cgru.convert.to_cntk(cgru.GRU(2, input_size=3))
+    >>> {name: array.shape for name, array in parameters.items()}
+    {'b': (6,), 'W': (3, 6), 'H': (2, 4), 'H1': (2, 2)}
+    """
+    return one_or_list(layer, _check, _dict_of)
+
+
+def _check(layer):
+    require_reset(layer.reset_after, False, _WHERE, "cuDNN has the reset after: CNTK's OptimizedRNNStack is cuDNN's")
+    require_activations(layer, layer.activation, "sigmoid", _WHERE)
+
+
+def _dict_of(cell):
+    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to Recurrence as initial_state")
+    cell = with_bias(cell, reset_after=False)
+    recurrent_kernel, gates = foreign(cell.recurrent_kernel, _ORDER), 2 * cell.units
+    return {
+        "b": foreign(cell.bias, _ORDER),
+        "W": foreign(cell.kernel, _ORDER),
+        "H": recurrent_kernel[:, :gates].copy(),
+        "H1": recurrent_kernel[:, gates:].copy(),
+    }

@@ -1,0 +1,145 @@
+"""Flax linen's GRUCell: a Dense layer for each gate and side, kernels (in, out); reset after; z weighs the old state.
+
+    r = f(x W_ir + b_ir + h W_hr)    z = f(x W_iz + b_iz + h W_hz)
+    n = g(x W_in + b_in + r * (h W_hn + b_hn))    h' = (1 - z) * n + z * h
+
+https://flax-linen.readthedocs.io/en/latest/api_reference/flax.linen/layers.html#flax.linen.GRUCell
+"""
+
+import numpy as np
+
+from cgru.convert.cells import (
+    Arrays,
+    Cell,
+    canonical,
+    each_cell,
+    foreign,
+    four_biases,
+    from_four_biases,
+    layer_of,
+    nest,
+    one_or_list,
+    require_flippable,
+    require_no_initial_state,
+    require_reset,
+    with_bias,
+)
+
+_WHERE = "flax.linen.GRUCell"
+
+
+def from_flax_linen(params, prefix=None, *, activation="tanh", recurrent_activation="sigmoid", directions=1, **options):
+    """A layer of the parameters of one or more flax.linen.GRUCell.
+
+    No biases are summed and only the signs of z's weights change: `to_flax_linen` gives back the same bits. Outputs
+    agree to rounding.
+
+    Parameters
+    ----------
+    params : mapping, or list of mappings, one for each cell
+        "ir", "iz", "in", each {"kernel": (D, H), "bias": (H,)}; "hr", "hz", each {"kernel": (H, H)}; "hn", {"kernel":
+        (H, H), "bias": (H,)}; by themselves or within the variables of something bigger.
+    prefix : str or list of str, optional
+        The path of the cell, such as "params/encoder/cell", needed where there are several. A list, in the order of
+        the state (layer by layer, forward before backward), makes a layer of several cells.
+    activation, recurrent_activation : str
+        activation_fn and gate_fn, by cgru's names.
+    directions : {1, 2}
+        2: the cells come in pairs, forward and backward.
+    **options
+        Of cgru.GRU, such as reverse or time_major. `flax.linen.RNN` with reverse=True returns the outputs in the order
+        of processing (go_backwards; its padding then comes last and ours first), and in that of the input with
+        keep_order=True (reverse).
+
+    Returns
+    -------
+    GRU or Sequential
+        With return_sequences and return_state on; a Sequential where the cells differ in size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is missing, unknown or of the wrong shape, the prefix is missing, or gates are neither sigmoid nor
+        hard sigmoid; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> params = {gate: {"kernel": np.ones((3, 2)), "bias": np.ones(2)} for gate in ("ir", "iz", "in")}
+    >>> params |= {gate: {"kernel": np.ones((2, 2))} for gate in ("hr", "hz")}
+    >>> params["hn"] = {"kernel": np.ones((2, 2)), "bias": np.ones(2)}
+    >>> layer = cgru.convert.from_flax_linen({"params": {"cell": params}})
+    >>> layer.input_size, layer.units
+    (3, 2)
+    """
+    require_flippable(recurrent_activation, _WHERE)
+    return layer_of(
+        [_cell_of(arrays) for arrays in each_cell(params, "hn/kernel", prefix, "params")],
+        reset_after=True,
+        directions=directions,
+        activation=activation,
+        recurrent_activation=recurrent_activation,
+        **options,
+    )
+
+
+def _cell_of(params):
+    arrays = Arrays(params, "params")
+    recurrent_kernel = np.concatenate([arrays.take(f"h{gate}/kernel", "H H") for gate in "rzn"], axis=1)
+    kernel = np.concatenate([arrays.take(f"i{gate}/kernel", "D H") for gate in "rzn"], axis=1)
+    sums = np.concatenate([arrays.take(f"i{gate}/bias", "H") for gate in "rzn"])
+    b_hn = arrays.take("hn/bias", "H")
+    arrays.finish()
+    return Cell(
+        canonical(kernel, "rzn"), canonical(recurrent_kernel, "rzn"), from_four_biases(canonical(sums, "rzn"), b_hn)
+    )
+
+
+def to_flax_linen(layer):
+    """The parameters of a flax.linen.GRUCell for each cell of the layer, as NumPy arrays.
+
+    The two biases of r, and those of z, are summed; where the layer comes from `from_flax_linen`, one of them is zero,
+    and the bits are the same. Biases are zero where the layer has none. What a cell does not know is left out:
+    direction, merge mode, activations.
+
+    Parameters
+    ----------
+    layer : GRU, or Sequential of GRUs
+
+    Returns
+    -------
+    dict, or list of dicts where there are several cells
+        Nested, as `from_flax_linen` takes them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer has reset_after=False, gates that are neither sigmoid nor hard sigmoid, or a learned initial state,
+        which is no parameter of the cell.
+
+    Examples
+    --------
+    >>> import cgru
+    >>> params = cgru.convert.to_flax_linen(cgru.GRU(2, reset_after=True, input_size=3))
+    >>> sorted(params), params["hn"]["bias"].shape
+    (['hn', 'hr', 'hz', 'in', 'ir', 'iz'], (2,))
+    """
+    return one_or_list(layer, _check, _params_of)
+
+
+def _check(layer):
+    require_reset(layer.reset_after, True, _WHERE, "Haiku has the reset before")
+    require_flippable(layer.recurrent_activation, _WHERE)
+
+
+def _params_of(cell):
+    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as the carry to start from")
+    sums, b_hn = four_biases(with_bias(cell, reset_after=True).bias)
+    flat = {}
+    for side, kernel in (("i", cell.kernel), ("h", cell.recurrent_kernel)):
+        for gate, part in zip("rzn", np.split(foreign(kernel, "rzn"), 3, axis=1), strict=True):
+            flat[f"{side}{gate}/kernel"] = part.copy()
+    for gate, part in zip("rzn", np.split(foreign(sums, "rzn"), 3), strict=True):
+        flat[f"i{gate}/bias"] = part.copy()
+    flat["hn/bias"] = b_hn.copy()
+    return nest(flat)

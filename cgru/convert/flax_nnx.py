@@ -1,0 +1,160 @@
+"""Flax nnx' GRUCell: columns r, z, n; reset after; z weighs the old state. There is no b_hn.
+
+    r = f(x W_r + b_r + h U_r)    z = f(x W_z + b_z + h U_z)
+    n = g(x W_n + b_n + r * (h U_n))    h' = (1 - z) * n + z * h
+
+https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/recurrent.html#flax.nnx.nn.recurrent.GRUCell; its text
+has a b_hn that its code (flax/nnx/nn/recurrent.py) has not.
+"""
+
+import numpy as np
+
+from cgru.convert.cells import (
+    Arrays,
+    Cell,
+    canonical,
+    each_cell,
+    foreign,
+    four_biases,
+    from_four_biases,
+    layer_of,
+    nest,
+    one_or_list,
+    refuse,
+    require_flippable,
+    require_no_initial_state,
+    require_reset,
+    with_bias,
+)
+
+_WHERE = "flax.nnx.GRUCell"
+
+
+def from_flax_nnx(cell, prefix=None, *, activation="tanh", recurrent_activation="sigmoid", directions=1, **options):
+    """A layer of one or more flax.nnx.GRUCell.
+
+    No biases are summed and only the signs of z's weights change: `to_flax_nnx` gives back the same bits. Outputs agree
+    to rounding.
+
+    Parameters
+    ----------
+    cell : flax.nnx.GRUCell, mapping, or list of these
+        The cell, or its state by name: "dense_i", {"kernel": (D, 3H), "bias": (3H,)}, and "dense_h", {"kernel": (H,
+        3H)}, by themselves or within the state of something bigger.
+    prefix : str or list of str, optional
+        The path of the cell, such as "encoder/cell", needed where there are several. A list, in the order of the state
+        (layer by layer, forward before backward), makes a layer of several cells.
+    activation, recurrent_activation : str
+        activation_fn and gate_fn, by cgru's names.
+    directions : {1, 2}
+        2: the cells come in pairs, forward and backward.
+    **options
+        Of cgru.GRU, such as reverse or time_major. `flax.nnx.RNN` with reverse=True returns the outputs in the order of
+        processing (go_backwards; its padding then comes last and ours first), and in that of the input with
+        keep_order=True (reverse).
+
+    Returns
+    -------
+    GRU or Sequential
+        With return_sequences and return_state on; a Sequential where the cells differ in size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is missing, unknown or of the wrong shape, the prefix is missing, or gates are neither sigmoid nor
+        hard sigmoid; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> state = {"dense_i": {"kernel": np.ones((3, 6)), "bias": np.ones(6)}, "dense_h": {"kernel": np.ones((2, 6))}}
+    >>> layer = cgru.convert.from_flax_nnx(state)
+    >>> layer.input_size, layer.units
+    (3, 2)
+    """
+    require_flippable(recurrent_activation, _WHERE)
+    parts = [_state(part) for part in cell] if isinstance(cell, (list, tuple)) else _state(cell)
+    return layer_of(
+        [_cell_of(arrays) for arrays in each_cell(parts, "dense_h/kernel", prefix, "cell")],
+        reset_after=True,
+        directions=directions,
+        activation=activation,
+        recurrent_activation=recurrent_activation,
+        **options,
+    )
+
+
+def _state(cell):
+    """The mapping of a GRUCell, known by its attributes; a mapping is given back."""
+    if not hasattr(cell, "dense_i"):
+        return cell
+    return {
+        "dense_i": {"kernel": cell.dense_i.kernel, "bias": cell.dense_i.bias},
+        "dense_h": {"kernel": cell.dense_h.kernel},
+    }
+
+
+def _cell_of(state):
+    arrays = Arrays(state, "cell")
+    recurrent_kernel = arrays.take("dense_h/kernel", "H 3H")
+    kernel, bias = arrays.take("dense_i/kernel", "D 3H"), arrays.take("dense_i/bias", "3H")
+    arrays.finish()
+    b_hn = np.zeros(arrays.sizes["H"], bias.dtype)
+    kernel, recurrent_kernel, bias = (canonical(part, "rzn") for part in (kernel, recurrent_kernel, bias))
+    return Cell(kernel, recurrent_kernel, from_four_biases(bias, b_hn))
+
+
+def to_flax_nnx(layer):
+    """The state of a flax.nnx.GRUCell for each cell of the layer, as NumPy arrays.
+
+    The two biases of r, and those of z, are summed; where the layer comes from `from_flax_nnx`, one of them is zero,
+    and the bits are the same. Biases are zero where the layer has none. What a cell does not know is left out:
+    direction, merge mode, activations.
+
+    Parameters
+    ----------
+    layer : GRU, or Sequential of GRUs
+
+    Returns
+    -------
+    dict, or list of dicts where there are several cells
+        Nested, as `from_flax_nnx` takes them; flax.nnx.update(cell, state) puts one into a GRUCell.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer has reset_after=False, a recurrent bias b_hn of the candidate other than zero, for which the cell has
+        no place, gates that are neither sigmoid nor hard sigmoid, or a learned initial state.
+
+    Examples
+    --------
+    >>> import cgru
+    >>> state = cgru.convert.to_flax_nnx(cgru.GRU(2, reset_after=True, input_size=3))
+    >>> {name: array.shape for name, array in state["dense_i"].items()}
+    {'kernel': (3, 6), 'bias': (6,)}
+    """
+    return one_or_list(layer, _check, _state_of)
+
+
+def _check(layer):
+    require_reset(layer.reset_after, True, _WHERE, "Haiku has the reset before")
+    require_flippable(layer.recurrent_activation, _WHERE)
+
+
+def _state_of(cell):
+    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as the carry to start from")
+    sums, b_hn = four_biases(with_bias(cell, reset_after=True).bias)
+    if b_hn.any():
+        refuse(
+            _WHERE,
+            "the recurrent bias of the candidate",
+            "its dense_h has no bias, and b_hn is multiplied by the reset gate",
+            "flax.linen.GRUCell has it: to_flax_linen",
+        )
+    return nest(
+        {
+            "dense_i/kernel": foreign(cell.kernel, "rzn"),
+            "dense_i/bias": foreign(sums, "rzn"),
+            "dense_h/kernel": foreign(cell.recurrent_kernel, "rzn"),
+        }
+    )

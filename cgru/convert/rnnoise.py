@@ -1,0 +1,161 @@
+"""RNNoise 0.1: 8-bit weights, 256 for 1; columns z, r, h; reset before; z weighs the old state.
+
+    z = sigmoid(x W_z + h U_z + b_z)    r = sigmoid(x W_r + h U_r + b_r)
+    n = g(x W_h + (r * h) U_h + b_h)    h' = z * h + (1 - z) * n
+
+https://github.com/xiph/rnnoise/blob/v0.1.1/src/rnn.c. Its sigmoid and tanh are looked up in a table and interpolated:
+outputs agree with it to about 1e-5 a step, not to rounding. Later versions of RNNoise have another form.
+"""
+
+import numpy as np
+
+from cgru.convert.cells import (
+    Arrays,
+    Cell,
+    canonical,
+    foreign,
+    layer_of,
+    one_or_list,
+    refuse,
+    require_activations,
+    require_no_initial_state,
+    require_reset,
+    with_bias,
+)
+
+_WHERE = "RNNoise 0.1"
+_ORDER = "zrn"
+_SCALE = 256
+_ACTIVATIONS = ("tanh", "relu", "sigmoid")
+
+
+def from_rnnoise(weights, *, activation, dtype="float32", **options):
+    """A layer of a GRULayer of RNNoise 0.1.
+
+    No biases are summed, and n / 256 is exact: `to_rnnoise` gives back the same integers.
+
+    Parameters
+    ----------
+    weights : mapping, or list of mappings, one for each layer
+        Integers from -128 to 127: "bias" (3H,), "input_weights" (D, 3H) and "recurrent_weights" (H, 3H); the two
+        matrices may be flat, as they are in C.
+    activation : {"tanh", "relu", "sigmoid"}
+        g, as the C source of the GRULayer has it: ACTIVATION_RELU and so on.
+    dtype : {"float32", "float64"}
+    **options
+        Of cgru.GRU.
+
+    Returns
+    -------
+    GRU or Sequential
+        With return_sequences and return_state on; a Sequential where the layers differ in size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is missing, unknown, of the wrong size or not of 8-bit integers; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> weights = {"bias": np.full(6, 3), "input_weights": np.full(18, -5), "recurrent_weights": np.full(12, 127)}
+    >>> layer = cgru.convert.from_rnnoise(weights, activation="relu")
+    >>> layer.input_size, layer.units, layer.parameters["recurrent_kernel"][0, 0] * 256
+    (3, 2, np.float32(127.0))
+    """
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {list(_ACTIVATIONS)}, got {activation!r}")
+    parts = weights if isinstance(weights, (list, tuple)) else [weights]
+    return layer_of(
+        [_cell_of(part, dtype) for part in parts],
+        reset_after=False,
+        activation=activation,
+        recurrent_activation="sigmoid",
+        **options,
+    )
+
+
+def _cell_of(weights, dtype):
+    if not hasattr(weights, "keys"):
+        raise TypeError(f"weights: expected a mapping of names to arrays, got {type(weights).__name__}")
+    arrays = Arrays({name: _scaled(weights[name], name, dtype) for name in weights}, "weights")
+    columns = arrays.take("bias", "3H").size
+    for name in ("input_weights", "recurrent_weights"):
+        if name in arrays and arrays.arrays[name].ndim == 1 and arrays.arrays[name].size % columns == 0:
+            arrays.arrays[name] = arrays.arrays[name].reshape(-1, columns)
+    parts = arrays.take("input_weights", "D 3H"), arrays.take("recurrent_weights", "H 3H"), arrays.take("bias", "3H")
+    arrays.finish()
+    return Cell(*(canonical(part, _ORDER) for part in parts))
+
+
+def _scaled(value, name, dtype):
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected 8-bit integers, got dtype {array.dtype}")
+    if array.size and (array.min() < -128 or array.max() > 127):
+        raise ValueError(f"{name}: expected integers from -128 to 127, got {array.min()} to {array.max()}")
+    return array.astype(dtype) / np.dtype(dtype).type(_SCALE)
+
+
+def to_rnnoise(layer):
+    """The weights of a GRULayer of RNNoise 0.1 for each cell of the layer, as int8.
+
+    No biases are summed: `from_rnnoise` gives back the same bits. Biases are zero where the layer has none. What a
+    GRULayer does not know is left out: direction, merge mode.
+
+    Parameters
+    ----------
+    layer : GRU, or Sequential of GRUs
+
+    Returns
+    -------
+    dict of str to ndarray, or list of dicts where there are several cells
+        "bias" (3H,), "input_weights" (D, 3H) and "recurrent_weights" (H, 3H).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer has reset_after=True, gates other than sigmoid, a candidate that RNNoise does not have, a learned
+        initial state, or a weight that is no multiple of 1/256 from -128/256 to 127/256: round first, as the message
+        says, and measure what that costs.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> layer = cgru.GRU(2, activation="relu", input_size=3, seed=0)
+    >>> with layer.update() as p:
+    ...     for name in p:
+    ...         p[name] = np.clip(np.round(256 * p[name]), -127, 127) / 256
+    >>> {name: array.shape for name, array in cgru.convert.to_rnnoise(layer).items()}
+    {'bias': (6,), 'input_weights': (3, 6), 'recurrent_weights': (2, 6)}
+    """
+    return one_or_list(layer, _check, _dict_of)
+
+
+def _check(layer):
+    require_reset(layer.reset_after, False, _WHERE, "PyTorch, Keras and ONNX have the reset after")
+    require_activations(layer, layer.activation, "sigmoid", _WHERE)
+    if layer.activation not in _ACTIVATIONS:
+        refuse(_WHERE, f"activation={layer.activation!r}", f"it has {', '.join(_ACTIVATIONS)}", "ONNX has more")
+
+
+def _dict_of(cell):
+    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as the state to start from")
+    cell = with_bias(cell, reset_after=False)
+    parts = {"bias": cell.bias, "input_weights": cell.kernel, "recurrent_weights": cell.recurrent_kernel}
+    return {name: _unscaled(foreign(part, _ORDER), name) for name, part in parts.items()}
+
+
+def _unscaled(array, name):
+    scaled = array * _SCALE
+    with np.errstate(invalid="ignore"):  # of NaN
+        integers = scaled.astype(np.int64)
+    wrong = ~((integers == scaled) & (integers >= -128) & (integers <= 127))
+    if wrong.any():
+        refuse(
+            _WHERE,
+            f"the value {array[wrong][0]} of {name}",
+            "its weights are n / 256 with n from -128 to 127",
+            "Round the parameters of the layer first: np.clip(np.round(256 * p), -127, 127) / 256",
+        )
+    return integers.astype(np.int8)

@@ -1,0 +1,132 @@
+"""TensorFlow Lite: unidirectional_sequence_gru. Two matrices with output rows over [x, h], input first; gates r, u;
+reset before; u weighs the old state::
+
+    [r u] = sigmoid([x, h] gate_weight^T + gate_bias)
+    c     = tanh([x, r * h] candidate_weight^T + candidate_bias)
+    h'    = u * h + (1 - u) * c
+
+https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/kernels/gru_cell.cc
+"""
+
+import numpy as np
+
+from cgru.convert.cells import (
+    Arrays,
+    Cell,
+    canonical,
+    each_cell,
+    foreign,
+    layer_of,
+    one_or_list,
+    require_activations,
+    require_no_initial_state,
+    require_reset,
+    with_bias,
+)
+
+_WHERE = "TensorFlow Lite's unidirectional_sequence_gru"
+_ORDER = "rzn"
+
+
+def from_tflite(tensors, *, directions=1, **options):
+    """A layer of the tensors of unidirectional_sequence_gru.
+
+    No biases are summed and only the signs of u's weights change: `to_tflite` gives back the same bits. Outputs agree
+    to rounding. Quantised tensors are refused: give them dequantised.
+
+    Parameters
+    ----------
+    tensors : mapping, or list of mappings, one for each cell
+        "gate_weight" (2H, D + H), "gate_bias" (2H,), "candidate_weight" (H, D + H) and "candidate_bias" (H,): inputs 2
+        to 5 of the operator.
+    directions : {1, 2}
+        2: the cells come in pairs, forward and backward.
+    **options
+        Of cgru.GRU, such as reverse; time_major=True for the operator's own order of axes, (T, N, D).
+
+    Returns
+    -------
+    GRU or Sequential
+        With return_sequences and return_state on; a Sequential where the cells differ in size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is missing, unknown, of integers or of the wrong shape; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> shapes = {"gate_weight": (4, 5), "gate_bias": (4,), "candidate_weight": (2, 5), "candidate_bias": (2,)}
+    >>> layer = cgru.convert.from_tflite({name: np.ones(shape) for name, shape in shapes.items()})
+    >>> layer.input_size, layer.units
+    (3, 2)
+    """
+    return layer_of(
+        [_cell_of(arrays) for arrays in each_cell(tensors, "gate_weight", None, "tensors")],
+        reset_after=False,
+        directions=directions,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        **options,
+    )
+
+
+def _cell_of(tensors):
+    arrays = Arrays(tensors, "tensors")
+    bias = [arrays.take("candidate_bias", "H"), arrays.take("gate_bias", "2H")]
+    rows = [arrays.take("gate_weight", "2H D+H"), arrays.take("candidate_weight", "H D+H")]
+    arrays.finish()
+    both = canonical(np.concatenate(rows).T, _ORDER)  # (D + H, 3H)
+    D = arrays.sizes["D"]
+    return Cell(both[:D], both[D:], canonical(np.concatenate(bias[::-1]), _ORDER))
+
+
+def to_tflite(layer):
+    """The tensors of unidirectional_sequence_gru for each cell of the layer.
+
+    No biases are summed: `from_tflite` gives back the same bits. Biases are zero where the layer has none. What the
+    operator does not know is left out: direction, merge mode.
+
+    Parameters
+    ----------
+    layer : GRU, or Sequential of GRUs
+
+    Returns
+    -------
+    dict of str to ndarray, or list of dicts where there are several cells
+        As `from_tflite` takes them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer has reset_after=True, activations other than tanh and sigmoid, or a learned initial state, which is
+        an input of the operator.
+
+    Examples
+    --------
+    >>> import cgru
+    >>> tensors = cgru.convert.to_tflite(cgru.GRU(2, input_size=3))
+    >>> {name: array.shape for name, array in tensors.items()}
+    {'gate_weight': (4, 5), 'gate_bias': (4,), 'candidate_weight': (2, 5), 'candidate_bias': (2,)}
+    """
+    return one_or_list(layer, _check, _tensors_of)
+
+
+def _check(layer):
+    require_reset(layer.reset_after, False, _WHERE, "ONNX has both")
+    require_activations(layer, "tanh", "sigmoid", _WHERE)
+
+
+def _tensors_of(cell):
+    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as input_state")
+    cell = with_bias(cell, reset_after=False)
+    rows = np.ascontiguousarray(foreign(np.concatenate([cell.kernel, cell.recurrent_kernel]), _ORDER).T)  # (3H, D + H)
+    bias = foreign(cell.bias, _ORDER)
+    gates = 2 * cell.units
+    return {
+        "gate_weight": rows[:gates].copy(),
+        "gate_bias": bias[:gates].copy(),
+        "candidate_weight": rows[gates:].copy(),
+        "candidate_bias": bias[gates:].copy(),
+    }
