@@ -280,6 +280,17 @@ def foreign_gru(x, h0, W, U, b, c, *, reset_after, z_weighs, f=scipy.special.exp
     return np.stack(ys, axis=1)
 
 
+def onnx_arrays(rng, directions=1, inputs=D, units=H, bias=True, dtype="float64"):
+    """Random W, R and B of the GRU operator of ONNX; its biases are two that are not zero."""
+    arrays = {
+        "W": rng.standard_normal((directions, 3 * units, inputs)) / 2,
+        "R": rng.standard_normal((directions, 3 * units, units)) / 3,
+    }
+    if bias:
+        arrays["B"] = rng.standard_normal((directions, 6 * units)) / 2
+    return {name: array.astype(dtype) for name, array in arrays.items()}
+
+
 # -- cgru.GRU, cell by cell
 
 

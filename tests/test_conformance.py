@@ -1,4 +1,4 @@
-"""Numbers that Keras and TensorFlow Lite publish in their own tests (data/README.md), converted here by hand."""
+"""Numbers that Keras and TensorFlow Lite publish in their own tests (data/README.md)."""
 
 import json
 from pathlib import Path
@@ -23,17 +23,11 @@ def array(tensor, dtype):
     return values
 
 
-def from_keras(weights):
-    """Columns z | r | h become r, z, n; z weighs the old state there, so its block changes sign."""
-
-    def converted(v):
-        z, r, n = np.split(v, 3, axis=-1)
-        return np.concatenate([r, -z, n], axis=-1)
-
-    return {name: converted(v) for name, v in weights.items() if v is not None}
+def from_keras(weights, config):
+    return cgru.from_keras(weights, reset_after=config["reset_after"]).parameters
 
 
-def from_tflite(weights):
+def from_tflite(weights, config):
     """Rows r | u over [x, h], and the candidate's; u weighs the old state."""
     units = len(weights["candidate_bias"])
     r, z = np.split(weights["gate_weight"], 2)
@@ -53,7 +47,8 @@ CONVERTERS = {"keras_gru": from_keras, "tflite_unidirectional_sequence_gru": fro
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_published_numbers(case, dtype):
     x, h0, mask = array(case["input"], dtype), array(case["initial_state"], dtype), array(case["mask"], bool)
-    weights = CONVERTERS[case["convention"]]({name: array(v, dtype) for name, v in case["weights"].items()})
+    weights = {name: array(v, dtype) for name, v in case["weights"].items()}
+    weights = CONVERTERS[case["convention"]](weights, case["config"])
     layer = cgru.GRU(**case["config"], dtype=dtype, input_size=x.shape[-1])
     with layer.update() as parameters:
         assert parameters.keys() == weights.keys()
@@ -79,7 +74,8 @@ def test_published_numbers(case, dtype):
 )
 def test_published_numbers_from_the_reference(case):
     x, h0, mask = array(case["input"], "float64"), array(case["initial_state"], "float64"), array(case["mask"], bool)
-    weights = CONVERTERS[case["convention"]]({name: array(v, "float64") for name, v in case["weights"].items()})
+    weights = {name: array(v, "float64") for name, v in case["weights"].items()}
+    weights = CONVERTERS[case["convention"]](weights, case["config"])
     layer = cgru.GRU(**case["config"], dtype="float64", input_size=x.shape[-1])
     layer.set_weights(list(weights.values()))
     if layer.time_major:
@@ -92,3 +88,18 @@ def test_published_numbers_from_the_reference(case):
 
 def test_every_case_is_here():
     assert len(CASES) == 14 and {case["convention"] for case in CASES} == set(CONVERTERS)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case["convention"] == "keras_gru"], ids=lambda case: case["id"]
+)
+def test_published_numbers_of_the_converted_layer(case):
+    """from_keras with Keras' options alone: what it returns has every step, of which the case may have the last."""
+    options = {key: case["config"][key] for key in ("go_backwards", "stateful", "zero_output_for_mask")}
+    weights = {name: array(v, "float64") for name, v in case["weights"].items()}
+    layer = cgru.from_keras(weights, reset_after=case["config"]["reset_after"], **options)
+    x, h0, mask = array(case["input"], "float64"), array(case["initial_state"], "float64"), array(case["mask"], bool)
+    for _ in range(2 if layer.stateful else 1):
+        y, _ = layer(x, initial_state=h0, mask=mask)
+    y = y if case["config"]["return_sequences"] else y[:, -1]
+    np.testing.assert_allclose(y, array(case["expected"], "float64"), rtol=0, atol=case["atol"])

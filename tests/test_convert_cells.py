@@ -119,9 +119,11 @@ def test_a_size_is_found_from_a_sum():
     arrays.take("gates", "D+H 2H") if "H" in arrays.sizes else arrays.sizes.update(H=5)
     arrays.take("gates", "D+H 2H")
     assert arrays.sizes == {"H": 5, "D": 7}
-    for shape in ("K K", "2K K", "K"):
+    for shape in ("K K", "2K K", "K", "2 2K", "D+H 3", "0 3"):
         with pytest.raises(ValueError, match=r"^square: expected shape"):
             Arrays(arrays.arrays, "weights").take("square", shape)
+    with pytest.raises(ValueError, match=r"^empty: expected shape \(3H,\), got \(0,\)"):
+        Arrays({"empty": np.ones(0)}, "weights").take("empty", "3H")
 
 
 def test_arrays_that_nobody_takes_are_refused():
@@ -181,6 +183,15 @@ def test_unequal_cells_become_a_sequential(rng, options):
         expected = y
     checks.assert_close(model.predict(x), expected, 1e-13)
     checks.assert_same_arrays([cells.cells_of(layer) for layer in cells.gru_layers(model)], [tuple(c) for c in given])
+
+
+def test_some_learned_initial_states(rng):
+    given = [random_cell(rng, D, H), random_cell(rng, H, H, h0=True)]
+    model = cells.layer_of(given, reset_after=True)
+    assert [layer.learn_initial_state for layer in model.layers] == [False, True]
+    options = [{"activation": "relu"}, {"activation": "tanh"}]
+    model = cells.layer_of(given[:1] + [given[1]._replace(initial_state=None)], reset_after=True, each=options)
+    assert [layer.activation for layer in model.layers] == ["relu", "tanh"]
 
 
 def test_layers_that_do_not_fit_one_another(rng):

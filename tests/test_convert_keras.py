@@ -96,6 +96,8 @@ def test_arrays_under_their_names(rng):
     assert not cgru.from_keras(arrays | {"bias": None}, reset_after=True).use_bias
     long = {f"bi/{way}_gru/gru_cell/{name}:0": a for way in ("forward", "backward") for name, a in arrays.items()}
     assert cgru.from_keras(long).bidirectional
+    with pytest.raises(ValueError, match=r"^bidirectional: expected True, as bi/forward_gru/gru_cell is, got False"):
+        cgru.from_keras(long, bidirectional=False)
     two = {f"{way}/gru_cell/{name}": array for way in ("encoder", "decoder") for name, array in arrays.items()}
     two["dense/kernel"] = np.ones((3, 3))
     with pytest.raises(ValueError, match=r"^name: expected a part of one of \['encoder/gru_cell', 'decoder/gru_c"):
@@ -281,19 +283,20 @@ def named(prefix, arrays):
 
 def test_a_keras_archive(rng, tmp_path):
     first, forward, backward, deep = (weights(rng) for _ in range(4))
+    second = weights(rng)
     inner = gru_config("inner")
-    cells = [{"class_name": "GRUCell", "config": gru_config(f"cell{i}")["config"]} for i in range(12)]
     config = model_config(
         gru_config("first", recurrent_activation="hard_sigmoid", zero_output_for_mask=True),
         {"class_name": "Bidirectional", "config": {"name": "both", "merge_mode": "sum", "layer": inner}},
         model_config(gru_config("deep", go_backwards=True), name="sub", class_name="Functional"),
-        {"class_name": "RNN", "config": {"name": "stack", "cell": {
-            "class_name": "StackedRNNCells", "config": {"cells": cells}}}},
-    )  # fmt: skip
+        stack_config(12),
+        gru_config("second"),
+    )
     # Twelve equal cells: gru_cell_10 comes before gru_cell_2 in the file.
     stack = [weights(rng, D if i == 0 else H) for i in range(12)]
     stored = {
         "layers/gru/cell": first,
+        "layers/gru_1/cell": second,
         "layers/bidirectional/forward_layer/cell": forward,
         "layers/bidirectional/backward_layer/cell": backward,
         "layers/functional/layers/gru/cell": deep,
@@ -312,8 +315,9 @@ def test_a_keras_archive(rng, tmp_path):
     layer = cgru.from_keras(path, "stack")
     checks.assert_same_arrays(to_keras(layer), stack)
     assert layer.num_layers == 12
-    message = r"^name: expected one of \['first', 'both', 'deep', 'stack'\], for the GRUs of .*, got (None|'second')$"
-    for name in (None, "second"):
+    checks.assert_same_arrays(to_keras(cgru.from_keras(path, "second")), second)
+    message = r"^name: expected one of \['first', 'both', 'deep', 'stack', 'second'\], for .*, got (None|'third')$"
+    for name in (None, "third"):
         with pytest.raises(ValueError, match=message):
             cgru.from_keras(path, name)
 
@@ -416,6 +420,12 @@ def test_names_of_weights_in_pieces(rng, tmp_path):
     checks.assert_same_arrays(to_keras(cgru.from_keras(path)), arrays)
 
 
+def stack_config(count, name="stack"):
+    cells = [{"class_name": "GRUCell", "config": gru_config(f"cell{i}")["config"]} for i in range(count)]
+    stacked = {"class_name": "StackedRNNCells", "config": {"cells": cells}}
+    return {"class_name": "RNN", "config": {"name": name, "cell": stacked}}
+
+
 def bidirectional_config(**changes):
     forward, backward = gru_config("f"), gru_config("b", go_backwards=True)
     return {"class_name": "Bidirectional", "config": {
@@ -425,6 +435,8 @@ def bidirectional_config(**changes):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
+        (bidirectional_config(layer=stack_config(2), backward_layer=None),
+         r"both: cannot convert two directions of stacked cells exactly"),
         (gru_config(activation="swish"), r"gru: cannot convert activation='swish' exactly"),
         (gru_config(recurrent_activation={"class_name": "f"}), r"gru: cannot convert recurrent_activation=\{"),
         (gru_config(recurrent_activation="relu"), r"Keras: cannot convert recurrent_activation='relu' exactly"),

@@ -18,7 +18,7 @@ _FUNCTIONS = {
     "madmom": ("from_madmom", "to_madmom"),
     "ncnn": ("from_ncnn", "to_ncnn"),
     "onednn": ("from_onednn", "to_onednn"),
-    "onnx": ("from_onnx", "to_onnx"),
+    "onnx": ("from_onnx", "to_onnx", "to_onnx_arrays"),
     "openvino": ("from_openvino", "to_openvino"),
     "published": ("from_published", "to_published"),
     "rnnoise": ("from_rnnoise", "to_rnnoise"),

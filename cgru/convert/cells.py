@@ -182,7 +182,7 @@ def check_shape(array, name, shape, sizes):
     words = shape.split()
     fits = array.ndim == len(words)
     for size, word in zip(array.shape, words, strict=False):
-        fits = fits and _fits(size, word, sizes)
+        fits = _fits(size, word, sizes) and fits
     if not fits:
         known = tuple(_size(word, sizes) for word in words)
         text = f"({', '.join(words)}{',' if len(words) == 1 else ''})"

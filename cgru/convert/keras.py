@@ -95,6 +95,8 @@ def from_keras(weights, name=None, *, reset_after=None, bidirectional=None, init
     cells, resets = zip(*map(_cell_of, stored.cells, hints), strict=True)
     cells = _with_initial_states(cells, initial_state)
     directions = settings.directions or 1 + _is_bidirectional(cells, bidirectional)
+    if bidirectional not in (None, directions == 2):
+        raise ValueError(f"bidirectional: expected {directions == 2}, as {stored.name} is, got {bidirectional!r}")
     if len(cells) % directions or resets[::directions] != resets[directions - 1 :: directions]:
         raise ValueError("weights: expected two directions of one form for each layer, got others")
     each = [own | {"reset_after": reset} for own, reset in zip(known, resets, strict=True)][::directions]
