@@ -13,7 +13,7 @@ N, T, D, H = checks.N, checks.T, checks.D, checks.H
 GATES = ("reset_gate", "update_gate", "cell")
 
 
-def random_arrays(rng, inputs=D, units=H, dtype="float32", hid_init=True):
+def random_arrays(rng, inputs=D, units=H, dtype="float32", init=True):
     def draw(*shape):
         return rng.standard_normal(shape).astype(dtype)
 
@@ -21,7 +21,7 @@ def random_arrays(rng, inputs=D, units=H, dtype="float32", hid_init=True):
         gate: {"weights": draw(inputs, units), "bias": draw(units), "recurrent_weights": draw(units, units)}
         for gate in GATES
     }
-    return arrays | {"hid_init": draw(units) if hid_init else np.zeros(units, dtype)}
+    return arrays | {"init": draw(units) if init else np.zeros(units, dtype)}
 
 
 def sigmoid(x):
@@ -36,12 +36,12 @@ def as_object(arrays, gates=sigmoid, candidate=np.tanh):
     """A GRULayer's attributes."""
     functions = dict(zip(GATES, (gates, gates, candidate), strict=True))
     parts = {g: types.SimpleNamespace(**arrays[g], activation_fn=functions[g], peephole_weights=None) for g in GATES}
-    return types.SimpleNamespace(**parts, hid_init=arrays["hid_init"])
+    return types.SimpleNamespace(**parts, init=arrays["init"])
 
 
 def theirs(a, x, h=None, g=np.tanh):
-    """One sequence (T, D), from hid_init unless h is given."""
-    h = a["hid_init"] if h is None else h
+    """One sequence (T, D), from init unless h is given."""
+    h = a["init"] if h is None else h
     ys = []
     for data in x:
 
@@ -70,23 +70,23 @@ def test_outputs_from_the_learned_state(rng, activation, g):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("hid_init", [True, False])
-def test_round_trips_to_the_bit(rng, dtype, hid_init):
+@pytest.mark.parametrize("init", [True, False])
+def test_round_trips_to_the_bit(rng, dtype, init):
     for arrays in (
-        random_arrays(rng, dtype=dtype, hid_init=hid_init),
-        [random_arrays(rng, D, H, dtype, hid_init), random_arrays(rng, H, H, dtype, hid_init)],
-        [random_arrays(rng, D, 5, dtype, hid_init), random_arrays(rng, 5, 3, dtype, not hid_init)],
+        random_arrays(rng, dtype=dtype, init=init),
+        [random_arrays(rng, D, H, dtype, init), random_arrays(rng, H, H, dtype, init)],
+        [random_arrays(rng, D, 5, dtype, init), random_arrays(rng, 5, 3, dtype, not init)],
     ):
         layer = from_madmom(arrays)
-        assert isinstance(layer, cgru.Sequential) or layer.learn_initial_state == hid_init
+        assert isinstance(layer, cgru.Sequential) or layer.learn_initial_state == init
         back = to_madmom(layer)
         checks.assert_same_names(back, arrays)
         checks.assert_same_arrays(checks.sorted_arrays(back), checks.sorted_arrays(arrays))
 
 
-@pytest.mark.parametrize("hid_inits", [(True, True), (True, False), (False, False)])
-def test_both_directions(rng, hid_inits):
-    pair = [random_arrays(rng, dtype="float64", hid_init=hid_init) for hid_init in hid_inits]
+@pytest.mark.parametrize("inits", [(True, True), (True, False), (False, False)])
+def test_both_directions(rng, inits):
+    pair = [random_arrays(rng, dtype="float64", init=init) for init in inits]
     two = types.SimpleNamespace(fwd_layer=as_object(pair[0]), bwd_layer=as_object(pair[1]))
     layer = from_madmom(two)
     x = rng.standard_normal((T, D))
@@ -98,19 +98,27 @@ def test_both_directions(rng, hid_inits):
     assert [part.activation for part in stack.layers] == ["tanh", "relu"]
 
 
-def test_without_hid_init_and_without_biases(rng):
-    arrays = {name: value for name, value in random_arrays(rng).items() if name != "hid_init"}
+def test_without_init_and_without_biases(rng):
+    arrays = {name: value for name, value in random_arrays(rng).items() if name != "init"}
     assert not from_madmom(arrays).learn_initial_state
+    h0 = rng.standard_normal(H).astype("float32")
+    old_name = from_madmom(arrays | {"hid_init": h0})
+    checks.assert_same_arrays([to_madmom(old_name)["init"]], [h0])
+    old_object = as_object(arrays | {"init": h0})
+    old_object.hid_init = old_object.__dict__.pop("init")
+    checks.assert_same_arrays(from_madmom(old_object).parameters, old_name.parameters)
+    with pytest.raises(ValueError, match=r"^layer: expected .* and no others, got 'init' as well"):
+        from_madmom(arrays | {"init": h0, "hid_init": h0})
     plain = to_madmom(cgru.GRU(H, use_bias=False, reset_after=True, input_size=D))
-    assert not plain["cell"]["bias"].any() and not plain["hid_init"].any()
+    assert not plain["cell"]["bias"].any() and not plain["init"].any()
 
 
 def test_wrong_layers_are_named(rng):
     arrays = random_arrays(rng)
     with pytest.raises(ValueError, match=r"^layer: expected an array 'cell/recurrent_weights', got"):
         from_madmom(arrays | {"cell": {"weights": np.ones((D, H)), "bias": np.ones(H)}})
-    with pytest.raises(ValueError, match=r"^hid_init: expected shape \(H,\) = \(7,\), got \(8,\)"):
-        from_madmom(arrays | {"hid_init": np.ones(H + 1)})
+    with pytest.raises(ValueError, match=r"^init: expected shape \(H,\) = \(7,\), got \(8,\)"):
+        from_madmom(arrays | {"init": np.ones(H + 1)})
     with pytest.raises(ValueError, match=r"^layer: expected .* and no others, got 'output_gate/bias' as well"):
         from_madmom(arrays | {"output_gate": {"bias": np.ones(H)}})
     with pytest.raises(TypeError, match=r"^layer: expected a GRULayer, a BidirectionalLayer or a mapping, got int"):

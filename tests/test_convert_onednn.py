@@ -38,24 +38,26 @@ def one(memory, layer, direction, x, h, backwards=False):
 
 
 def theirs(memory, x, h0):
-    """All layers; h0 (layers, directions, N, H)."""
-    for layer, states in enumerate(h0):
-        if memory["direction"] == "right2left":
-            x = one(memory, layer, 0, x, states[0], backwards=True)
-        elif memory["direction"] == "left2right":
-            x = one(memory, layer, 0, x, states[0])
-        else:
-            both = [one(memory, layer, d, x, states[d], backwards=d == 1) for d in range(2)]
-            x = np.concatenate(both, axis=2) if memory["direction"] == "bidirectional_concat" else both[0] + both[1]
-    return x
+    """All layers of each direction, and then the merge; h0 (layers, directions, N, H)."""
+    direction = memory["direction"]
+    ys = []
+    for d in range(h0.shape[1]):
+        y = x
+        for layer, states in enumerate(h0):
+            y = one(memory, layer, d, y, states[d], backwards=d == 1 or direction == "right2left")
+        ys.append(y)
+    return np.concatenate(ys, axis=2) if direction == "bidirectional_concat" else sum(ys)
 
 
-@pytest.mark.parametrize("direction", ["left2right", "right2left", "bidirectional_concat", "bidirectional_sum"])
+@pytest.mark.parametrize(
+    ("direction", "layers"),
+    [("left2right", 1), ("left2right", 3), ("right2left", 1), ("right2left", 2), ("bidirectional_concat", 1),
+     ("bidirectional_sum", 1)],
+)  # fmt: skip
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("layers", [1, 2])
 def test_outputs_and_round_trip(rng, cell, direction, layers):
     S = 2 if direction.startswith("bi") else 1
-    inputs = D if layers == 1 else H * (2 if direction == "bidirectional_concat" else 1)
+    inputs = D if layers == 1 else H
     memory = random_memory(rng, cell, layers, S, inputs) | {"direction": direction}
     layer = from_onednn(memory)
     assert layer.num_layers == layers and layer.reset_after == (cell == "lbr_gru")
@@ -78,6 +80,19 @@ def test_primitives_in_a_row(rng, cell, dtype):
     assert isinstance(layers, cgru.Sequential) and [part.reverse for part in layers.layers] == [False, True]
     checks.assert_same_names(to_onednn(layers), unequal)
     checks.assert_same_arrays(checks.sorted_arrays(to_onednn(layers)), checks.sorted_arrays(unequal))
+
+
+def test_two_directions_meet_after_each_layer_here(rng):
+    layer = checks.random_layer(rng, H, input_size=D, num_layers=2, bidirectional=True, dtype="float64")
+    memory = to_onednn(layer)
+    assert [part["weights_layer"].shape for part in memory] == [(1, 2, D, 3, H), (1, 2, 2 * H, 3, H)]
+    x, h0 = rng.standard_normal((N, T, D)), rng.standard_normal((4, N, H))
+    y, _ = from_onednn(memory)(x, h0)
+    checks.assert_close(y, theirs(memory[1], theirs(memory[0], x, h0[None, :2]), h0[None, 2:]), 1e-13)
+    message = r"^oneDNN: cannot convert a bidirectional primitive of 2 layers exactly: .* left2right and right2left"
+    for direction in ("bidirectional_concat", "bidirectional_sum"):
+        with pytest.raises(ValueError, match=message):
+            from_onednn(random_memory(rng, "lbr_gru", 2, 2, H) | {"direction": direction})
 
 
 def test_without_biases(rng):

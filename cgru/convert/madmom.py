@@ -4,7 +4,7 @@ bias outside; the update gate weighs the new candidate; a learned state to start
     r = f(x W_r + b_r + h U_r)    z = f(x W_z + b_z + h U_z)
     n = g(x W_n + b_n + r * (h U_n))    h' = z * n + (1 - z) * h
 
-https://github.com/CPJKU/madmom/blob/main/madmom/ml/nn/layers.py
+https://madmom.readthedocs.io/en/v0.16/modules/ml/nn/layers.html
 """
 
 import numpy as np
@@ -39,8 +39,8 @@ def from_madmom(layer, **options):
     ----------
     layer : madmom.ml.nn.layers.GRULayer or BidirectionalLayer, mapping, or list of these
         The layer; or its arrays by name: "reset_gate", "update_gate" and "cell", each {"weights": (D, H), "bias": (H,),
-        "recurrent_weights": (H, H)}, and "hid_init" (H,), the state to start from, which may be absent. A list is a
-        stack, each the input of the next.
+        "recurrent_weights": (H, H)}, and "init" (H,), the state to start from, which may be absent; before 0.16 its
+        name was "hid_init". A list is a stack, each the input of the next.
     **options
         Of cgru.GRU, such as reverse; activation and recurrent_activation ("tanh" and "sigmoid") for a mapping, which
         does not tell them. madmom's own arrays are (T, D), of one sequence.
@@ -48,7 +48,7 @@ def from_madmom(layer, **options):
     Returns
     -------
     GRU or Sequential
-        With return_sequences and return_state on, and learn_initial_state where a "hid_init" is not zero; a Sequential
+        With return_sequences and return_state on, and learn_initial_state where an "init" is not zero; a Sequential
         where the layers differ in size, direction, activations or in that.
 
     Raises
@@ -60,7 +60,7 @@ def from_madmom(layer, **options):
     --------
     >>> import numpy as np, cgru
     >>> gate = {"weights": np.ones((3, 2)), "bias": np.ones(2), "recurrent_weights": np.ones((2, 2))}
-    >>> arrays = {"reset_gate": gate, "update_gate": gate, "cell": gate, "hid_init": np.full(2, 0.1)}
+    >>> arrays = {"reset_gate": gate, "update_gate": gate, "cell": gate, "init": np.full(2, 0.1)}
     >>> layer = cgru.convert.from_madmom(arrays)
     >>> layer.input_size, layer.units, layer.learn_initial_state
     (3, 2, True)
@@ -106,17 +106,18 @@ def _arrays(layer):
         if getattr(layer, gate).peephole_weights is not None:
             refuse(_WHERE, f"peephole weights of {gate}", "a GRU has none", "Without them, it can be converted")
     arrays = {gate: {name: getattr(getattr(layer, gate), name) for name in _FIELDS} for gate in _GATES}
-    return arrays | {"hid_init": layer.hid_init}
+    return arrays | {"init": layer.init if hasattr(layer, "init") else layer.hid_init}
 
 
 def _cell_of(layer):
     arrays = Arrays(flatten(layer, "layer"), "layer")
+    name = "hid_init" if "hid_init" in arrays else "init"
 
-    def joined(name, shape):
-        return np.concatenate([arrays.take(f"{gate}/{name}", shape) for gate in _GATES], axis=-1)
+    def joined(field, shape):
+        return np.concatenate([arrays.take(f"{gate}/{field}", shape) for gate in _GATES], axis=-1)
 
     recurrent_kernel, kernel, sums = joined("recurrent_weights", "H H"), joined("weights", "D H"), joined("bias", "H")
-    initial_state = arrays.take_if_there("hid_init", "H")
+    initial_state = arrays.take_if_there(name, "H")
     arrays.finish()
     if initial_state is not None and not initial_state.any():
         initial_state = None  # what a layer without one starts from
@@ -141,7 +142,7 @@ def to_madmom(layer):
         Nested, as `from_madmom` takes them, and as madmom's constructors do::
 
             gates = Gate(**arrays["reset_gate"]), Gate(**arrays["update_gate"])
-            GRULayer(*gates, GRUCell(**arrays["cell"]), arrays["hid_init"])
+            GRULayer(*gates, GRUCell(**arrays["cell"]), arrays["init"])
 
     Raises
     ------
@@ -153,7 +154,7 @@ def to_madmom(layer):
     --------
     >>> import cgru
     >>> arrays = cgru.convert.to_madmom(cgru.GRU(2, reset_after=True, input_size=3))
-    >>> arrays["cell"]["weights"].shape, arrays["hid_init"]
+    >>> arrays["cell"]["weights"].shape, arrays["init"]
     ((3, 2), array([0., 0.], dtype=float32))
     """
     return one_or_list(layer, _check, _dict_of)
@@ -177,4 +178,4 @@ def _dict_of(cell):
         for gate, part in zip(_GATES, np.split(whole, 3, axis=-1), strict=True):
             flat[f"{gate}/{name}"] = part.copy()
     initial_state = np.zeros_like(b_hn) if cell.initial_state is None else cell.initial_state
-    return nest(flat | {"hid_init": initial_state.copy()})
+    return nest(flat | {"init": initial_state.copy()})

@@ -49,7 +49,7 @@ def from_onednn(weights, **options):
         "direction" : {"left2right", "right2left", "bidirectional_concat", "bidirectional_sum"}
             rnn_direction; without it "left2right".
         "weights_layer" : array of shape (L, S, D, 3, H), "weights_iter" : array of shape (L, S, H, 3, H)
-            In the order ldigo; S is 2 for the bidirectional ones, else 1.
+            In the order ldigo; S is 2 for the bidirectional ones, for which L must be 1, else 1.
         "bias" : array of shape (L, S, 3, H), or (L, S, 4, H) of lbr_gru; optional
     **options
         Of cgru.GRU, such as time_major=True for oneDNN's usual order of axes, tnc.
@@ -62,7 +62,8 @@ def from_onednn(weights, **options):
     Raises
     ------
     TypeError, ValueError
-        If an array is missing, unknown or of the wrong shape, or a cell or direction is; the message names it.
+        If an array is missing, unknown or of the wrong shape, or a cell or direction is; the message names it. And if a
+        bidirectional primitive has several layers: oneDNN runs the directions apart and merges them above the last.
 
     Examples
     --------
@@ -103,6 +104,13 @@ def _cells(weights, reset_after, directions):
     bias = arrays.take_if_there("bias", "L S 4 H" if reset_after else "L S 3 H")
     arrays.finish()
     L, S, H = (arrays.sizes[letter] for letter in "LSH")
+    if L > 1 and S > 1:
+        refuse(
+            _WHERE,
+            f"a bidirectional primitive of {L} layers",
+            "its directions are stacks of their own that meet above the last layer, here they meet after every layer",
+            "Convert the two as left2right and right2left, and join their outputs",
+        )
 
     def bias_of(gates):
         sums = canonical(gates[:3].reshape(-1), _ORDER)
@@ -132,8 +140,8 @@ def to_onednn(layer):
     Returns
     -------
     dict, or list of dicts where the layers do not fit into one primitive
-        As `from_onednn` takes them. A primitive has layers of one input size: where the first layer's differs, each
-        layer is a primitive.
+        As `from_onednn` takes them. A primitive has layers of one input size, and merges two directions at its end
+        alone: where the first layer's input size differs, or there are two directions, each layer is a primitive.
 
     Raises
     ------
@@ -157,7 +165,8 @@ def _primitives(layer):
     kind = {"cell": "lbr_gru" if layer.reset_after else "vanilla_gru", "direction": _direction(layer)}
     require_activations(layer, "tanh", "sigmoid", _WHERE)
     require_no_initial_state(cells, _WHERE, "Give layer.parameters['initial_state'] to it as src_iter")
-    size = S if layer.input_size != layer.output_size(None) else len(cells)  # cells of a primitive
+    in_one = not layer.bidirectional and layer.input_size == layer.units
+    size = len(cells) if in_one else S  # cells of a primitive
     return [kind | _memory(cells[i : i + size], layer.reset_after, S) for i in range(0, len(cells), size)]
 
 

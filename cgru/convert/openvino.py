@@ -55,7 +55,8 @@ def from_openvino(source, name=None, **options):
     -------
     GRU or Sequential
         With return_sequences and return_state on; a Sequential where the operations differ in size or attributes.
-        Outputs of a bidirectional layer are (N, T, 2H); a GRUSequence has them as (N, 2, T, H).
+        Outputs of a bidirectional layer are (N, T, 2H); a GRUSequence has them as (N, 2, T, H). Lengths are heeded
+        always; by OpenVINO's CPU plugin (2026.4) only where shapes are fixed.
 
     Raises
     ------
