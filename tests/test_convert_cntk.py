@@ -60,6 +60,8 @@ def test_wrong_parameters_are_named(rng, change, message):
     parameters = {name: array for name, array in (random_parameters(rng) | change).items() if array is not None}
     with pytest.raises(ValueError, match=rf"^{message}"):
         from_cntk(parameters)
+    with pytest.raises(ValueError, match=r"^weights: expected at least one cell, got an empty list"):
+        from_cntk([])
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,13 @@ def test_both_directions(rng, inits):
     assert [part.activation for part in stack.layers] == ["tanh", "relu"]
 
 
+def test_options_that_contradict_the_object(rng):
+    arrays = random_arrays(rng)
+    assert from_madmom(arrays, activation="relu").activation == "relu"
+    with pytest.raises(ValueError, match=r"^activation: expected 'tanh', as the weights say, got 'relu'"):
+        from_madmom(as_object(arrays), activation="relu")
+
+
 def test_without_init_and_without_biases(rng):
     arrays = {name: value for name, value in random_arrays(rng).items() if name != "init"}
     assert not from_madmom(arrays).learn_initial_state

@@ -65,6 +65,12 @@ def test_several_in_a_row(rng):
     checks.assert_same_arrays(checks.sorted_arrays(to_ncnn(layers)), checks.sorted_arrays(unequal))
 
 
+@pytest.mark.parametrize("option", [{"reverse": True}, {"reset_after": False}, {"directions": 2}])
+def test_options_that_contradict_the_weights(rng, option):
+    with pytest.raises(ValueError, match=rf"^{next(iter(option))}: expected .*, as the weights say, got"):
+        from_ncnn(random_weights(rng), **option)
+
+
 def test_biases_that_are_summed(rng):
     layer = checks.random_layer(rng, H, input_size=D, reset_after=True, dtype="float64", return_sequences=True)
     x, h0 = rng.standard_normal((N, T, D)), rng.standard_normal((N, H))

@@ -95,6 +95,15 @@ def test_two_directions_meet_after_each_layer_here(rng):
             from_onednn(random_memory(rng, "lbr_gru", 2, 2, H) | {"direction": direction})
 
 
+def test_options_that_contradict_the_weights(rng):
+    memory = random_memory(rng, "vanilla_gru") | {"direction": "right2left"}
+    assert from_onednn(memory, reverse=True).reverse
+    for option in ({"reverse": False}, {"go_backwards": True}, {"directions": 2}, {"activation": "relu"}):
+        (name,) = option
+        with pytest.raises(ValueError, match=rf"^{name}: expected .*, as the weights say, got"):
+            from_onednn(memory, **option)
+
+
 def test_without_biases(rng):
     memory = random_memory(rng, "lbr_gru")
     del memory["bias"], memory["direction"]

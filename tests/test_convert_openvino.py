@@ -112,6 +112,12 @@ def test_wrong_arguments_are_named(rng, change, message):
         from_openvino(arguments)
 
 
+@pytest.mark.parametrize("option", [{"reverse": True}, {"reset_after": True}, {"recurrent_activation": "tanh"}])
+def test_options_that_contradict_the_weights(rng, option):
+    with pytest.raises(ValueError, match=rf"^{next(iter(option))}: expected .*, as the weights say, got"):
+        from_openvino(random_arguments(rng), **option)
+
+
 def test_what_is_no_source():
     with pytest.raises(TypeError, match=r"^source: expected an openvino.Node, an openvino.Model or a mapping, got int"):
         from_openvino(3)

@@ -79,6 +79,8 @@ def test_wrong_weights_are_named(rng, change, error, message):
 def test_wrong_arguments():
     with pytest.raises(ValueError, match=r"^activation: expected one of .*'linear'"):
         from_rnnoise({}, activation="linear")
+    with pytest.raises(ValueError, match=r"^weights: expected at least one cell, got an empty list"):
+        from_rnnoise([], activation="tanh")
     with pytest.raises(TypeError, match=r"^weights: expected a mapping"):
         from_rnnoise(3, activation="tanh")
 

@@ -84,6 +84,14 @@ def test_stacks_and_directions(rng):
     checks.assert_same_arrays(to_tf1(layer), pair)
 
 
+def test_directions_that_do_not_fit(rng):
+    cells = [random_variables(rng), random_variables(rng, 2 * H), random_variables(rng, 2 * H)]
+    with pytest.raises(ValueError, match=r"^directions: expected cells in pairs, forward and backward, got 3"):
+        from_tf1(cells, directions=2)
+    with pytest.raises(TypeError, match=r"^bidirectional: expected directions=1 or 2 instead, got True"):
+        from_tf1(cells[:2], bidirectional=True)
+
+
 def test_a_layer_without_biases_gets_zeros(rng):
     layer = checks.random_layer(rng, H, input_size=D, use_bias=False, dtype="float64", return_sequences=True)
     variables = to_tf1(layer)

@@ -382,6 +382,12 @@ def layer_of(cells, *, reset_after, directions=1, each=None, **options):
     ValueError
         If the input size of a layer is not the output size of the one before.
     """
+    if "bidirectional" in options:
+        raise TypeError(f"bidirectional: expected directions=1 or 2 instead, got {options['bidirectional']!r}")
+    if not cells:
+        raise ValueError("weights: expected at least one cell, got an empty list")
+    if len(cells) % directions:
+        raise ValueError(f"directions: expected cells in pairs, forward and backward, got {len(cells)}")
     rows = [cells[i : i + directions] for i in range(0, len(cells), directions)]
     dtype = np.result_type(*{array.dtype for cell in cells for array in cell if array is not None})
     options = {"reset_after": reset_after, "bidirectional": directions == 2, "dtype": dtype, **options}
@@ -400,13 +406,24 @@ def chain(layers):
     return Sequential(layers) if len(layers) > 1 else layers[0]
 
 
-def stack_of(parts):
-    """A layer of operations in a row, `parts` a list of (cells, options of `layer_of`); a Sequential where they differ
-    in the options."""
-    options = [own for _, own in parts]
-    if all(own == options[0] for own in options):
-        return layer_of([cell for cells, _ in parts for cell in cells], **options[0])
-    return chain([layer_of(cells, **own) for cells, own in parts])
+def stack_of(cells, kinds, options):
+    """A layer of operations in a row, or a Sequential where they differ in kind.
+
+    Parameters
+    ----------
+    cells : list of lists of Cell, one for each operation
+    kinds : list of dicts
+        What each operation says itself: options of `layer_of`.
+    options : dict
+        What the caller wants besides; ValueError where it contradicts an operation.
+    """
+    for kind in kinds:
+        for name in kind.keys() & options.keys():
+            if kind[name] != options[name]:
+                raise ValueError(f"{name}: expected {kind[name]!r}, as the weights say, got {options[name]!r}")
+    if all(kind == kinds[0] for kind in kinds):
+        return layer_of([cell for own in cells for cell in own], **kinds[0] | options)
+    return chain([layer_of(own, **kind | options) for own, kind in zip(cells, kinds, strict=True)])
 
 
 def _form(cell):

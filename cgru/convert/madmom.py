@@ -68,14 +68,15 @@ def from_madmom(layer, **options):
     parts = layer if isinstance(layer, (list, tuple)) else [layer]
     if not parts:
         raise ValueError("layer: expected at least one layer, got an empty list")
-    return stack_of([_part(part, options) for part in parts])
+    cells, kinds = zip(*map(_part, parts), strict=True)
+    return stack_of(list(cells), kinds, options)
 
 
-def _part(layer, options):
+def _part(layer):
     """(cells, options of `layer_of`) of a GRULayer, a BidirectionalLayer of two or a mapping."""
     pair = (layer.fwd_layer, layer.bwd_layer) if hasattr(layer, "fwd_layer") else (layer,)
     if hasattr(layer, "keys"):
-        return [_cell_of(layer)], {"reset_after": True, **options}
+        return [_cell_of(layer)], {"reset_after": True, "directions": 1}
     cells = [_cell_of(_arrays(one)) for one in pair]
     if any(cell.initial_state is not None for cell in cells):  # of two directions, both or neither have one
         zeros = np.zeros(cells[0].units, cells[0].kernel.dtype)
@@ -83,7 +84,7 @@ def _part(layer, options):
     activations = [_activations(one) for one in pair]
     if activations[0] != activations[-1]:
         refuse(_WHERE, f"directions with {activations}", "here they have the same", "Convert each by itself")
-    return cells, {"reset_after": True, "directions": len(pair), **activations[0], **options}
+    return cells, {"reset_after": True, "directions": len(pair), **activations[0]}
 
 
 def _activations(layer):

@@ -27,7 +27,7 @@ from cgru.convert.cells import (
 
 _WHERE = "ncnn's GRU"
 # Options of cgru.GRU for each direction (parameter 2). Outputs are in the order of the input.
-_DIRECTIONS = {0: {}, 1: {"reverse": True}, 2: {"directions": 2}}
+_DIRECTIONS = {0: {"reverse": False}, 1: {"reverse": True}, 2: {"directions": 2}}
 _PARAMETERS = ("num_output", "weight_data_size", "direction")
 
 
@@ -70,7 +70,7 @@ def from_ncnn(weights, **options):
         raise ValueError("weights: expected at least one layer, got an empty list")
     kinds = [_kind(part) for part in parts]
     cells = [_cells(part, kind["directions"]) for part, kind in zip(parts, kinds, strict=True)]
-    return stack_of([(part, kind | options) for part, kind in zip(cells, kinds, strict=True)])
+    return stack_of(cells, kinds, options)
 
 
 def _kind(weights):
@@ -80,8 +80,8 @@ def _kind(weights):
     direction = weights.get("direction", 0)
     if direction not in _DIRECTIONS:
         raise ValueError(f"direction: expected 0, 1 or 2, got {direction!r}")
-    fixed = {"reset_after": True, "activation": "tanh", "recurrent_activation": "sigmoid", "directions": 1}
-    return fixed | _DIRECTIONS[direction]
+    fixed = {"reset_after": True, "activation": "tanh", "recurrent_activation": "sigmoid"}
+    return fixed | {"directions": 1, "go_backwards": False} | _DIRECTIONS[direction]
 
 
 def _cells(weights, directions):

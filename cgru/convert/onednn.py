@@ -29,7 +29,7 @@ _ORDER = "zrn"
 _CELLS = {"vanilla_gru": False, "lbr_gru": True}  # reset_after
 # Options of cgru.GRU for each rnn_direction. All outputs are in the order of the input.
 _DIRECTIONS = {
-    "left2right": {},
+    "left2right": {"reverse": False},
     "right2left": {"reverse": True},
     "bidirectional_concat": {"directions": 2, "merge_mode": "concat"},
     "bidirectional_sum": {"directions": 2, "merge_mode": "sum"},
@@ -81,7 +81,7 @@ def from_onednn(weights, **options):
         raise ValueError("weights: expected at least one primitive, got an empty list")
     kinds = [_kind(part) for part in parts]
     cells = [_cells(part, kind["reset_after"], kind["directions"]) for part, kind in zip(parts, kinds, strict=True)]
-    return stack_of([(part, kind | options) for part, kind in zip(cells, kinds, strict=True)])
+    return stack_of(cells, kinds, options)
 
 
 def _kind(weights):
@@ -93,7 +93,7 @@ def _kind(weights):
         if got not in known:
             raise ValueError(f"{name}: expected one of {list(known)}, got {got!r}")
     cell, direction = kind
-    fixed = {"activation": "tanh", "recurrent_activation": "sigmoid", "directions": 1}
+    fixed = {"activation": "tanh", "recurrent_activation": "sigmoid", "directions": 1, "go_backwards": False}
     return fixed | {"reset_after": _CELLS[cell]} | _DIRECTIONS[direction]
 
 

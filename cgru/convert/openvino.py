@@ -31,7 +31,7 @@ _WHERE = "OpenVINO's GRUSequence"
 _ORDER = "zrn"
 _ACTIVATIONS = ("sigmoid", "tanh", "relu")
 # Options of cgru.GRU for each direction. Outputs are in the order of the input.
-_DIRECTIONS = {"forward": {}, "reverse": {"reverse": True}, "bidirectional": {"directions": 2}}
+_DIRECTIONS = {"forward": {"reverse": False}, "reverse": {"reverse": True}, "bidirectional": {"directions": 2}}
 
 
 def from_openvino(source, name=None, **options):
@@ -80,7 +80,7 @@ def from_openvino(source, name=None, **options):
         raise ValueError("source: expected at least one operation, got an empty list")
     kinds = [_kind(part) for part in parts]
     cells = [_cells(part, kind["directions"], kind["reset_after"]) for part, kind in zip(parts, kinds, strict=True)]
-    return stack_of([(part, kind | options) for part, kind in zip(cells, kinds, strict=True)])
+    return stack_of(cells, kinds, options)
 
 
 def _cells(arguments, directions, reset_after):
@@ -122,6 +122,7 @@ def _kind(arguments):
         "activation": activations[1],
         "recurrent_activation": activations[0],
         "directions": 1,
+        "go_backwards": False,
         **_DIRECTIONS[direction],
     }
 
