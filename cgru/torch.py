@@ -11,7 +11,7 @@ import numpy as np
 try:
     import torch
 except ModuleNotFoundError:
-    raise ImportError('torch is not installed: pip install "cgru[torch]"') from None
+    raise ImportError('torch is not installed: pip install "cgru[torch]"', name="torch") from None
 from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 

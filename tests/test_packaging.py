@@ -113,3 +113,9 @@ def test_import_leaves_the_process_alone():
         "print('same')",
     )
     assert (code, out, err) == (0, "same\n", "")
+
+
+def test_without_torch():
+    code, out, err = python("-c", "import sys; sys.modules['torch'] = None; import cgru; import cgru.torch")
+    assert code == 1 and not out
+    assert err.splitlines()[-1] == 'ImportError: torch is not installed: pip install "cgru[torch]"'

@@ -3,8 +3,8 @@
 cdef class Handle:
     """Stacked cells with everything prepared, for calls that last no longer than their own preparation would.
 
-    `step` takes three buffers and allocates nothing; `sequence` is inference of one cell. Both return False, nothing done, where they are not given just what they want; the general way then says what is wrong or
-    converts it.
+    `step` takes three buffers and allocates nothing; `sequence` is inference of one cell. Both return False, nothing
+    done, where they are not given just what they want; the general way then says what is wrong or converts it.
 
     Parameters
     ----------
