@@ -240,6 +240,18 @@ def test_tensors_of_others(rng, path, metadata):
         cgru.load(path)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_state_dict_of_pytorch(rng, path, dtype):
+    state_dict = {
+        f"encoder.gru.{name}_l0": rng.standard_normal(shape).astype(dtype)
+        for name, shape in (("weight_ih", (3 * H, D)), ("weight_hh", (3 * H, H)))
+    }
+    safetensors.numpy.save_file(state_dict | {"head.weight": np.ones((3, H), dtype)}, path, metadata={"format": "pt"})
+    layer = cgru.from_torch(cgru.files.load_tensors(path))
+    assert layer.dtype == ("float64" if dtype == "float64" else "float32")
+    checks.assert_same_arrays(layer.parameters, cgru.from_torch(state_dict).parameters)
+
+
 def test_bfloat16_widens(path):
     data = np.array([0x3F80, 0xC040, 0x7F80, 0x0001], "<u2")
     path.write_bytes(file_of({"w": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}, data.tobytes()))
