@@ -409,6 +409,8 @@ class Features(torch.utils.data.Dataset):
         return 4
 
     def __getitem__(self, i):
+        if torch.utils.data.get_worker_info() is not None:
+            assert torch.get_num_threads() == 1  # and so ours
         with torch.no_grad():
             return self.gru(torch.full((40, 9, 33), i / 4))[0]
 
