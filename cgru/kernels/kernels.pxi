@@ -45,7 +45,7 @@ from gates cimport (
 from projection cimport BLAS, CGRU_TILE_ROWS, PACKED, Matrix, Route, lanes, multiply, padded, panel_width
 from schedule cimport Schedule, batch_row, block_end, block_start_before, count, offset, place
 
-cdef extern from "platform.h" nogil:
+cdef extern from "team.h" nogil:
     ctypedef struct cgru_team:
         int size
     ctypedef struct cgru_member:
@@ -56,6 +56,8 @@ cdef extern from "platform.h" nogil:
     int cgru_join(cgru_team *team, int wanted, int patience) noexcept
     void cgru_arrive(cgru_member *me) noexcept
     void cgru_await(const cgru_member *me) noexcept
+
+cdef extern from "platform.h" nogil:
     unsigned cgru_flush_denormals() noexcept
     void cgru_restore_denormals(unsigned was) noexcept
 

@@ -3,7 +3,7 @@
    caller alone. How it gets on with NumPy's pool: benchmarks/pools.py. */
 #ifndef CGRU_POOL_H
 #define CGRU_POOL_H
-#include "platform.h"
+#include "team.h"
 #if defined(__GNUC__)
 __attribute__((visibility("default"), used)) /* by its name threadpoolctl knows us */
 #endif
