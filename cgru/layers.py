@@ -379,7 +379,7 @@ def _softmax(y):
 
 
 def _sigmoid(y):
-    import scipy.special  # 25 ms of an import that few need
+    import scipy.special  # here, because few need it and it is most of an import of cgru
 
     scipy.special.expit(y, out=y)
 

@@ -33,8 +33,8 @@ _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
 def _empty(shape, dtype):
-    """An uninitialised array whose first element starts a cache line, which NumPy's own need not: a vector that is read
-    across two lines costs two reads, up to 20 % of a call with one row."""
+    """An uninitialised array whose first element starts a cache line, which NumPy's own need not: a vector that lies
+    across two lines costs two reads."""
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
