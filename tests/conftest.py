@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -8,8 +9,17 @@ import hypothesis
 import numpy as np
 import pytest
 
-# Modules that tests share (checks.py): --import-mode=importlib leaves sys.path alone.
-sys.path.insert(0, str(Path(__file__).parent))
+
+def _share(name):
+    """Let tests of every room `import name`, a module of this folder. The folder itself stays off sys.path: with a room
+    called torch on it, `import torch` would find that where PyTorch is not installed."""
+    specification = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+
+
+_share("checks")
+_share("examples")
 
 # The same examples in every run, unless a seed is asked for; without a deadline, because machines differ.
 SEED = int(os.environ.get("CGRU_TEST_SEED", "0"))

@@ -1,6 +1,6 @@
 """The Japanese Vowels recordings: nine speakers, one utterance each a short sequence of cepstrum coefficients.
 
-`japanese_vowels.npz` is made by tools/pack_japanese_vowels.py. It holds the values, which have six decimals, as
+`japanese_vowels.npz` is made by tests/data/pack_japanese_vowels.py. It holds the values, which have six decimals, as
 integers of a millionth: three planes of bytes, least significant first, of v + 2**23, each plane one coefficient after
 the other over the frames of all utterances. Division by 10**6 gives back the very float64 that the text of the original
 reads as.

@@ -1,4 +1,4 @@
-"""PyTorch's state_dict, on plain arrays; test_parity_torch.py has the real thing."""
+"""PyTorch's state_dict, on plain arrays; tests/parity/test_torch.py has the real thing."""
 
 import subprocess
 import sys

@@ -11,7 +11,7 @@ import cgru
 from cgru.convert import from_tflite, to_tflite
 
 N, T, D, H = checks.N, checks.T, checks.D, checks.H
-CASES = json.loads((Path(__file__).parent / "data" / "conformance.json").read_text(encoding="utf-8"))["cases"]
+CASES = json.loads((Path(__file__).parents[1] / "data" / "conformance.json").read_text(encoding="utf-8"))["cases"]
 PUBLISHED = [case for case in CASES if case["convention"] == "tflite_unidirectional_sequence_gru"]
 
 

@@ -24,7 +24,7 @@ def python(*arguments, isa=None):
     environment = {name: value for name, value in os.environ.items() if name != "CGRU_ISA"}
     if isa is not None:
         environment["CGRU_ISA"] = isa
-    paths = [str(Path(cgru.__file__).parents[1]), environment.get("PYTHONPATH", "")]
+    paths = [str(Path(cgru.__file__).parents[1]), str(Path(checks.__file__).parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
 

@@ -1,6 +1,6 @@
 """Make cgru/datasets/japanese_vowels.npz from the two original files.
 
-    python tools/pack_japanese_vowels.py japanese_vowels_train.ts japanese_vowels_test.ts [--output FILE.npz]
+    python tests/data/pack_japanese_vowels.py japanese_vowels_train.ts japanese_vowels_test.ts [--output FILE.npz]
 
 Needs cgru installed. Every value is checked to have at most six decimals, and the file that was written is read again
 and compared with float(text), value by value. Prints the checksum that cgru/datasets/japanese_vowels.py must hold.
@@ -52,7 +52,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("train", help="the original training file, .ts")
     parser.add_argument("test", help="the original test file, .ts")
-    default = pathlib.Path(__file__).parents[1] / "cgru" / "datasets" / "japanese_vowels.npz"
+    default = pathlib.Path(__file__).parents[2] / "cgru" / "datasets" / "japanese_vowels.npz"
     parser.add_argument("--output", type=pathlib.Path, default=default)
     arguments = parser.parse_args()
 

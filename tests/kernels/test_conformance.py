@@ -9,7 +9,7 @@ import pytest
 
 import cgru
 
-CASES = json.loads((Path(__file__).parent / "data" / "conformance.json").read_text(encoding="utf-8"))["cases"]
+CASES = json.loads((Path(__file__).parents[1] / "data" / "conformance.json").read_text(encoding="utf-8"))["cases"]
 
 
 def array(tensor, dtype):

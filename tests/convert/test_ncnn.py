@@ -1,4 +1,4 @@
-"""ncnn's GRU by its arrays; the library itself is in test_parity_ncnn.py."""
+"""ncnn's GRU by its arrays; the library itself is in tests/parity/test_ncnn.py."""
 
 import checks
 import numpy as np

@@ -1,4 +1,4 @@
-"""Models of ONNX around the GRU operator, in and out; test_parity_onnxruntime.py runs them."""
+"""Models of ONNX around the GRU operator, in and out; tests/parity/test_onnxruntime.py runs them."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""OpenVINO's GRUSequence by its arguments; the operation itself is in test_parity_openvino.py."""
+"""OpenVINO's GRUSequence by its arguments; the operation itself is in tests/parity/test_openvino.py."""
 
 import checks
 import numpy as np

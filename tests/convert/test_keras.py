@@ -1,4 +1,4 @@
-"""Keras' arrays and files, on plain arrays and on HDF5 written here; test_parity_keras.py has the real thing."""
+"""Keras' arrays and files, on plain arrays and on HDF5 written here; tests/parity/test_keras.py has the real thing."""
 
 import io
 import json

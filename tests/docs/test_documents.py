@@ -14,7 +14,7 @@ import pytest
 import cgru
 
 OPTIONAL = ("torch",)  # what only some modules and snippets need
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.exists()]
 MODULES = sorted(m.name for m in pkgutil.walk_packages(cgru.__path__, "cgru.") if ".kernels.avx" not in m.name)
 

@@ -1,4 +1,4 @@
-"""The arrays of ONNX' GRU operator, against its equations in NumPy; test_convert_onnx_models.py has models of it."""
+"""The arrays of ONNX' GRU operator, against its equations in NumPy; test_onnx_models.py has models of it."""
 
 import subprocess
 import sys

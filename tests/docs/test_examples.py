@@ -1,31 +1,17 @@
 """docs/examples: the code of each, on small made-up data."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
+import examples
 import numpy as np
 import pytest
-
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
-
-
-def load(name):
-    path = EXAMPLES / f"{name}.py"
-    if not path.exists():
-        pytest.skip("the examples are in the checkout")
-    spec = importlib.util.spec_from_file_location(f"example_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 # -- g2p
 
 
 @pytest.fixture(scope="module")
 def g2p():
-    return load("g2p")
+    return examples.load("g2p")
 
 
 @pytest.fixture(scope="module")
