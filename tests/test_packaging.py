@@ -85,7 +85,8 @@ def test_import_needs_numpy_and_scipy_alone():
         "-W",
         "error",
         "-c",
-        "import sys, numpy, scipy.linalg, scipy.special; before = set(sys.modules); import cgru, cgru.cli;"
+        "import sys, numpy, scipy.linalg, scipy.special; before = set(sys.modules);"
+        "import cgru, cgru.cli.bench, cgru.cli.demo, cgru.cli.info;"
         "print(*{name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))",
     )
     assert (code, err) == (0, "")

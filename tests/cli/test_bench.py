@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru import bench, cli, kernels, plot
+from cgru import cli, kernels, plot
+from cgru.cli import bench
 
 CELLS = (bench.Cell("inference", 2, 3, 5, 7), bench.Cell("training", 3, 4, 2, 5), bench.Cell("step", 1, 4, 3, 5))
 

@@ -10,6 +10,7 @@ import pytest
 
 import cgru
 from cgru import cli, kernels, plot, recurrence, reference
+from cgru.cli import demo, info
 from cgru.datasets import load_japanese_vowels
 from cgru.models import History, Sequential
 
@@ -67,8 +68,8 @@ def test_demo_fails_if_the_reference_disagrees(capsys, monkeypatch, part, name):
 
 
 def test_demo_counts_nan_as_out_of_tolerance(capsys, monkeypatch):
-    original = cli._reference_backward
-    monkeypatch.setattr(cli, "_reference_backward", lambda *arguments: original(*arguments) | {"dx": np.array(np.nan)})
+    original = demo._reference_backward
+    monkeypatch.setattr(demo, "_reference_backward", lambda *arguments: original(*arguments) | {"dx": np.array(np.nan)})
     assert cli.main(["demo", "--epochs", "1"]) == 1
     assert "OUT OF" in capsys.readouterr().out
 
@@ -76,11 +77,11 @@ def test_demo_counts_nan_as_out_of_tolerance(capsys, monkeypatch):
 def test_demo_reaches_its_accuracy(capsys):
     """What the demonstration promises: 0.97 with each of seeds 0 to 4, 0.978 on average."""
     data = load_japanese_vowels()
-    x_train, x_test = cli.standardise(data.x_train, data.x_test)
+    x_train, x_test = demo.standardise(data.x_train, data.x_test)
     accuracies = []
     for seed in range(5):
-        model = cli.build_model(seed)
-        model.fit(x_train, data.y_train, epochs=60, batch_size=cli.BATCH_SIZE, verbose=0)
+        model = demo.build_model(seed)
+        model.fit(x_train, data.y_train, epochs=60, batch_size=demo.BATCH_SIZE, verbose=0)
         accuracies.append(model.evaluate(x_test, data.y_test)["accuracy"])
     assert min(accuracies) >= 0.97, accuracies
     assert np.mean(accuracies) >= 0.978, accuracies
@@ -89,13 +90,13 @@ def test_demo_reaches_its_accuracy(capsys):
 def test_standardise_looks_at_the_training_data_only(rng):
     train = [rng.normal(3, 2, (n, 2)) for n in (5, 9)]
     test = [np.zeros((1, 2)), np.full((2, 2), 7.0)]
-    x, z = cli.standardise(train, test)
+    x, z = demo.standardise(train, test)
     frames = np.concatenate(x)
     np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(frames.std(axis=0), 1)
     mean, deviation = np.concatenate(train).mean(axis=0), np.concatenate(train).std(axis=0)
     np.testing.assert_allclose(z[1][0], (7 - mean) / deviation)
-    np.testing.assert_allclose(cli.standardise(train, test[:1])[1][0], z[0])
+    np.testing.assert_allclose(demo.standardise(train, test[:1])[1][0], z[0])
     assert (test[1] == 7).all()
 
 
@@ -129,7 +130,7 @@ def test_damaged_data_is_one_line(capsys, monkeypatch, no_training):
     def load():
         raise ValueError("/there/japanese_vowels.npz: damaged data file")
 
-    monkeypatch.setattr(cli, "load_japanese_vowels", load)
+    monkeypatch.setattr(demo, "load_japanese_vowels", load)
     assert cli.main(["demo"]) == 1
     assert capsys.readouterr().err == "cgru demo: /there/japanese_vowels.npz: damaged data file\n"
 
@@ -177,7 +178,7 @@ def test_info(capsys):
 
 
 def test_info_without_threadpoolctl(capsys, monkeypatch):
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(info.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["info"]) == 0
     assert "of BLAS unknown (threadpoolctl is not installed); usable CPUs" in capsys.readouterr().out
 

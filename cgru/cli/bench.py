@@ -105,7 +105,7 @@ class _Child:
     def __init__(self, name, threads):
         self.name = name
         # Not -m: that would prefer a cgru in the working directory, which may be a checkout that is not built.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from cgru import bench; bench.work({name!r}, {threads})"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from cgru.cli import bench; bench.work({name!r}, {threads})"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code], env=os.environ | dict.fromkeys(THREADS, str(threads)), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
