@@ -3,8 +3,7 @@
 from cgru import convert, datasets, files
 from cgru._version import __version__
 from cgru.files import load, save
-from cgru.gru import GRU
-from cgru.layers import Dense, Dropout, Embedding
+from cgru.layers import GRU, Dense, Dropout, Embedding
 from cgru.models import Sequential
 from cgru.threads import get_num_threads, set_num_threads
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cgru._version import __version__
-from cgru.layers import check_int
+from cgru.checks import check_int
 from cgru.models import LAYERS, Sequential
 
 _FORMAT, _FORMAT_VERSION = "cgru", "1"

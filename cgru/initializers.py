@@ -6,6 +6,8 @@ The draws are made in float64 and rounded once: a seed gives a float32 layer the
 import numpy as np
 import scipy.linalg
 
+from cgru.checks import check_name
+
 
 def zeros(shape, dtype, rng):
     """Zeros of `shape`; `rng` is not used."""
@@ -72,6 +74,9 @@ def get(name, argument="initializer"):
     >>> initializers.get("zeros")((2, 3), np.float32, np.random.default_rng(0)).shape
     (2, 3)
     """
-    if isinstance(name, str) and name in _INITIALIZERS:
-        return _INITIALIZERS[name]
-    raise ValueError(f"{argument}: expected one of {sorted(_INITIALIZERS)}, got {name!r}")
+    return _INITIALIZERS[check_name(name, argument, _INITIALIZERS)]
+
+
+def check(name, argument):
+    """Return `name` if an initializer is called so; the ValueError calls it `argument` and lists the names."""
+    return check_name(name, argument, _INITIALIZERS)

@@ -6,6 +6,8 @@ only the (M, K) rows that count.
 
 import numpy as np
 
+from cgru.checks import check_bool
+
 
 def _counted(outputs, labels, valid):
     """Return the rows (M, K) and labels (M,) that count, after checking them; valid None means all."""
@@ -118,6 +120,8 @@ class SparseCategoricalCrossentropy(Loss):
     Examples
     --------
     >>> import numpy as np
+
+from cgru.checks import check_bool
     >>> from cgru import losses
     >>> loss = losses.get("sparse_categorical_crossentropy")
     >>> round(loss(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1])), 4)
@@ -127,9 +131,7 @@ class SparseCategoricalCrossentropy(Loss):
     name = "sparse_categorical_crossentropy"
 
     def __init__(self, from_logits=False):
-        if not isinstance(from_logits, (bool, np.bool_)):
-            raise TypeError(f"from_logits: expected True or False, got {from_logits!r}")
-        self.from_logits = bool(from_logits)
+        self.from_logits = check_bool(from_logits, "from_logits")
         self.fused_activation = None if self.from_logits else "softmax"
 
     def get_config(self):

@@ -12,8 +12,8 @@ import time
 import numpy as np
 
 from cgru import losses, metrics, optimizers
-from cgru.gru import GRU
-from cgru.layers import Dense, Dropout, Embedding, Layer, check_bool, check_int
+from cgru.checks import check_bool, check_int
+from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
 from cgru.sequences import as_batch, unpad
 
 LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}  # what configurations and files may name

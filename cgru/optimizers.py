@@ -5,9 +5,10 @@ reads the one and writes the other, so that an update that is interrupted has ch
 """
 
 import math
-import numbers
 
 import numpy as np
+
+from cgru.checks import check_positive, check_rate
 
 # Elements worked on at once: what a step touches, eight arrays of them, stays in a second-level cache.
 _BLOCK = 16384
@@ -54,7 +55,7 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, value):
-        self._learning_rate = _positive(value, "learning_rate")
+        self._learning_rate = check_positive(value, "learning_rate")
 
     def start(self, parameters):
         """Return the `State` before the first update of `parameters`, a dict key -> array."""
@@ -127,9 +128,9 @@ class Adam(Optimizer):
 
     def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
         super().__init__(learning_rate)
-        self.beta_1 = _decay(beta_1, "beta_1")
-        self.beta_2 = _decay(beta_2, "beta_2")
-        self.epsilon = _positive(epsilon, "epsilon")
+        self.beta_1 = check_rate(beta_1, "beta_1")
+        self.beta_2 = check_rate(beta_2, "beta_2")
+        self.epsilon = check_positive(epsilon, "epsilon")
 
     def get_config(self):
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
@@ -157,24 +158,6 @@ class Adam(Optimizer):
             np.subtract(p, t, out=new_p)
 
         return step
-
-
-def _number(value, name):
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    return float(value)
-
-
-def _positive(value, name):
-    if not 0 < _number(value, name) < math.inf:
-        raise ValueError(f"{name}: expected a positive, finite number, got {value!r}")
-    return float(value)
-
-
-def _decay(value, name):
-    if not 0 <= _number(value, name) < 1:
-        raise ValueError(f"{name}: expected a number of at least 0 and less than 1, got {value!r}")
-    return float(value)
 
 
 _OPTIMIZERS = {Adam.name: Adam}

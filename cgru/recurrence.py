@@ -2,8 +2,8 @@
 here.
 
 `prepare` brings the weights into the form that the kernels read, `schedule` says which rows take a step when, and
-`forward`, `backward` and `step` allocate what the compiled kernels write. Callers (gru.py, torch.py) have checked their
-arrays; what this module asks of them is said at each function.
+`forward`, `backward` and `step` allocate what the compiled kernels write. Callers (layers/stack.py, torch.py) have
+checked their arrays; what this module asks of them is said at each function.
 """
 
 import math

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cgru.gru import GRU
+from cgru.layers import GRU
 from cgru.models import Sequential
 
 # 1 - f(a) = f(-a): what lets z weigh the other state when its weights change sign.

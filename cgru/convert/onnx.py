@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 
+from cgru.checks import check_bool
 from cgru.convert.cells import (
     Arrays,
     Cell,
@@ -19,7 +20,6 @@ from cgru.convert.cells import (
     require_flippable,
 )
 from cgru.convert.onnx_graph import Graph, Operator
-from cgru.layers import check_bool
 
 ORDER = "zrn"
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

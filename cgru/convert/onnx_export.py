@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from cgru.checks import check_bool, check_dtype
 from cgru.convert.cells import cells_of, foreign, gru_layers, refuse, require_flippable
 from cgru.convert.onnx import ACTIVATIONS, ORDER, import_onnx
-from cgru.layers import check_bool, check_dtype
 
 _OPSET, _IR_VERSION = 14, 8  # both since ONNX Runtime 1.10
 _WHERE = "ONNX"

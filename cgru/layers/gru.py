@@ -1,36 +1,16 @@
-"""The GRU layer: parameters, stacked layers and directions, and the state that goes in and out. The arithmetic is in
-recurrence.py."""
-
-from functools import cached_property
-from typing import NamedTuple
+"""GRU: the face of the recurrent layer, its options, calls and checks of arguments."""
 
 import numpy as np
 
 from cgru import initializers, kernels, recurrence
-from cgru.layers import Layer, check_bool, check_initializer, check_int
+from cgru.checks import check_bool, check_int, check_name
+from cgru.layers.stack import Stack, Tape, flipped
 from cgru.sequences import Batch, as_batch, as_numeric
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")
 
 
-class Tape(NamedTuple):
-    """What `GRU.backward` needs of one forward pass. It belongs to the caller and is only read."""
-
-    layer: Layer  # whose forward pass it was
-    batch: Batch  # as the stack saw it
-    cells: list  # recurrence.Tape, in the order of the state
-    outputs: list  # per layer: the outputs of its directions where the merge needs them, else None
-    learned: bool  # the initial state came from the parameters
-    output_shape: tuple  # of the gradient that backward takes
-
-
-class _Prepared(NamedTuple):
-    cells: list  # recurrence.Weights of every cell, in the order of the state
-    learned: object  # initial states (cells, H); None where they are not learned
-    handle: object  # kernels.Handle of them, for calls of microseconds
-
-
-class GRU(Layer):
+class GRU(Stack):
     """Gated recurrent unit: layers and directions of it, forward, backward and step by step.
 
     Parameters
@@ -142,21 +122,21 @@ class GRU(Layer):
     ):
         super().__init__(dtype, seed)
         self.units = check_int(units, "units", 1)
-        self.activation = _check_name(activation, "activation", recurrence.ACTIVATIONS)
-        self.recurrent_activation = _check_name(recurrent_activation, "recurrent_activation", recurrence.ACTIVATIONS)
+        self.activation = check_name(activation, "activation", recurrence.ACTIVATIONS)
+        self.recurrent_activation = check_name(recurrent_activation, "recurrent_activation", recurrence.ACTIVATIONS)
         self.use_bias = check_bool(use_bias, "use_bias")
         self.return_sequences = check_bool(return_sequences, "return_sequences")
         self.return_state = check_bool(return_state, "return_state")
         self.go_backwards = check_bool(go_backwards, "go_backwards")
         self.reverse = check_bool(reverse, "reverse")
         self.stateful = check_bool(stateful, "stateful")
-        self.kernel_initializer = check_initializer(kernel_initializer, "kernel_initializer")
-        self.recurrent_initializer = check_initializer(recurrent_initializer, "recurrent_initializer")
-        self.bias_initializer = check_initializer(bias_initializer, "bias_initializer")
+        self.kernel_initializer = initializers.check(kernel_initializer, "kernel_initializer")
+        self.recurrent_initializer = initializers.check(recurrent_initializer, "recurrent_initializer")
+        self.bias_initializer = initializers.check(bias_initializer, "bias_initializer")
         self.reset_after = check_bool(reset_after, "reset_after")
         self.num_layers = check_int(num_layers, "num_layers", 1)
         self.bidirectional = check_bool(bidirectional, "bidirectional")
-        self.merge_mode = _check_name(merge_mode, "merge_mode", MERGE_MODES)
+        self.merge_mode = check_name(merge_mode, "merge_mode", MERGE_MODES)
         self.learn_initial_state = check_bool(learn_initial_state, "learn_initial_state")
         self.time_major = check_bool(time_major, "time_major")
         self.zero_output_for_mask = check_bool(zero_output_for_mask, "zero_output_for_mask")
@@ -175,8 +155,6 @@ class GRU(Layer):
         if input_size is not None:
             self.build(input_size)
 
-    # -- configuration, parameters
-
     def get_config(self):
         names = """
             units activation recurrent_activation use_bias return_sequences return_state go_backwards reverse stateful
@@ -185,75 +163,7 @@ class GRU(Layer):
         """.split()
         return {name: getattr(self, name) for name in names} | super().get_config()
 
-    def output_size(self, input_size):
-        return self.units * (2 if self.bidirectional and self.merge_mode == "concat" else 1)
-
-    @cached_property
-    def _prefixes(self):
-        return list(self._each_prefix())
-
-    def _each_prefix(self):
-        """Yield what the parameters' names of each cell begin with, in the order of the state."""
-        if self._state_is_flat:
-            yield ""
-            return
-        for layer in range(self.num_layers):
-            for direction in self._directions:
-                yield f"l{layer}.{direction}."
-
-    def parameter_shapes(self, input_size):
-        H = self.units
-        for index, prefix in enumerate(self._each_prefix()):
-            yield prefix + "kernel", (input_size if index < len(self._directions) else self.output_size(None), 3 * H)
-            yield prefix + "recurrent_kernel", (H, 3 * H)
-            if self.use_bias:
-                yield prefix + "bias", (2, 3 * H) if self.reset_after else (3 * H,)
-            if self.learn_initial_state:
-                yield prefix + "initial_state", (H,)
-
-    def _initial(self, name):
-        kind = name.rpartition(".")[2]
-        return {
-            "kernel": initializers.get(self.kernel_initializer),
-            "recurrent_kernel": initializers.get(self.recurrent_initializer),
-            "bias": initializers.get(self.bias_initializer),
-            "initial_state": initializers.zeros,
-        }[kind]
-
-    def _changed(self):
-        self._prepared = None
-
-    def _ready(self):
-        """What a call reads of the parameters, all of one moment; made once and dropped when they change."""
-        prepared = self._prepared
-        if prepared is None:
-            with self._lock:
-                parameters = self._built_parameters()
-                cells = [
-                    recurrence.prepare(
-                        parameters[prefix + "kernel"],
-                        parameters[prefix + "recurrent_kernel"],
-                        parameters.get(prefix + "bias"),
-                        reset_after=self.reset_after,
-                        activation=self.activation,
-                        recurrent_activation=self.recurrent_activation,
-                    )
-                    for prefix in self._prefixes
-                ]
-                learned = None
-                if self.learn_initial_state:
-                    learned = np.stack([parameters[prefix + "initial_state"] for prefix in self._prefixes])
-                prepared = _Prepared(cells, learned, kernels.Handle(cells))
-                self._prepared = prepared  # in one assignment: readers see the old form or the whole new one
-        return prepared
-
-    def __getstate__(self):
-        return super().__getstate__() | {"_prepared": None}
-
     # -- state
-
-    def _state_shape(self, N):
-        return (N, self.units) if self._state_is_flat else (len(self._prefixes), N, self.units)
 
     def reset_states(self, states=None):
         """Forget the state of a stateful layer, or set it.
@@ -279,26 +189,6 @@ class GRU(Layer):
                 raise ValueError(f"states: expected shape {_shape_text(self._state_shape('N'))}, got {states.shape}")
             states = states.copy()
         self._state = states
-
-    def _initial_state(self, initial_state, N, learned, name="x"):
-        """Return ((cells, N, H), whether it is the learned one, (cells, H) or None)."""
-        shape = self._state_shape(N)
-        if initial_state is None and self._state is not None:
-            if self._state.shape != shape:
-                raise ValueError(
-                    f"{name}: expected {self._state.shape[-2]} rows, as the state of this stateful layer has, got {N}; "
-                    "reset_states() forgets it"
-                )
-            initial_state = self._state
-        if initial_state is not None:
-            h0 = as_numeric(initial_state, self.dtype, "initial_state")
-            if h0.shape != shape:
-                raise ValueError(f"initial_state: expected shape {shape}, got {h0.shape}")
-            return np.ascontiguousarray(h0).reshape(len(self._prefixes), N, self.units), False
-        h0 = np.zeros((len(self._prefixes), N, self.units), self.dtype)
-        if learned is not None:
-            h0 += learned[:, None]
-        return h0, learned is not None
 
     # -- calls
 
@@ -473,7 +363,7 @@ class GRU(Layer):
         y, _, tape = self._run(batch.with_data(data), None, training)
         if not self.return_sequences:
             return Batch(y), tape
-        return (_flipped(batch) if self.go_backwards else batch).with_data(y), tape
+        return (flipped(batch) if self.go_backwards else batch).with_data(y), tape
 
     def backward_batch(self, d_out, tape, need_dx=True):
         self._check_tape(tape)
@@ -488,156 +378,6 @@ class GRU(Layer):
         if tape.layer is not self:
             raise ValueError("tape: expected one of this layer's forward passes, got another layer's")
 
-    # -- the stack, batch-major
-
-    def _build_for(self, x, name):
-        if x.shape[-1] < 1:
-            raise ValueError(f"{name}: expected at least one feature, got shape {x.shape}")
-        if self.built and x.shape[-1] != self.input_size:
-            raise ValueError(
-                f"{name}: expected {self.input_size} features, as the layer was built for, got {x.shape[-1]}"
-            )
-        self.build(x.shape[-1])
-
-    def _run(self, batch, initial_state, training):
-        """Return (y, h, tape); y is (N, T, F), or (N, F) without return_sequences."""
-        x = batch.data
-        if x.ndim != 3:
-            shape = "(T, N, D)" if self.time_major else "(N, T, D)"
-            given = x.swapaxes(0, 1) if self.time_major and x.ndim > 1 else x
-            raise ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {given.shape}")
-        self._build_for(x, "x")
-        N, T, _ = x.shape
-        weights, learned, _ = self._ready()
-        h0, is_learned = self._initial_state(initial_state, N, learned)
-        if self.go_backwards:
-            batch = _flipped(batch)
-        plans = self._plans(batch)
-        h = np.empty((len(weights), N, self.units), self.dtype)
-        cells, outputs = [], []
-        x = recurrence.readable(batch.data)
-        for layer in range(self.num_layers):
-            last = layer == self.num_layers - 1
-            wanted = self.return_sequences or not last
-            y, ys = self._allocate_outputs(N, T, plans[0].steps == N * T) if wanted else (None, [None] * len(plans))
-            first = layer * len(plans)
-            results = recurrence.run(
-                *(
-                    recurrence.forward_pass(weights[first + d], x, h0[first + d], plan, ys[d], training, h[first + d])
-                    for d, plan in enumerate(plans)
-                )
-            )
-            cells += [tape for _, tape in results]
-            if last and wanted and not self.zero_output_for_mask and batch.valid is not None:
-                for d, y_d in enumerate(ys):
-                    _repeat_last(y_d, batch.valid, backwards=d == 1 or self.reverse)
-            x = self._merge(y, ys) if wanted else None
-            outputs.append(ys if self.merge_mode == "mul" and self.bidirectional else None)
-        if not self.return_sequences:
-            finals = list(h[-len(plans) :])
-            x = self._merge(None, finals)
-            if outputs[-1] is not None:
-                outputs[-1] = [final.copy() for final in finals]  # h is the caller's
-        if self.stateful:
-            self._state = h.reshape(self._state_shape(N)).copy()
-        state = h[0] if self._state_is_flat else h
-        if not self.return_sequences and x.base is not None:
-            x = x.copy()  # y and h are the caller's, one each
-        return x, state, Tape(self, batch, cells, outputs, is_learned, x.shape) if training else None
-
-    def _pull(self, dy, dh, tape, need_dx):
-        """Return (dx, dh0, grads) for gradients in batch-major order."""
-        directions = len(self._directions)
-        N = len(tape.batch.data)
-        shape = (len(tape.cells), N, self.units)
-        dh = np.zeros(shape, self.dtype) if dh is None else dh.reshape(shape).copy()
-        dh0 = np.empty_like(dh)
-        grads = {}
-        if dy is not None and not self.return_sequences:
-            for d, term in enumerate(self._split(dy, tape.outputs[-1])):
-                dh[len(tape.cells) - directions + d] += term
-            dy = None
-        for layer in reversed(range(self.num_layers)):
-            dys = [None] * directions if dy is None else self._split(dy, tape.outputs[layer])
-            last = layer == self.num_layers - 1
-            dx = None
-            if last and dy is not None and not self.zero_output_for_mask and tape.batch.valid is not None:
-                dys = [
-                    _gather_repeated(d_out, tape.batch.valid, backwards=d == 1 or self.reverse)
-                    for d, d_out in enumerate(dys)
-                ]
-            dys = [d_out if d_out is None else recurrence.readable(d_out) for d_out in dys]
-            first = layer * directions
-            results = recurrence.run(
-                *(
-                    recurrence.backward_pass(dys[d], dh[first + d], tape.cells[first + d], need_dx or layer > 0)
-                    for d in range(directions)
-                )
-            )
-            for cell, g in enumerate(results, start=first):
-                dh0[cell] = g.dh0
-                if g.dx is not None:
-                    dx = g.dx if dx is None else np.add(dx, g.dx, out=dx)
-                prefix = self._prefixes[cell]
-                grads[prefix + "kernel"] = g.kernel
-                grads[prefix + "recurrent_kernel"] = g.recurrent_kernel
-                if self.use_bias:
-                    grads[prefix + "bias"] = g.bias
-                if self.learn_initial_state:
-                    used = g.dh0 if tape.learned else g.dh0[:0]
-                    grads[prefix + "initial_state"] = used.sum(axis=0)
-            dy = dx
-        if self.go_backwards and dx is not None:
-            dx = dx[:, ::-1]
-        grads = {name: grads[name] for name in self._built_parameters()}
-        return dx, dh0[0] if self._state_is_flat else dh0, grads
-
-    def _plans(self, batch):
-        """The schedule of each direction."""
-        N, T, _ = batch.data.shape
-        reverses = (False, True) if self.bidirectional else (self.reverse,)
-        return [recurrence.schedule(N, T, batch.lengths, batch.mask, reverse) for reverse in reverses]
-
-    def _allocate_outputs(self, N, T, all_valid):
-        """(y or None, the array that each direction writes): halves of y for "concat", y itself for one direction."""
-        empty = np.empty if all_valid else np.zeros
-        H = self.units
-        if self.bidirectional and self.merge_mode != "concat":
-            return None, [empty((N, T, H), self.dtype) for _ in self._directions]
-        if not (self.bidirectional or self.time_major):
-            y = empty((N, T, H), self.dtype)
-            return y, [y]
-        shape = (T, N) if self.time_major else (N, T)
-        y = empty((*shape, len(self._directions) * H), self.dtype)
-        y = y.swapaxes(0, 1) if self.time_major else y
-        return y, [y[:, :, d * H : (d + 1) * H] for d in range(len(self._directions))]
-
-    def _merge(self, y, ys):
-        """One array of the directions' arrays; y is the one that already holds them, if any."""
-        if y is not None:
-            return y
-        if len(ys) == 1:
-            return ys[0]
-        if self.merge_mode == "concat":
-            return np.concatenate(ys, axis=-1)
-        if self.merge_mode == "mul":
-            return ys[0] * ys[1]
-        total = ys[0] + ys[1]
-        return total if self.merge_mode == "sum" else total / 2
-
-    def _split(self, dy, ys):
-        """The gradient of each direction's array, from that of the merged one."""
-        H = self.units
-        if not self.bidirectional:
-            return [dy]
-        if self.merge_mode == "concat":
-            return [dy[..., :H], dy[..., H:]]
-        if self.merge_mode == "mul":
-            with np.errstate(invalid="ignore", over="ignore"):  # steps that are not valid may hold anything
-                return [dy * ys[1], dy * ys[0]]
-        half = dy if self.merge_mode == "sum" else dy / 2
-        return [half, half]
-
     def _time_order(self, array):
         """A batch-major result in the layer's order."""
         return array.swapaxes(0, 1) if self.time_major and array is not None and array.ndim == 3 else array
@@ -646,43 +386,5 @@ class GRU(Layer):
         return (shape[1], shape[0], *shape[2:]) if self.time_major and len(shape) == 3 else shape
 
 
-def _check_name(value, name, allowed):
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name}: expected one of {sorted(allowed)}, got {value!r}")
-    return value
-
-
 def _shape_text(shape):
     return f"({', '.join(map(str, shape))})"
-
-
-def _flipped(batch):
-    """The batch with time running backwards; lengths become a mask whose padding comes first."""
-    valid = batch.valid
-    return Batch(batch.data[:, ::-1], None, None if valid is None else valid[:, ::-1])
-
-
-def _last_valid(valid, backwards):
-    """(N, T): the last valid time up to each step in processing order, -1 where there is none."""
-    T = valid.shape[1]
-    times = np.where(valid, np.arange(T), T if backwards else -1)
-    if not backwards:
-        return np.maximum.accumulate(times, axis=1)
-    last = np.minimum.accumulate(times[:, ::-1], axis=1)[:, ::-1]
-    return np.where(last == T, -1, last)
-
-
-def _repeat_last(y, valid, backwards):
-    """Fill the steps of y (N, T, H) that are not valid with the output before them."""
-    source = _last_valid(valid, backwards)
-    filled = np.take_along_axis(y, np.maximum(source, 0)[:, :, None], axis=1)
-    np.copyto(y, filled, where=(source >= 0)[:, :, None])
-
-
-def _gather_repeated(dy, valid, backwards):
-    """The gradient of the valid outputs when `_repeat_last` repeated them."""
-    source = _last_valid(valid, backwards)
-    rows, times = np.nonzero(source >= 0)
-    total = np.zeros_like(dy)
-    np.add.at(total, (rows, source[rows, times]), dy[rows, times])
-    return total

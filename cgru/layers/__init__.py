@@ -1,0 +1,9 @@
+"""Layers: the GRU, and what stands around it in a model."""
+
+from cgru.layers.base import Layer
+from cgru.layers.dense import Dense
+from cgru.layers.dropout import Dropout
+from cgru.layers.embedding import Embedding
+from cgru.layers.gru import GRU
+
+__all__ = ["GRU", "Dense", "Dropout", "Embedding", "Layer"]

@@ -1,0 +1,320 @@
+"""The layer protocol: parameters, their construction and update, and the two passes over a batch.
+
+A layer maps a `Batch` of sequences, (N, T, F) with its lengths or mask, or of vectors, (N, F), to another one. What
+`backward_batch` needs travels in a tape that belongs to the caller, so a layer holds nothing but its parameters and any
+number of threads may use it. What lies outside lengths or mask is never read: layers without a state work on the (M, F)
+rows of the valid steps alone.
+"""
+
+import threading
+from collections.abc import MutableMapping
+from contextlib import contextmanager
+
+import numpy as np
+
+from cgru.checks import check_dtype, check_int
+
+
+class _Writable(MutableMapping):
+    """Parameters by name; `p[name] = value` and `p.update` write into the arrays, so that no assignment gets lost."""
+
+    def __init__(self, arrays):
+        self._arrays = arrays
+
+    def __getitem__(self, name):
+        return self._arrays[name]
+
+    def __setitem__(self, name, value):
+        array = self._arrays[name]
+        try:
+            array[...] = value
+        except ValueError:
+            raise ValueError(f"{name} must fit shape {array.shape}, got {np.shape(value)}") from None
+
+    def __delitem__(self, name):
+        raise TypeError(f"{name} cannot be deleted: the parameters of a layer are fixed")
+
+    def __iter__(self):
+        return iter(self._arrays)
+
+    def __len__(self):
+        return len(self._arrays)
+
+
+class Layer:
+    """Base class of the layers: parameters, their construction and their update.
+
+    A subclass implements `parameter_shapes`, `_initial`, `forward_batch`, `backward_batch`, `output_size` and
+    `get_config`; one that derives something from its parameters (a packed form) drops it in `_changed`.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64"}
+        Type of parameters and results. Inputs of another type are converted on entry.
+    seed : int, optional
+        Seed of the initial parameters. Without it they are drawn from the seed of the `Sequential` that the layer is
+        in, or else from the operating system.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `dtype` is not one of the two, or `seed` is not an integer of at least 0.
+    """
+
+    def __init__(self, dtype="float32", seed=None):
+        self.dtype = check_dtype(dtype)
+        self.seed = None if seed is None else check_int(seed, "seed")
+        self._inherited_seed = None
+        self._parameters = None
+        self._input_size = None
+        self._lock = threading.RLock()
+
+    # -- what a subclass implements
+
+    def parameter_shapes(self, input_size):
+        """Yield (name, shape) of each parameter for `input_size` input features; nothing is allocated for it."""
+        raise NotImplementedError
+
+    def _initial(self, name):
+        """Return the initializer, a function of (shape, dtype, rng), of the parameter called `name`."""
+        raise NotImplementedError
+
+    def forward_batch(self, batch, training=False):
+        """Return (Batch of outputs, tape).
+
+        Parameters
+        ----------
+        batch : Batch
+            Its data are (N, T, F) or (N, F). The layer is built if it was not.
+        training : bool
+            Whether dropout acts.
+        """
+        raise NotImplementedError
+
+    def backward_batch(self, d_out, tape, need_dx=True):
+        """Return (gradient of the inputs or None, dict name -> gradient of the parameter); the tape is only read.
+
+        Parameters
+        ----------
+        d_out : ndarray
+            Gradient of the data that `forward_batch` returned, of their shape. Invalid steps are not read.
+        tape : object
+            What `forward_batch` returned.
+        need_dx : bool
+            Whether the gradient of the inputs, an ndarray of their shape and zero at invalid steps, is wanted.
+        """
+        raise NotImplementedError
+
+    def output_size(self, input_size):
+        """Return the number of output features for inputs of `input_size` features."""
+        raise NotImplementedError
+
+    def get_config(self):
+        """Return the arguments of the constructor as a dict that JSON can hold."""
+        return {"dtype": self.dtype.name, "seed": self.seed}
+
+    def _changed(self):
+        """Called whenever parameters were written."""
+
+    # -- construction
+
+    @classmethod
+    def from_config(cls, config):
+        """Return a new layer from what `get_config` returned; parameters are not part of it."""
+        if not isinstance(config, dict):
+            raise TypeError(f"config: expected a dict of {cls.__name__}'s arguments, got {type(config).__name__}")
+        if "input_size" in config:  # it would build the layer
+            raise ValueError("config: expected no 'input_size', which get_config does not give; call build(input_size)")
+        return cls(**config)
+
+    @property
+    def built(self):
+        """Whether the parameters exist."""
+        return self._parameters is not None
+
+    @property
+    def input_size(self):
+        """Number of input features that the layer was built for; None before."""
+        return self._input_size
+
+    def build(self, input_size):
+        """Create the parameters for inputs of `input_size` features, once; any number of threads may call.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `input_size` is not a positive integer, or the layer was built for another size.
+        """
+        input_size = check_int(input_size, "input_size", 1)
+        if not self.built:
+            with self._lock:
+                if not self.built:
+                    self._adopt(input_size, self._create(input_size, self._generator()))
+        self._check_input_size(input_size)
+
+    def build_from(self, input_size, weights):
+        """Build with these parameters instead of random ones, which for a large layer take seconds to draw.
+
+        Parameters
+        ----------
+        input_size : int
+        weights : list of array_like
+            As for `set_weights`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `build` and `set_weights`; a layer that was not built is then not built.
+        """
+        input_size = check_int(input_size, "input_size", 1)
+        with self._lock:
+            if self.built:
+                self._check_input_size(input_size)
+                self.set_weights(weights)
+            else:
+                self._adopt(input_size, self._checked_weights(weights, dict(self.parameter_shapes(input_size))))
+
+    def _create(self, input_size, rng):
+        return {name: self._initial(name)(shape, self.dtype, rng) for name, shape in self.parameter_shapes(input_size)}
+
+    def _adopt(self, input_size, parameters):
+        """Take new parameters, dict name -> C-contiguous array of `self.dtype`, of the shapes for `input_size`."""
+        self._input_size = input_size
+        self._parameters = parameters  # last: whoever sees it sees a whole layer
+
+    def _check_input_size(self, input_size):
+        if self._input_size != input_size:
+            raise ValueError(f"{type(self).__name__} was built for {self._input_size} input features, got {input_size}")
+
+    def _generator(self):
+        return np.random.default_rng(self._inherited_seed if self.seed is None else self.seed)
+
+    def _inherit_seed(self, seed):
+        """Take a SeedSequence for what the layer will draw if it has no seed of its own; the first one stays."""
+        if self._inherited_seed is None:
+            self._inherited_seed = seed
+
+    # -- parameters
+
+    def _built_parameters(self):
+        parameters = self._parameters
+        if parameters is None:
+            raise RuntimeError(f"{type(self).__name__} has no parameters yet: call build(input_size) or use it on data")
+        return parameters
+
+    @property
+    def parameters(self):
+        """dict name -> read-only view of the parameter; RuntimeError before the layer is built."""
+        views = {}
+        for name, array in self._built_parameters().items():
+            views[name] = array.view()
+            views[name].flags.writeable = False
+        return views
+
+    def get_weights(self):
+        """Return copies of the parameters, a list in the order of `parameters`."""
+        with self._lock:
+            return [array.copy() for array in self._built_parameters().values()]
+
+    def _write(self, values):
+        """Copy `values`, dict name -> array, into the parameters in place. Doing it twice is doing it once."""
+        with self._lock:
+            try:
+                for name, array in self._parameters.items():
+                    np.copyto(array, values[name])
+            finally:
+                self._changed()
+
+    def set_weights(self, weights):
+        """Copy `weights`, a list in the order of `parameters`, into the layer: all of them or, on an error, none.
+
+        Raises
+        ------
+        RuntimeError
+            If the layer is not built.
+        TypeError, ValueError
+            If the number, a shape or the type of the arrays is wrong; the message names the parameter.
+        """
+        new = self._checked_weights(weights)
+        with self._lock:
+            try:
+                self._parameters = new
+            finally:
+                self._changed()
+
+    def _checked_weights(self, weights, shapes=None):
+        if shapes is None:
+            shapes = {name: array.shape for name, array in self._built_parameters().items()}
+        if not isinstance(weights, (list, tuple)):
+            raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
+        if len(weights) != len(shapes):
+            names = ", ".join(shapes) or "none"
+            raise ValueError(f"weights: expected {len(shapes)} arrays ({names}), got {len(weights)}")
+        new = {}
+        for (name, shape), value in zip(shapes.items(), weights, strict=True):
+            try:
+                array = np.asarray(value)
+            except ValueError:  # nested lists of unequal lengths
+                raise ValueError(f"{name}: expected an array of shape {shape}, got a ragged list") from None
+            if array.dtype.kind not in "fiu":
+                raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+            if array.shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+            new[name] = np.array(array, dtype=self.dtype, order="C")
+        return new
+
+    @contextmanager
+    def update(self):
+        """Context in which the parameters may be written: a mapping name -> writable array.
+
+        Examples
+        --------
+        >>> from cgru import Dense
+        >>> layer = Dense(3)
+        >>> layer.build(2)
+        >>> with layer.update() as p:
+        ...     p["bias"] += 1
+        >>> layer.parameters["bias"]
+        array([1., 1., 1.], dtype=float32)
+        """
+        with self._lock:
+            try:
+                yield _Writable(self._built_parameters())
+            finally:
+                self._changed()
+
+    # -- pickle, deepcopy: the lock stays behind
+
+    def __getstate__(self):
+        with self._lock:
+            state = self.__dict__.copy()
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+
+# -- rows of the valid steps
+
+
+def valid_rows(data, valid, dtype):
+    """Return the valid steps of `data` (..., F) as C-contiguous rows (M, F) of `dtype`; valid None means every step."""
+    rows = data.reshape(-1, data.shape[-1]) if valid is None else data[valid]
+    return np.ascontiguousarray(rows, dtype)
+
+
+def from_valid_rows(rows, leading, valid):
+    """Return (*leading, F) with `rows` (M, F) at the valid steps and zero elsewhere; valid None means every step."""
+    shape = (*leading, rows.shape[-1])
+    if valid is None:
+        return rows.reshape(shape)
+    data = np.zeros(shape, rows.dtype)
+    data[valid] = rows
+    return data
+
+
+def check_gradient(d_out, shape):
+    if d_out.shape != shape:
+        raise ValueError(f"d_out: expected the shape of the outputs, {shape}, got {d_out.shape}")

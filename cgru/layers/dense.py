@@ -1,0 +1,135 @@
+"""Dense: an affine map and an activation for every vector or step."""
+
+import numpy as np
+
+from cgru import initializers, kernels
+from cgru.checks import check_bool, check_int, check_name
+from cgru.layers.base import Layer, check_gradient, from_valid_rows, valid_rows
+
+# -- activations of Dense: in place on rows (M, K), and the gradient from the activated rows
+
+
+def _softmax(y):
+    with np.errstate(invalid="ignore"):  # inf - inf: that row becomes NaN, the others do not
+        y -= y.max(axis=1, keepdims=True, initial=-np.inf)
+    np.exp(y, out=y)
+    y /= y.sum(axis=1, keepdims=True)
+
+
+def _sigmoid(y):
+    import scipy.special  # here, because few need it and it is most of an import of cgru
+
+    scipy.special.expit(y, out=y)
+
+
+_ACTIVATIONS = {
+    "linear": (lambda y: None, lambda d, y: d),
+    "relu": (lambda y: np.maximum(y, 0, out=y), lambda d, y: d * (y > 0)),
+    "sigmoid": (_sigmoid, lambda d, y: d * (y * (1 - y))),
+    "softmax": (_softmax, lambda d, y: y * (d - np.einsum("mk,mk->m", d, y)[:, None])),
+    "tanh": (lambda y: np.tanh(y, out=y), lambda d, y: d * (1 - y * y)),
+}
+
+
+class Dense(Layer):
+    """y = activation(x W + b) for every vector, or every valid step, of the batch.
+
+    Parameters
+    ----------
+    units : int
+        Number of output features.
+    activation : {"linear", "relu", "sigmoid", "softmax", "tanh"}
+        Applied to the output; None is "linear". softmax is over the features.
+    use_bias : bool
+        Whether there is a bias b.
+    kernel_initializer, bias_initializer : str
+        Names from `cgru.initializers`.
+    dtype : {"float32", "float64"}
+        Type of parameters and results.
+    seed : int, optional
+        Seed of the initial parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type, out of range, or not among the names above.
+
+    Notes
+    -----
+    Parameters: `kernel` (F, units) and `bias` (units,).
+
+    Examples
+    --------
+    >>> import cgru
+    >>> layer = cgru.Dense(3, activation="softmax", seed=0)
+    >>> layer.build(5)
+    >>> {name: array.shape for name, array in layer.parameters.items()}
+    {'kernel': (5, 3), 'bias': (3,)}
+    """
+
+    def __init__(
+        self,
+        units,
+        activation="linear",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        dtype="float32",
+        seed=None,
+    ):
+        super().__init__(dtype, seed)
+        self.units = check_int(units, "units", 1)
+        self.activation = check_name("linear" if activation is None else activation, "activation", _ACTIVATIONS)
+        self.use_bias = check_bool(use_bias, "use_bias")
+        self.kernel_initializer = initializers.check(kernel_initializer, "kernel_initializer")
+        self.bias_initializer = initializers.check(bias_initializer, "bias_initializer")
+
+    def get_config(self):
+        return {
+            "units": self.units,
+            "activation": self.activation,
+            "use_bias": self.use_bias,
+            "kernel_initializer": self.kernel_initializer,
+            "bias_initializer": self.bias_initializer,
+            **super().get_config(),
+        }
+
+    def output_size(self, input_size):
+        return self.units
+
+    def parameter_shapes(self, input_size):
+        yield "kernel", (input_size, self.units)
+        if self.use_bias:
+            yield "bias", (self.units,)
+
+    def _initial(self, name):
+        return initializers.get(self.bias_initializer if name == "bias" else self.kernel_initializer)
+
+    def forward_batch(self, batch, training=False):
+        x = batch.data
+        if x.ndim not in (2, 3):
+            raise ValueError(f"Dense: expected data of shape (N, F) or (N, T, F), got {x.shape}")
+        self.build(x.shape[-1])
+        parameters = self._built_parameters()
+        valid = batch.valid
+        rows = valid_rows(x, valid, self.dtype)
+        y = kernels.gemm(rows, parameters["kernel"])  # (M, K) = (M, F)(F, K)
+        if self.use_bias:
+            y += parameters["bias"]
+        _ACTIVATIONS[self.activation][0](y)
+        return batch.with_data(from_valid_rows(y, x.shape[:-1], valid)), (rows, y, x.shape[:-1], valid)
+
+    def backward_batch(self, d_out, tape, need_dx=True, at_logits=False):
+        """As `Layer.backward_batch`; with `at_logits`, `d_out` is the gradient at the input of the activation."""
+        x, y, leading, valid = tape
+        check_gradient(d_out, (*leading, self.units))
+        d = valid_rows(d_out, valid, self.dtype)
+        if not at_logits:
+            d = _ACTIVATIONS[self.activation][1](d, y)
+        grads = {"kernel": kernels.gemm(x, d, transpose_a=True)}  # (F, K) = (F, M)(M, K)
+        if self.use_bias:
+            grads["bias"] = d.sum(axis=0)
+        if not need_dx:
+            return None, grads
+        dx = kernels.gemm(d, self._built_parameters()["kernel"], transpose_b=True)  # (M, F) = (M, K)(K, F)
+        return from_valid_rows(dx, leading, valid), grads

@@ -1,0 +1,77 @@
+"""Dropout between layers."""
+
+import numpy as np
+
+from cgru.checks import check_int, check_rate
+from cgru.layers.base import Layer, check_gradient
+
+
+class Dropout(Layer):
+    """In training, zero each feature with probability `rate` and scale the others by 1 / (1 - rate).
+
+    Parameters
+    ----------
+    rate : float
+        From 0 up to, but not including, 1.
+    seed : int, optional
+        Seed of the masks.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `rate` is not a number in that range.
+
+    Notes
+    -----
+    Results have the type of the inputs. There are no parameters; the random generator is the layer's, so the masks of a
+    training run follow from the seed.
+    """
+
+    def __init__(self, rate, seed=None):
+        super().__init__(seed=seed)
+        self.dtype = None
+        self.rate = check_rate(rate, "rate")
+        self._parameters = {}
+        self._masks = None
+
+    def get_config(self):
+        return {"rate": self.rate, "seed": self.seed}
+
+    def build(self, input_size):
+        """Nothing to create; inputs of any size will do."""
+        check_int(input_size, "input_size", 1)
+
+    def output_size(self, input_size):
+        return input_size
+
+    def parameter_shapes(self, input_size):
+        return iter(())
+
+    def forward_batch(self, batch, training=False):
+        x = batch.data
+        if x.dtype.kind != "f":
+            raise TypeError(f"Dropout: expected floating-point data, got dtype {x.dtype}")
+        scale = self._scale(x.shape, x.dtype) if training and self.rate else None
+        valid = batch.valid
+        return batch.with_data(_times(x, scale, valid)), (scale, valid, x.shape)
+
+    def backward_batch(self, d_out, tape, need_dx=True):
+        scale, valid, shape = tape
+        check_gradient(d_out, shape)
+        return (_times(d_out, scale, valid) if need_dx else None), {}
+
+    def _scale(self, shape, dtype):
+        with self._lock:
+            if self._masks is None:
+                self._masks = self._generator()
+            kept = self._masks.random(shape, dtype=np.float32) >= np.float32(self.rate)
+        return kept * dtype.type(1 / (1 - self.rate))
+
+
+def _times(data, scale, valid):
+    """data * scale, zero at invalid steps, whatever `data` hold there; scale None means 1, valid None every step."""
+    if valid is None:
+        return data if scale is None else data * scale
+    out = np.zeros_like(data)
+    where = np.broadcast_to(valid.reshape(valid.shape + (1,) * (data.ndim - valid.ndim)), data.shape)
+    return np.multiply(data, 1 if scale is None else scale, out=out, where=where)

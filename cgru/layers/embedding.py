@@ -1,0 +1,89 @@
+"""Embedding: a vector for every id."""
+
+import numpy as np
+
+from cgru import initializers
+from cgru.checks import check_int
+from cgru.layers.base import Layer, check_gradient, from_valid_rows, valid_rows
+
+
+class Embedding(Layer):
+    """Rows of a table, chosen by integer ids: (N, T) ids to (N, T, output_dim), or (N,) to (N, output_dim).
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of ids; an id is at least 0 and less than this.
+    output_dim : int
+        Number of output features.
+    embeddings_initializer : str
+        Name from `cgru.initializers`.
+    dtype : {"float32", "float64"}
+        Type of parameters and results.
+    seed : int, optional
+        Seed of the initial parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range; at use, if the ids are not integers or one of them, at a
+        valid step, is out of range. What lies outside lengths or mask may hold anything.
+
+    Notes
+    -----
+    Parameter: `embeddings` (input_dim, output_dim).
+    """
+
+    def __init__(self, input_dim, output_dim, embeddings_initializer="uniform", dtype="float32", seed=None):
+        super().__init__(dtype, seed)
+        self.input_dim = check_int(input_dim, "input_dim", 1)
+        self.output_dim = check_int(output_dim, "output_dim", 1)
+        self.embeddings_initializer = initializers.check(embeddings_initializer, "embeddings_initializer")
+
+    def get_config(self):
+        return {
+            "input_dim": self.input_dim,
+            "output_dim": self.output_dim,
+            "embeddings_initializer": self.embeddings_initializer,
+            **super().get_config(),
+        }
+
+    def build(self, input_size=None):
+        """Create the table, once; an id has no features, so `input_size` does not matter."""
+        super().build(1)
+
+    def output_size(self, input_size):
+        return self.output_dim
+
+    def parameter_shapes(self, input_size):
+        yield "embeddings", (self.input_dim, self.output_dim)
+
+    def _initial(self, name):
+        return initializers.get(self.embeddings_initializer)
+
+    def forward_batch(self, batch, training=False):
+        if batch.data.ndim not in (1, 2):
+            raise ValueError(f"Embedding: expected ids of shape (N,) or (N, T), got {batch.data.shape}")
+        if batch.data.dtype.kind not in "iu":
+            raise TypeError(f"Embedding: expected integer ids, got dtype {batch.data.dtype}")
+        self.build()
+        valid = batch.valid
+        ids = batch.data.reshape(-1) if valid is None else batch.data[valid]
+        if ids.size and (ids.min() < 0 or ids.max() >= self.input_dim):
+            wrong = ids[(ids < 0) | (ids >= self.input_dim)][0]
+            raise ValueError(f"ids: expected at least 0 and less than input_dim = {self.input_dim}, got {wrong}")
+        rows = self._built_parameters()["embeddings"][ids]
+        return batch.with_data(from_valid_rows(rows, batch.data.shape, valid)), (ids, batch.data.shape, valid)
+
+    def backward_batch(self, d_out, tape, need_dx=True):
+        """As `Layer.backward_batch`; ids have no gradient, so the first result is always None."""
+        ids, leading, valid = tape
+        check_gradient(d_out, (*leading, self.output_dim))
+        d = valid_rows(d_out, valid, self.dtype)
+        gradient = np.zeros((self.input_dim, self.output_dim), self.dtype)
+        if ids.size:
+            # Sums over equal ids, neighbours after the sort.
+            order = np.argsort(ids, kind="stable")
+            starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
+            gradient[ids[order[starts]]] = np.add.reduceat(d[order], starts, axis=0)
+        return None, {"embeddings": gradient}
