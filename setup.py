@@ -22,8 +22,9 @@ REPORT = os.environ.get("CGRU_REPORT", "0") not in ("", "0")
 NO_THREADS = os.environ.get("CGRU_NO_THREADS", "0") not in ("", "0")
 SANITIZE = os.environ.get("CGRU_SANITIZE", "")
 
-# One body (kernels.pxi), compiled once per instruction set. -fno-math-errno and -fno-trapping-math let GCC vectorise;
-# neither changes a result, and nothing here changes the process that loads the modules (no -ffast-math).
+# One body (kernels.pxi), compiled once per instruction set; what needs none (calls.pyx, runtime.pyx) is compiled once.
+# -fno-math-errno and -fno-trapping-math let GCC vectorise; neither changes a result, and nothing here changes the
+# process that loads the modules (no -ffast-math).
 ISA_FLAGS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32":
     ISA_FLAGS["avx2"] = ["-mavx2", "-mfma"]
@@ -67,7 +68,8 @@ def extensions():
             extra_link_args=link_args,
         )
 
-    return [extension(isa, flags) for isa, flags in ISA_FLAGS.items()] + [extension("runtime", [])]
+    once = [extension(name, []) for name in ("calls", "runtime")]
+    return [extension(isa, flags) for isa, flags in ISA_FLAGS.items()] + once
 
 
 def translate(modules):

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import os
 
-from cgru.kernels import runtime
+from cgru.kernels import calls, runtime
 
 _BUILDS = ("avx512", "avx2", "baseline")
 
@@ -31,19 +31,19 @@ def _choose():
 
 available = tuple(isa for isa in runtime.supported_isas() if _installed(isa))
 isa = _choose()
-_build = importlib.import_module(f"cgru.kernels.{isa}")
+calls.use(importlib.import_module(f"cgru.kernels.{isa}").build)
 
-BLAS_MOST = _build.BLAS_MOST
-activate = _build.activate
-backward = _build.backward
-backward_work = _build.backward_work
-forward = _build.forward
-forward_work = _build.forward_work
-gemm = _build.gemm
-pack = _build.pack
-padded_units = _build.padded_units
-run_calls = _build.run_calls
-Handle = _build.Handle
-tune = _build.tune
+BLAS_MOST = calls.BLAS_MOST
+activate = calls.activate
+backward = calls.backward
+backward_work = calls.backward_work
+forward = calls.forward
+forward_work = calls.forward_work
+gemm = calls.gemm
+pack = calls.pack
+padded_units = calls.padded_units
+run_calls = calls.run_calls
+Handle = calls.Handle
+tune = calls.tune
 get_num_threads = runtime.get_num_threads
 set_num_threads = runtime.set_num_threads

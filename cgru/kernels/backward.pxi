@@ -1,5 +1,5 @@
-# Backward: the gradients of the gates step by step, then the large products. Included by kernels.pxi, whose head is the
-# design.
+# Backward: the gradients of the gates step by step, then the large products. Included by kernels.pxi; passes.pxi calls
+# it.
 
 cdef inline void step_backward(
     Backward *j, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *f, floating *g,
@@ -81,7 +81,7 @@ cdef void backward_gates(
 cdef void backward_gates_task(void *job, int task, int slot) noexcept nogil:
     cdef Backward *j = <Backward *>job
     cdef unsigned was = cgru_flush_denormals()
-    cdef Py_ssize_t i0 = 0, i1 = j.forward.s.N, u0 = 0, u1 = j.forward.Hp, size = 4 if j.forward.single else 8
+    cdef Py_ssize_t i0 = 0, i1 = j.forward.s.N, u0 = 0, u1 = j.forward.Hp, size = itemsize_of(&j.forward)
     cdef cgru_member me
     cdef bint together = False
     me.team, me.id, me.turn = j.forward.team, 0, 0
@@ -133,7 +133,8 @@ cdef inline void input_gradient(Backward *j, int task, floating *dtype) noexcept
     """dx of limits.dx_rows packed rows of the block."""
     cdef Forward *forward = &j.forward
     cdef Py_ssize_t start = offset(&forward.s, forward.k0), k, i, p
-    cdef Py_ssize_t p0 = task * limits.dx_rows, p1 = min(p0 + limits.dx_rows, offset(&forward.s, forward.k1) - start)
+    cdef Py_ssize_t p0 = task * forward.limits.dx_rows
+    cdef Py_ssize_t p1 = min(p0 + forward.limits.dx_rows, offset(&forward.s, forward.k1) - start)
     cdef floating *block = <floating *>j.dx_block
     cdef floating *dx = <floating *>j.dx
     # dx (rows x D) = [dn dr dz] (rows x 3H) [W_n W_r W_z]^T (3H x D)
@@ -185,14 +186,15 @@ cdef void backward_large(Backward *j, int task, int slot, floating *dtype) noexc
     input_gradient(j, task, dtype)
 
 
-cdef int large_tasks(const Backward *j, Py_ssize_t itemsize) noexcept nogil:
-    cdef Py_ssize_t H = j.forward.Hp, block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
+cdef int large_tasks(const Backward *j) noexcept nogil:
+    cdef Py_ssize_t itemsize = itemsize_of(&j.forward), H = j.forward.Hp
+    cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
     cdef int tasks = 1 + large_panels(j, 3 * H, itemsize)
     if j.forward.reset_after:
         tasks += large_panels(j, 3 * H, itemsize)
     else:
         tasks += large_panels(j, 2 * H, itemsize) + large_panels(j, H, itemsize)
-    return tasks + (<int>((block + limits.dx_rows - 1) // limits.dx_rows) if j.dx != NULL else 0)
+    return tasks + (<int>((block + j.forward.limits.dx_rows - 1) // j.forward.limits.dx_rows) if j.dx != NULL else 0)
 
 
 cdef void backward_large_task(void *job, int task, int slot) noexcept nogil:
@@ -203,123 +205,3 @@ cdef void backward_large_task(void *job, int task, int slot) noexcept nogil:
     else:
         backward_large(j, task, slot, <double *>NULL)
     cgru_restore_denormals(was)
-
-
-def backward_work(
-    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, Py_ssize_t itemsize, int threads
-):
-    """Elements of the workspace of `backward`."""
-    cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
-    cdef Py_ssize_t most = max(min(limits.large_rows, M), N)
-    cdef Sharing way = share(N, D, H, Hp, itemsize, worth(M * 3 * H * (D + H), threads))
-    return (
-        ALIGN + 2 * aligned(N * Hp) + aligned(most * G) + aligned(most * D) + 2 * aligned(most * Hp)
-        + aligned(most * padded(D, itemsize)) + aligned(G) + aligned(way.threads * most * panel_width(itemsize))
-    )
-
-
-def backward(
-    const floating[:, :, :] dy,   # (N, T, H) or None; read where a row takes a step
-    const floating[:, ::1] dh,    # (N, H) gradient of the final state, or None
-    const floating[:, :, :] x,    # (N, T, D)
-    const floating[::1] kernel,   # W^T, `pack`ed by the route `batched`: (3Hp, D), rows n r z
-    const floating[::1] recurrent_kernel,  # U^T, `pack`ed by the route `recurrent`: (3Hp, H), rows r z n
-    const floating[:, ::1] gates, const floating[:, ::1] states,  # the tape, see `forward`
-    const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
-    floating[:, :, :] dx,         # (N, T, D) out, or None; written where a row takes a step
-    floating[:, ::1] dh0,         # (N, H) out
-    floating[:, ::1] dkernel,     # (D, 3Hp) n r z, out, += as the two below
-    floating[:, ::1] drecurrent_kernel,  # (H, 3Hp) r z n, out
-    floating[::1] dbias,          # (4Hp,) n r z q, or (3Hp,) n r z; out
-    floating[::1] work,           # backward_work(...)
-    bint reset_after, int recurrent_activation, int activation, int batched, int recurrent, int threads,
-):
-    """The `Call` of the gradients of one layer in one direction; the tape is only read. The arrays must live until
-    `run_calls` has run it."""
-    cdef Py_ssize_t N = dh0.shape[0], T = x.shape[1], D = x.shape[2], H = dh0.shape[1], Hp = padded(H, sizeof(floating))
-    cdef Py_ssize_t size = sizeof(floating), i
-    cdef Call call = Call()
-    cdef Backward *j = &call.job
-    cdef Forward *forward = &j.forward
-    call.backward = True
-    forward.G = (4 if reset_after else 3) * Hp
-    j.Dp = padded(D, size)
-    assert _assert_schedule(N, T, rows, offsets, times)
-    assert x.shape[0] == N and (x.strides[2] == size or D == 1) and H >= 1 and D >= 1
-    assert dy is None or (dy.shape[0] == N and dy.shape[1] == T and dy.shape[2] == H)
-    assert dy is None or dy.strides[2] == size or H == 1
-    assert dx is None or (dx.shape[0] == N and dx.shape[1] == T and dx.shape[2] == D)
-    assert dx is None or dx.strides[2] == size or D == 1
-    assert dh is None or (dh.shape[0] == N and dh.shape[1] == H)
-    assert kernel.shape[0] == 3 * Hp * j.Dp and recurrent_kernel.shape[0] == 3 * Hp * Hp
-    assert dkernel.shape[0] == D and dkernel.shape[1] == 3 * Hp and dbias.shape[0] == forward.G
-    assert drecurrent_kernel.shape[0] == H and drecurrent_kernel.shape[1] == 3 * Hp
-    forward.s = schedule_of(N, T, rows, offsets, times)
-    cdef Py_ssize_t M = offset(&forward.s, forward.s.K)
-    assert gates.shape[0] == M and gates.shape[1] == forward.G and states.shape[0] == N + M and states.shape[1] == Hp
-    assert work.shape[0] >= backward_work(N, M, D, H, reset_after, size, threads)
-    call.finished = M == 0
-    if M == 0:
-        if dh is None:
-            dh0[:, :] = 0
-        else:
-            dh0[:, :] = dh
-        return call
-
-    cdef Sharing way = share(N, D, H, Hp, size, worth(M * 3 * H * (D + H), threads))
-    cdef floating *next_work = first_aligned(&work[0])
-    cdef floating *dh_now = carve(&next_work, N * Hp)
-    forward.D, forward.H, forward.Hp = D, H, Hp
-    forward.reset_after, forward.training, forward.single = reset_after, True, floating is float
-    forward.way = way
-    forward.x, forward.xn, forward.xt = &x[0, 0, 0], x.strides[0] // size, x.strides[1] // size
-    forward.gates, forward.states = <void *>&gates[0, 0], <void *>&states[0, 0]
-    j.most = max(min(limits.large_rows, M), N)
-    j.dh = dh_now
-    j.ds = carve(&next_work, N * Hp)
-    j.dg = carve(&next_work, j.most * forward.G)
-    j.x_block = carve(&next_work, j.most * D)
-    j.h_block = carve(&next_work, j.most * Hp)
-    j.reset_block = carve(&next_work, j.most * Hp)
-    j.dx_block = carve(&next_work, j.most * j.Dp)
-    j.bias_block = carve(&next_work, forward.G)
-    j.panels = carve(&next_work, way.threads * j.most * panel_width(size))
-    j.W_back = matrix(&kernel[0], 3 * Hp, j.Dp, 1, batched)
-    j.U_back = matrix(&recurrent_kernel[0], 3 * Hp, Hp, 1, recurrent)
-    j.batched = <Route>batched
-    j.dh0 = &dh0[0, 0]
-    j.dkernel, j.drecurrent_kernel, j.dbias = &dkernel[0, 0], &drecurrent_kernel[0, 0], &dbias[0]
-    if dy is not None:
-        j.dy, j.dyn, j.dyt = &dy[0, 0, 0], dy.strides[0] // size, dy.strides[1] // size
-    if dx is not None:
-        j.dx, j.dxn, j.dxt = &dx[0, 0, 0], dx.strides[0] // size, dx.strides[1] // size
-    slope_terms(recurrent_activation, <double *>j.f64)
-    slope_terms(activation, <double *>j.g64)
-    slope_terms(recurrent_activation, <float *>j.f32)
-    slope_terms(activation, <float *>j.g32)
-    memset(dh_now, 0, N * Hp * size)
-    if dh is not None:
-        for i in range(N):
-            memcpy(dh_now + i * Hp, &dh[batch_row(&forward.s, i), 0], H * size)
-    forward.k0 = forward.s.K
-    return call
-
-
-cdef bint advance_backward(Backward *j) noexcept nogil:
-    """Run blocks of steps, the last first, until it is time to look for signals; return whether all are done."""
-    cdef Forward *forward = &j.forward
-    cdef Py_ssize_t worked = 0, i, size = 4 if forward.single else 8, row = forward.H * size
-    cdef Py_ssize_t row_work = 6 * forward.H * (forward.D + forward.H)
-    cdef cgru_team team
-    forward.team = &team
-    while forward.k0 > 0 and worked < limits.signal_work:
-        forward.k1, forward.k0 = forward.k0, block_start_before(&forward.s, forward.k0, j.most)
-        cgru_clear(&team, forward.way.threads)
-        run(forward.way.threads, gate_tasks(forward), backward_gates_task, j)
-        run(forward.way.threads, large_tasks(j, size), backward_large_task, j)
-        worked += (offset(&forward.s, forward.k1) - offset(&forward.s, forward.k0)) * row_work
-    if forward.k0 > 0:
-        return False
-    for i in range(forward.s.N):
-        memcpy(<char *>j.dh0 + batch_row(&forward.s, i) * row, <char *>j.dh + i * forward.Hp * size, row)
-    return True

@@ -1,5 +1,4 @@
-# Forward: the job, the step, and the two ways to share it among threads. Included by kernels.pxi, whose head is the
-# design.
+# Forward: the step, and the two ways to share it among threads. Included by kernels.pxi; passes.pxi calls it.
 
 cdef inline floating *states_before(const Forward *j, Py_ssize_t k, floating *states) noexcept nogil:
     """The states (count(k), Hp) from which step k starts."""
@@ -68,24 +67,6 @@ cdef inline void step_forward(
             j.g, units, row + 2 * H, bias + 2 * H + u0, row + H, h + i * H + u0, h_next + i * H + u0)
 
 
-cdef inline void emit(
-    Forward *j, Py_ssize_t k, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t u0, Py_ssize_t u1, const floating *states
-) noexcept nogil:
-    """Write the outputs of step k, and the final state of the rows that end with it, for the rows i0 .. i1 and the
-    units u0 .. u1;
-    states: those of all rows after step k, of step -1 the initial ones."""
-    cdef Py_ssize_t i, n = j.s.N if k < 0 else count(&j.s, k), units = min(u1, j.H) - u0
-    cdef floating *y = <floating *>j.y
-    cdef floating *h = <floating *>j.h
-    if units <= 0:
-        return
-    if y != NULL and k >= 0:
-        for i in range(i0, min(i1, n)):
-            memcpy(y + place(&j.s, k, i, j.yn, j.yt) + u0, states + i * j.Hp + u0, units * sizeof(floating))
-    for i in range(max(i0, count(&j.s, k + 1)), min(i1, n)):
-        memcpy(h + batch_row(&j.s, i) * j.H + u0, states + i * j.Hp + u0, units * sizeof(floating))
-
-
 cdef void forward_rows(Forward *j, int task, int slot, floating *dtype) noexcept nogil:
     """A range of rows through the block of steps; meets nobody. (`dtype` is NULL and names the type.)"""
     cdef Py_ssize_t i0 = task * j.way.range_rows, i1 = min(i0 + j.way.range_rows, j.s.N), n, k
@@ -133,7 +114,7 @@ cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
     cdef floating *gates
     # Few rows make a poor product; the steps of a block together make a good one. (The block has one count, see
     # `forward`.)
-    cdef bint together = n < limits.step_rows and j.s.times == NULL
+    cdef bint together = n < j.limits.step_rows and j.s.times == NULL
     if together and u1 > u0:
         for i in range(n):
             multiply(
@@ -168,141 +149,19 @@ cdef void forward_task(void *job, int task, int slot) noexcept nogil:
     cgru_restore_denormals(was)
 
 
-cdef inline Sharing share(
-    Py_ssize_t N, Py_ssize_t D, Py_ssize_t H, Py_ssize_t Hp, Py_ssize_t itemsize, int threads
-) noexcept nogil:
-    """How a call shares N rows among at most this many threads."""
-    cdef Sharing way
-    cdef Py_ssize_t row_work = 3 * H * (D + H), tasks, most
-    way.threads = threads
-    way.by_rows = N >= limits.few_rows
-    way.range_rows = N
-    if not way.by_rows:
-        most = 1 if N * row_work < limits.team_work else 1 + N * row_work // max(1, limits.team_work)
-        way.threads = <int>min(way.threads, most, Hp // lanes(itemsize))
-        return way
-    # Rows whose gates and states stay in the first cache, unless the weights must be fetched from beyond the second for
-    # each range.
-    if 3 * H * H * itemsize < 1 << 20:
-        way.range_rows = max(2 * CGRU_TILE_ROWS, 32768 // (7 * Hp * itemsize) // CGRU_TILE_ROWS * CGRU_TILE_ROWS)
-    tasks = (N + way.range_rows - 1) // way.range_rows
-    tasks = (tasks + way.threads - 1) // way.threads * way.threads
-    way.range_rows = (N + tasks - 1) // tasks
-    return way
+cdef void forward_step(Forward *j) noexcept nogil:
+    """One step of all rows and units, by this thread alone."""
+    cdef unsigned was = cgru_flush_denormals()
+    if j.single:
+        step_alone(j, <float *>NULL)
+    else:
+        step_alone(j, <double *>NULL)
+    cgru_restore_denormals(was)
 
 
-def forward_work(
-    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint training, Py_ssize_t itemsize, int
-    threads
-):
-    """Elements of the workspace of `forward`."""
-    cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
-    return workspace_of(share(N, D, H, Hp, itemsize, worth(M * 3 * H * (D + H), threads)), N, D, Hp, G, training)
-
-
-cdef inline Py_ssize_t workspace_of(
-    Sharing way, Py_ssize_t N, Py_ssize_t D, Py_ssize_t Hp, Py_ssize_t G, bint training
-) noexcept nogil:
-    """Elements that `start_forward` carves up."""
-    cdef Py_ssize_t scratch = way.range_rows if way.by_rows else max(limits.block_rows, N)
-    cdef Py_ssize_t own_tape = 0 if training else aligned(way.threads * scratch * G) + 2 * aligned(N * Hp)
-    return ALIGN + aligned(N * Hp) + aligned(way.threads * N * D) + own_tape
-
-
-def forward(
-    const floating[:, :, :] x,    # (N, T, D)
-    const floating[:, ::1] h0,    # (N, H)
-    const floating[::1] kernel,   # W, `pack`ed by the route `batched`
-    const floating[::1] recurrent_kernel,  # U, `pack`ed by the route `recurrent`
-    const floating[::1] bias,     # (4Hp,) r z n q
-    const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
-    floating[:, :, :] y,          # (N, T, H) out, or None; written where a row takes a step
-    floating[:, ::1] h,           # (N, H) out, the final state
-    floating[:, ::1] gates,       # (M, 4Hp) or (M, 3Hp) out, the tape; None in inference
-    floating[:, ::1] states,      # (N + M, Hp) out, the tape: h0, then after each packed row; None in inference
-    floating[::1] work,           # forward_work(...)
-    bint reset_after, int recurrent_activation, int activation, int batched, int recurrent, int threads,
-):
-    """The `Call` of all steps of one layer in one direction; the arrays must live until `run_calls` has run it."""
-    cdef Py_ssize_t N = h0.shape[0], T = x.shape[1], D = x.shape[2], H = h0.shape[1], Hp = padded(H, sizeof(floating))
-    cdef Py_ssize_t size = sizeof(floating), i
-    cdef Call call = Call()
-    cdef Forward *j = &call.job.forward
-    j.G = (4 if reset_after else 3) * Hp
-    j.training = states is not None
-    assert _assert_schedule(N, T, rows, offsets, times)
-    assert x.shape[0] == N and (x.strides[2] == size or D == 1) and H >= 1 and D >= 1
-    assert (x.strides[0] % size == 0 or N == 1) and (x.strides[1] % size == 0 or T <= 1)
-    assert kernel.shape[0] == D * 3 * Hp and recurrent_kernel.shape[0] == H * 3 * Hp
-    assert bias.shape[0] == 4 * Hp and h.shape[0] == N and h.shape[1] == H
-    assert y is None or (y.shape[0] == N and y.shape[1] == T and y.shape[2] == H)
-    assert y is None or y.strides[2] == size or H == 1
-    j.s = schedule_of(N, T, rows, offsets, times)
-    cdef Py_ssize_t M = offset(&j.s, j.s.K)
-    assert not j.training or (gates.shape[0] == M and gates.shape[1] == j.G)
-    assert not j.training or (states.shape[0] == N + M and states.shape[1] == Hp)
-    assert work.shape[0] >= forward_work(N, M, D, H, reset_after, j.training, size, threads)
-    call.finished = M == 0
-    if M == 0:
-        h[:, :] = h0
-        if j.training:
-            states[:, :] = 0
-            for i in range(N):
-                states[i, :H] = h0[batch_row(&j.s, i)]
-        return call
-
-    j.D, j.H, j.Hp = D, H, Hp
-    j.reset_after, j.f, j.g = reset_after, recurrent_activation, activation
-    j.single = floating is float
-    j.W = matrix(&kernel[0], D, Hp, 3, batched)
-    j.U = matrix(&recurrent_kernel[0], H, Hp, 3, recurrent)
-    j.x, j.bias, j.h = &x[0, 0, 0], &bias[0], &h[0, 0]
-    j.xn, j.xt = x.strides[0] // size, x.strides[1] // size
-    if y is not None:
-        j.y, j.yn, j.yt = &y[0, 0, 0], y.strides[0] // size, y.strides[1] // size
-    if j.training:
-        j.gates, j.states = &gates[0, 0], &states[0, 0]
-    start_forward(j, &h0[0, 0], &work[0], worth(M * 3 * H * (D + H), threads))
-    return call
-
-
-cdef void start_forward(Forward *j, const floating *h0, floating *work, int threads) noexcept nogil:
-    """Share out the work and the workspace of a job, and set its first states: h0 (N, H), NULL for zeros."""
-    cdef Py_ssize_t N = j.s.N, H = j.H, Hp = j.Hp, i
-    cdef floating *next_work = first_aligned(work)
-    cdef floating *h_now
-    j.way = share(N, j.D, H, Hp, sizeof(floating), threads)
-    j.scratch_rows = j.way.range_rows if j.way.by_rows else max(limits.block_rows, N)
-    j.reset = carve(&next_work, N * Hp)
-    j.rows = carve(&next_work, j.way.threads * N * j.D)
-    if not j.training:
-        j.gates = carve(&next_work, j.way.threads * j.scratch_rows * j.G)
-        j.states = carve(&next_work, 2 * N * Hp)
-    h_now = <floating *>j.states
-    memset(h_now, 0, N * Hp * sizeof(floating))
-    if h0 != NULL:
-        for i in range(N):
-            memcpy(h_now + i * Hp, h0 + batch_row(&j.s, i) * H, H * sizeof(floating))
-    emit(j, -1, 0, N, 0, Hp, h_now)
-    j.k1 = 0
-
-
-cdef bint advance_forward(Forward *j) noexcept nogil:
-    """Run blocks of steps until it is time to look for signals; return whether all are done."""
-    cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), worked = 0
-    cdef Py_ssize_t most = max(j.s.N, limits.signal_work // row_work) if j.way.by_rows else j.scratch_rows
-    cdef cgru_team team
-    j.team = &team
-    while j.k1 < j.s.K and worked < limits.signal_work:
-        j.k0, j.k1 = j.k1, block_end(&j.s, j.k1, most, not j.way.by_rows)
-        cgru_clear(&team, j.way.threads)
-        run(j.way.threads, gate_tasks(j), forward_task, j)
-        worked += (offset(&j.s, j.k1) - offset(&j.s, j.k0)) * row_work
-    return j.k1 == j.s.K
-
-
-cdef inline int gate_tasks(const Forward *j) noexcept nogil:
-    """Tasks of a block of steps: ranges of rows, or the members of a team."""
-    if not j.way.by_rows:
-        return j.way.threads
-    return <int>((j.s.N + j.way.range_rows - 1) // j.way.range_rows)
+cdef inline void step_alone(Forward *j, floating *dtype) noexcept nogil:
+    cdef floating *states = <floating *>j.states
+    project_input(j, 0, 0, j.s.N, 0, j.Hp, <floating *>j.gates, <floating *>NULL)
+    step_forward(
+        j, j.s.N, 0, j.Hp, <floating *>j.gates, states, states + j.s.N * j.Hp, <floating *>j.reset, NULL)
+    emit(j, 0, 0, j.s.N, 0, j.Hp, states + j.s.N * j.Hp)

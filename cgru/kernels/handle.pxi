@@ -1,4 +1,8 @@
-# Calls of microseconds: a handle with everything prepared.
+# Calls of microseconds: a handle with everything prepared. Included by calls.pyx.
+
+# Bytes of workspace that it keeps between calls.
+cdef Py_ssize_t KEPT_BYTES = 1 << 18
+
 
 cdef class Handle:
     """Stacked cells with everything prepared, for calls that last no longer than their own preparation would.
@@ -41,7 +45,7 @@ cdef class Handle:
             j.D, j.H, j.Hp = weights.D, weights.H, weights.Hp
             j.reset_after, j.f, j.g = weights.reset_after, weights.recurrent_activation, weights.activation
             j.G = (4 if j.reset_after else 3) * j.Hp
-            j.single = self.single
+            j.single, j.limits = self.single, &limits
             W = <const void *><size_t>weights.kernel.ctypes.data
             U = <const void *><size_t>weights.recurrent_kernel.ctypes.data
             j.bias = <const void *><size_t>weights.bias.ctypes.data
@@ -224,7 +228,6 @@ cdef void step_cell(
     cdef Sharing way = share(N, j.D, j.H, j.Hp, size, threads)
     cdef floating *next_work = first_aligned(work)
     cdef floating *states
-    cdef unsigned was
     cdef cgru_team team
     j.way, j.scratch_rows, j.team = way, way.range_rows if way.by_rows else N, &team
     j.gates = carve(&next_work, (N + way.threads) * j.G)  # a range of rows for each thread, rounded up, or all rows
@@ -239,10 +242,6 @@ cdef void step_cell(
     j.x, j.xn, j.xt = x, j.D, 0
     if way.by_rows or way.threads > 1:
         cgru_clear(&team, way.threads)
-        run(way.threads, gate_tasks(&j), forward_task, &j)
+        run(way.threads, gate_tasks(&j), build.forward, &j)
         return
-    was = cgru_flush_denormals()
-    project_input(&j, 0, 0, N, 0, j.Hp, <floating *>j.gates, <floating *>NULL)
-    step_forward(&j, N, 0, j.Hp, <floating *>j.gates, states, states + N * j.Hp, <floating *>j.reset, NULL)
-    emit(&j, 0, 0, N, 0, j.Hp, states + N * j.Hp)
-    cgru_restore_denormals(was)
+    build.step(&j)

@@ -1,4 +1,5 @@
 # Products and packing on their own: gemm for the other layers, pack for weights, activate for the accuracy checks.
+# Included by calls.pyx.
 
 def gemm(a, b, out=None, *, bint transpose_a=False, bint transpose_b=False, bint accumulate=False):
     """op(a) op(b) for two-dimensional arrays of one dtype, float32 or float64.
@@ -58,13 +59,11 @@ def activate(int activation, const floating[::1] x, floating[::1] out):
     """out = activation(x), by the activation's code and through the loop of the gates: what the accuracy checks look
     at."""
     cdef Py_ssize_t i, n = x.shape[0]
-    cdef floating[512] zeros  # the bias
     assert out.shape[0] == n
-    memset(<floating *>zeros, 0, sizeof(zeros))
     with nogil:
         for i in range(0, n, 512):
             memcpy(&out[i], &x[i], min(512, n - i) * sizeof(floating))
-            gates_forward(activation, min(512, n - i), &out[i], <floating *>zeros)
+            build.activate(activation, floating is float, min(512, n - i), &out[i])
 
 
 def gemm_into(
@@ -89,26 +88,6 @@ def gemm_into(
 def padded_units(Py_ssize_t n, Py_ssize_t itemsize):
     """n rounded up to whole vectors of this build."""
     return padded(n, itemsize)
-
-
-cdef extern from "transpose.h" nogil:
-    void float_transpose(
-        Py_ssize_t m, Py_ssize_t n, const float *source, Py_ssize_t row, float *out, Py_ssize_t out_row, float sign
-    ) noexcept
-    void double_transpose(
-        Py_ssize_t m, Py_ssize_t n, const double *source, Py_ssize_t row, double *out, Py_ssize_t out_row, double sign
-    ) noexcept
-
-
-cdef struct Packing:
-    # Three blocks of an array outside, each (rows, columns), and where they stand in a matrix; see `pack`.
-    void *array
-    void *matrix
-    Py_ssize_t[3] starts, places
-    Py_ssize_t rows, columns, row, column  # sizes and strides of a block of the array
-    Py_ssize_t K, block_columns, ld
-    int strips                             # of each block, a panel wide
-    bint below, negate, inverse, single
 
 
 cdef enum:
@@ -150,75 +129,4 @@ def pack(
     assert job.columns <= columns and matrix.shape[0] >= job.K * (ld or columns * (1 if below else 1 + max(places)))
     job.strips = <int>((job.columns + width - 1) // width)
     with nogil:
-        run(threads if 3 * job.rows * job.columns >= PACK_ELEMENTS else 1, 3 * job.strips, pack_task, &job)
-
-
-cdef void pack_task(void *job, int task, int slot) noexcept nogil:
-    cdef Packing *packing = <Packing *>job
-    if packing.single:
-        pack_strip(packing, task, <float *>NULL)
-    else:
-        pack_strip(packing, task, <double *>NULL)
-
-
-cdef inline void pack_strip(Packing *job, int task, floating *dtype) noexcept nogil:
-    """A panel's width of one block."""
-    cdef int gate = task // job.strips
-    cdef Py_ssize_t width = panel_width(sizeof(floating)), j = task % job.strips * width, ld = job.ld
-    cdef Py_ssize_t k0 = job.places[gate] if job.below else 0, before = 0 if job.below else job.places[gate]
-    cdef Py_ssize_t columns = min(width, job.columns - j)
-    cdef bint negate = job.negate and gate == 1
-    cdef floating *outside = <floating *>job.array + job.starts[gate] + j * job.column
-    cdef floating *inside = <floating *>job.matrix
-    if ld == 0:
-        ld = min(width, job.block_columns - j)
-        inside += (before + j) * job.K + k0 * ld
-    else:
-        inside += before + j + k0 * ld
-    if job.inverse:
-        move(job.rows, columns, inside, ld, 1, outside, job.row, job.column, negate)
-    else:
-        move(job.rows, columns, outside, job.row, job.column, inside, ld, 1, negate)
-
-
-cdef inline void move(
-    Py_ssize_t rows, Py_ssize_t columns, const floating *source, Py_ssize_t row, Py_ssize_t column,
-    floating *out, Py_ssize_t out_row, Py_ssize_t out_column, bint negate,
-) noexcept nogil:
-    """out = source or -source, of any strides."""
-    cdef Py_ssize_t k, j
-    cdef floating sign = <floating>-1 if negate else <floating>1
-    if column == 1 and out_column == 1:
-        for k in range(rows):
-            for j in range(columns):
-                out[k * out_row + j] = sign * source[k * row + j]
-    elif row == 1 and out_column == 1:
-        transpose(rows, columns, source, column, out, out_row, sign)
-    elif column == 1 and out_row == 1:
-        transpose(columns, rows, source, row, out, out_column, sign)
-    else:
-        for k in range(rows):
-            for j in range(columns):
-                out[k * out_row + j * out_column] = sign * source[k * row + j * column]
-
-
-cdef inline void transpose(
-    Py_ssize_t m, Py_ssize_t n, const floating *source, Py_ssize_t row, floating *out, Py_ssize_t out_row, floating sign
-) noexcept nogil:
-    if floating is float:
-        float_transpose(m, n, source, row, out, out_row, sign)
-    else:
-        double_transpose(m, n, source, row, out, out_row, sign)
-
-
-cdef inline Matrix matrix(
-    const void *data, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t blocks, int route
-) noexcept nogil:
-    cdef Matrix m
-    m.data = data
-    m.K = K
-    m.columns = columns
-    m.blocks = blocks
-    m.ld = blocks * columns
-    m.route = <Route>route
-    return m
+        run(threads if 3 * job.rows * job.columns >= PACK_ELEMENTS else 1, 3 * job.strips, build.pack, &job)

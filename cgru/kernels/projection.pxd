@@ -8,6 +8,7 @@ after row, so every access is contiguous. For BLAS it is row-major.
 from cython cimport floating
 
 from blas cimport gemm
+from jobs cimport BLAS, Matrix
 
 cdef extern from "tile.h" nogil:
     enum:
@@ -22,22 +23,8 @@ cdef extern from "tile.h" nogil:
         Py_ssize_t ldb, Py_ssize_t b_panel, double *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate) noexcept
 
 
-cdef enum Route:
-    PACKED = 0  # the tile on panels
-    BLAS = 1    # gemm on the row-major matrix
-
-
 cdef enum:
     PIECE_BYTES = 32768  # of a panel, in a first cache of 32 or 48 KB
-
-
-cdef struct Matrix:
-    const void *data
-    Py_ssize_t K        # rows
-    Py_ssize_t columns  # of a block, padded to the vector
-    Py_ssize_t blocks
-    Py_ssize_t ld       # from row to row, unless packed
-    Route route
 
 
 cdef inline Py_ssize_t lanes(Py_ssize_t itemsize) noexcept nogil:

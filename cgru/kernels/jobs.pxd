@@ -1,0 +1,151 @@
+"""Jobs: all that a pass knows, as the threads that share it see it; and the table of what a build of the kernels does
+with them. Types are void, because C structs cannot be fused."""
+
+from libc.string cimport memcpy
+
+from schedule cimport Schedule, batch_row, count, place
+
+ctypedef void (*task_t)(void *job, int task, int slot) noexcept nogil
+
+
+cdef enum Route:
+    PACKED = 0  # the tile on panels
+    BLAS = 1    # gemm on the row-major matrix
+
+
+cdef struct Matrix:  # see projection.pxd
+    const void *data
+    Py_ssize_t K        # rows
+    Py_ssize_t columns  # of a block, padded to the vector
+    Py_ssize_t blocks
+    Py_ssize_t ld       # from row to row, unless packed
+    Route route
+
+
+cdef inline Matrix matrix(
+    const void *data, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t blocks, int route
+) noexcept nogil:
+    cdef Matrix m
+    m.data = data
+    m.K = K
+    m.columns = columns
+    m.blocks = blocks
+    m.ld = blocks * columns
+    m.route = <Route>route
+    return m
+
+
+cdef struct Limits:  # where one way of working ends and another begins; `tune` moves them
+    Py_ssize_t signal_work  # multiplications between two looks for signals: some 10 to 100 ms
+    Py_ssize_t gil_work     # multiplications below which a step keeps the GIL: some 20 us; taking it back can cost 5 ms
+    Py_ssize_t thread_work  # multiplications of a call from which a second thread pays
+    Py_ssize_t small_work   # the same where that thread is awake
+    Py_ssize_t team_work    # multiplications of a step from which a second thread pays though they meet at every step
+    Py_ssize_t few_rows     # rows from which threads share a batch by rows; below, by units
+    Py_ssize_t step_rows    # rows from which a step reads its own input; below, the steps of a block do it together
+    Py_ssize_t block_rows   # packed rows of such a block
+    Py_ssize_t large_rows   # packed rows of a block in backward
+    Py_ssize_t dx_rows      # packed rows of a task of dx
+
+
+cdef struct Sharing:
+    bint by_rows
+    int threads
+    Py_ssize_t range_rows  # of a task, by rows
+
+
+cdef extern from "team.h" nogil:
+    ctypedef struct cgru_team:
+        int size
+
+
+cdef struct Forward:
+    Schedule s
+    Py_ssize_t D, H, Hp, G  # G: elements of a row of gates
+    bint reset_after, training, single  # single: float32
+    int f, g
+    Sharing way
+    const Limits *limits
+    Matrix W, U
+    const void *x
+    const void *bias
+    void *y
+    void *h
+    void *gates   # (M, G) the tape's; in inference (slots, scratch_rows, G)
+    void *states  # (N + M, Hp) the tape's; in inference two times (N, Hp), in turns
+    void *reset   # (N, Hp) r * h
+    void *rows    # (slots, N, D) input rows brought together
+    Py_ssize_t xn, xt, yn, yt, scratch_rows
+    Py_ssize_t k0, k1  # the block of steps
+    cgru_team *team
+
+
+cdef struct Backward:
+    Forward forward          # the sizes, the tape and x
+    Matrix U_back            # U^T: (3H, H), rows r z n
+    Matrix W_back            # W^T: (3H, D), rows n r z
+    Route batched            # of the large products
+    const void *dy
+    void *dx
+    void *dh0                # (N, H) out
+    void *dh                 # (N, Hp) of the state, sorted rows
+    void *dg                 # (block, G) n r z q or n r z
+    void *ds                 # (N, Hp) of r * h
+    void *x_block            # (block, D)
+    void *h_block            # (block, Hp) the states before each packed row
+    void *reset_block        # (block, Hp) r * h
+    void *dx_block           # (block, Dp)
+    void *dkernel            # (D, 3Hp) n r z
+    void *drecurrent_kernel  # (H, 3Hp) r z n
+    void *dbias              # (G,) as a row of dg
+    void *bias_block         # (G,)
+    void *panels             # (slots, block, panel) of dg
+    Py_ssize_t Dp, dyn, dyt, dxn, dxt, most
+    double[5] f64
+    double[5] g64
+    float[5] f32
+    float[5] g32
+
+
+cdef struct Packing:
+    # Three blocks of an array outside, each (rows, columns), and where they stand in a matrix; see `pack`.
+    void *array
+    void *matrix
+    Py_ssize_t[3] starts, places
+    Py_ssize_t rows, columns, row, column  # sizes and strides of a block of the array
+    Py_ssize_t K, block_columns, ld
+    int strips                             # of each block, a panel wide
+    bint below, negate, inverse, single
+
+
+cdef struct Build:  # what one instruction set's module does; filled at the end of kernels.pxi
+    Py_ssize_t vector_bytes, tile_rows, tile_vectors
+    task_t pack, forward, backward_gates, backward_large
+    int (*large_tasks)(const Backward *j) noexcept nogil  # tasks of `backward_large`
+    void (*step)(Forward *j) noexcept nogil               # one step of all rows and units, by this thread alone
+    # gates = f(gates) for n of them, 512 at most
+    void (*activate)(int f, bint single, Py_ssize_t n, void *gates) noexcept nogil
+
+
+# -- where things are in a job
+
+cdef inline Py_ssize_t itemsize_of(const Forward *j) noexcept nogil:
+    return 4 if j.single else 8
+
+
+cdef inline void emit(
+    Forward *j, Py_ssize_t k, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t u0, Py_ssize_t u1, const void *states
+) noexcept nogil:
+    """Write the outputs of step k, and the final state of the rows that end with it, for the rows i0 .. i1 and the
+    units u0 .. u1; states: those of all rows after step k, of step -1 the initial ones."""
+    cdef Py_ssize_t i, n = j.s.N if k < 0 else count(&j.s, k), size = itemsize_of(j), units = min(u1, j.H) - u0
+    cdef const char *source = <const char *>states + u0 * size
+    cdef char *y = <char *>j.y + u0 * size
+    cdef char *h = <char *>j.h + u0 * size
+    if units <= 0:
+        return
+    if j.y != NULL and k >= 0:
+        for i in range(i0, min(i1, n)):
+            memcpy(y + place(&j.s, k, i, j.yn, j.yt) * size, source + i * j.Hp * size, units * size)
+    for i in range(max(i0, count(&j.s, k + 1)), min(i1, n)):
+        memcpy(h + batch_row(&j.s, i) * j.H * size, source + i * j.Hp * size, units * size)

@@ -1,0 +1,317 @@
+# Passes: forward and backward of one layer in one direction, from arrays to jobs, and the blocks of steps in which
+# they run. Included by calls.pyx.
+
+cdef class Call:
+    """What `forward` and `backward` prepare and `run_calls` runs. It points to arrays that its maker keeps alive."""
+    cdef Backward job  # in a forward pass only its `forward`
+    cdef bint backward, finished
+
+    def __cinit__(self):
+        memset(&self.job, 0, sizeof(self.job))
+        self.backward = self.finished = False
+
+    cdef Py_ssize_t work(self) noexcept:
+        """Multiplications of the forward pass."""
+        cdef Forward *j = &self.job.forward
+        return offset(&j.s, j.s.K) * 3 * j.H * (j.D + j.H)
+
+    cdef bint by_blas(self) noexcept:
+        cdef Matrix *state = &self.job.U_back if self.backward else &self.job.forward.U
+        cdef Matrix *inputs = &self.job.W_back if self.backward else &self.job.forward.W
+        return state.route == BLAS or inputs.route == BLAS
+
+
+cdef Schedule schedule_of(
+    Py_ssize_t N, Py_ssize_t T, const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times
+) noexcept:
+    cdef Schedule s
+    s.N = N
+    s.K = T if offsets is None else offsets.shape[0] - 1
+    s.rows = s.offsets = s.times = NULL
+    if rows is not None and N > 0:
+        s.rows = &rows[0]
+    if offsets is not None:
+        s.offsets = &offsets[0]
+    if times is not None and times.shape[0] > 0:
+        s.times = &times[0]
+    return s
+
+
+def _assert_schedule(Py_ssize_t N, Py_ssize_t T, rows, offsets, times):
+    """Debug builds: the schedule names existing rows and times, and its counts never grow."""
+    assert rows is None or sorted(rows) == list(range(N))
+    counts = [N] * T if offsets is None else [offsets[k + 1] - offsets[k] for k in range(len(offsets) - 1)]
+    assert len(counts) <= T and all(N >= a >= b >= min(N, 1) for a, b in zip([N] + counts, counts))
+    assert times is None or (len(times) == sum(counts) and all(0 <= t < T for t in times))
+    return True
+
+
+def forward_work(
+    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint training, Py_ssize_t itemsize, int
+    threads
+):
+    """Elements of the workspace of `forward`."""
+    cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
+    return workspace_of(share(N, D, H, Hp, itemsize, worth(M * 3 * H * (D + H), threads)), N, D, Hp, G, training)
+
+
+def forward(
+    const floating[:, :, :] x,    # (N, T, D)
+    const floating[:, ::1] h0,    # (N, H)
+    const floating[::1] kernel,   # W, `pack`ed by the route `batched`
+    const floating[::1] recurrent_kernel,  # U, `pack`ed by the route `recurrent`
+    const floating[::1] bias,     # (4Hp,) r z n q
+    const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
+    floating[:, :, :] y,          # (N, T, H) out, or None; written where a row takes a step
+    floating[:, ::1] h,           # (N, H) out, the final state
+    floating[:, ::1] gates,       # (M, 4Hp) or (M, 3Hp) out, the tape; None in inference
+    floating[:, ::1] states,      # (N + M, Hp) out, the tape: h0, then after each packed row; None in inference
+    floating[::1] work,           # forward_work(...)
+    bint reset_after, int recurrent_activation, int activation, int batched, int recurrent, int threads,
+):
+    """The `Call` of all steps of one layer in one direction; the arrays must live until `run_calls` has run it."""
+    cdef Py_ssize_t N = h0.shape[0], T = x.shape[1], D = x.shape[2], H = h0.shape[1], Hp = padded(H, sizeof(floating))
+    cdef Py_ssize_t size = sizeof(floating), i
+    cdef Call call = Call()
+    cdef Forward *j = &call.job.forward
+    j.G = (4 if reset_after else 3) * Hp
+    j.training = states is not None
+    assert _assert_schedule(N, T, rows, offsets, times)
+    assert x.shape[0] == N and (x.strides[2] == size or D == 1) and H >= 1 and D >= 1
+    assert (x.strides[0] % size == 0 or N == 1) and (x.strides[1] % size == 0 or T <= 1)
+    assert kernel.shape[0] == D * 3 * Hp and recurrent_kernel.shape[0] == H * 3 * Hp
+    assert bias.shape[0] == 4 * Hp and h.shape[0] == N and h.shape[1] == H
+    assert y is None or (y.shape[0] == N and y.shape[1] == T and y.shape[2] == H)
+    assert y is None or y.strides[2] == size or H == 1
+    j.s = schedule_of(N, T, rows, offsets, times)
+    cdef Py_ssize_t M = offset(&j.s, j.s.K)
+    assert not j.training or (gates.shape[0] == M and gates.shape[1] == j.G)
+    assert not j.training or (states.shape[0] == N + M and states.shape[1] == Hp)
+    assert work.shape[0] >= forward_work(N, M, D, H, reset_after, j.training, size, threads)
+    call.finished = M == 0
+    if M == 0:
+        h[:, :] = h0
+        if j.training:
+            states[:, :] = 0
+            for i in range(N):
+                states[i, :H] = h0[batch_row(&j.s, i)]
+        return call
+
+    j.D, j.H, j.Hp = D, H, Hp
+    j.reset_after, j.f, j.g = reset_after, recurrent_activation, activation
+    j.single, j.limits = floating is float, &limits
+    j.W = matrix(&kernel[0], D, Hp, 3, batched)
+    j.U = matrix(&recurrent_kernel[0], H, Hp, 3, recurrent)
+    j.x, j.bias, j.h = &x[0, 0, 0], &bias[0], &h[0, 0]
+    j.xn, j.xt = x.strides[0] // size, x.strides[1] // size
+    if y is not None:
+        j.y, j.yn, j.yt = &y[0, 0, 0], y.strides[0] // size, y.strides[1] // size
+    if j.training:
+        j.gates, j.states = &gates[0, 0], &states[0, 0]
+    start_forward(j, &h0[0, 0], &work[0], worth(M * 3 * H * (D + H), threads))
+    return call
+
+
+cdef void start_forward(Forward *j, const floating *h0, floating *work, int threads) noexcept nogil:
+    """Share out the work and the workspace of a job, and set its first states: h0 (N, H), NULL for zeros."""
+    cdef Py_ssize_t N = j.s.N, H = j.H, Hp = j.Hp, i
+    cdef floating *next_work = first_aligned(work)
+    cdef floating *h_now
+    j.way = share(N, j.D, H, Hp, sizeof(floating), threads)
+    j.scratch_rows = j.way.range_rows if j.way.by_rows else max(limits.block_rows, N)
+    j.reset = carve(&next_work, N * Hp)
+    j.rows = carve(&next_work, j.way.threads * N * j.D)
+    if not j.training:
+        j.gates = carve(&next_work, j.way.threads * j.scratch_rows * j.G)
+        j.states = carve(&next_work, 2 * N * Hp)
+    h_now = <floating *>j.states
+    memset(h_now, 0, N * Hp * sizeof(floating))
+    if h0 != NULL:
+        for i in range(N):
+            memcpy(h_now + i * Hp, h0 + batch_row(&j.s, i) * H, H * sizeof(floating))
+    emit(j, -1, 0, N, 0, Hp, h_now)
+    j.k1 = 0
+
+
+cdef bint advance_forward(Forward *j) noexcept nogil:
+    """Run blocks of steps until it is time to look for signals; return whether all are done."""
+    cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), worked = 0
+    cdef Py_ssize_t most = max(j.s.N, limits.signal_work // row_work) if j.way.by_rows else j.scratch_rows
+    cdef cgru_team team
+    j.team = &team
+    while j.k1 < j.s.K and worked < limits.signal_work:
+        j.k0, j.k1 = j.k1, block_end(&j.s, j.k1, most, not j.way.by_rows)
+        cgru_clear(&team, j.way.threads)
+        run(j.way.threads, gate_tasks(j), build.forward, j)
+        worked += (offset(&j.s, j.k1) - offset(&j.s, j.k0)) * row_work
+    return j.k1 == j.s.K
+
+
+def backward_work(
+    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, Py_ssize_t itemsize, int threads
+):
+    """Elements of the workspace of `backward`."""
+    cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
+    cdef Py_ssize_t most = max(min(limits.large_rows, M), N)
+    cdef Sharing way = share(N, D, H, Hp, itemsize, worth(M * 3 * H * (D + H), threads))
+    return (
+        ALIGN + 2 * aligned(N * Hp) + aligned(most * G) + aligned(most * D) + 2 * aligned(most * Hp)
+        + aligned(most * padded(D, itemsize)) + aligned(G) + aligned(way.threads * most * panel_width(itemsize))
+    )
+
+
+def backward(
+    const floating[:, :, :] dy,   # (N, T, H) or None; read where a row takes a step
+    const floating[:, ::1] dh,    # (N, H) gradient of the final state, or None
+    const floating[:, :, :] x,    # (N, T, D)
+    const floating[::1] kernel,   # W^T, `pack`ed by the route `batched`: (3Hp, D), rows n r z
+    const floating[::1] recurrent_kernel,  # U^T, `pack`ed by the route `recurrent`: (3Hp, H), rows r z n
+    const floating[:, ::1] gates, const floating[:, ::1] states,  # the tape, see `forward`
+    const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
+    floating[:, :, :] dx,         # (N, T, D) out, or None; written where a row takes a step
+    floating[:, ::1] dh0,         # (N, H) out
+    floating[:, ::1] dkernel,     # (D, 3Hp) n r z, out, += as the two below
+    floating[:, ::1] drecurrent_kernel,  # (H, 3Hp) r z n, out
+    floating[::1] dbias,          # (4Hp,) n r z q, or (3Hp,) n r z; out
+    floating[::1] work,           # backward_work(...)
+    bint reset_after, int recurrent_activation, int activation, int batched, int recurrent, int threads,
+):
+    """The `Call` of the gradients of one layer in one direction; the tape is only read. The arrays must live until
+    `run_calls` has run it."""
+    cdef Py_ssize_t N = dh0.shape[0], T = x.shape[1], D = x.shape[2], H = dh0.shape[1], Hp = padded(H, sizeof(floating))
+    cdef Py_ssize_t size = sizeof(floating), i
+    cdef Call call = Call()
+    cdef Backward *j = &call.job
+    cdef Forward *forward = &j.forward
+    call.backward = True
+    forward.G = (4 if reset_after else 3) * Hp
+    j.Dp = padded(D, size)
+    assert _assert_schedule(N, T, rows, offsets, times)
+    assert x.shape[0] == N and (x.strides[2] == size or D == 1) and H >= 1 and D >= 1
+    assert dy is None or (dy.shape[0] == N and dy.shape[1] == T and dy.shape[2] == H)
+    assert dy is None or dy.strides[2] == size or H == 1
+    assert dx is None or (dx.shape[0] == N and dx.shape[1] == T and dx.shape[2] == D)
+    assert dx is None or dx.strides[2] == size or D == 1
+    assert dh is None or (dh.shape[0] == N and dh.shape[1] == H)
+    assert kernel.shape[0] == 3 * Hp * j.Dp and recurrent_kernel.shape[0] == 3 * Hp * Hp
+    assert dkernel.shape[0] == D and dkernel.shape[1] == 3 * Hp and dbias.shape[0] == forward.G
+    assert drecurrent_kernel.shape[0] == H and drecurrent_kernel.shape[1] == 3 * Hp
+    forward.s = schedule_of(N, T, rows, offsets, times)
+    cdef Py_ssize_t M = offset(&forward.s, forward.s.K)
+    assert gates.shape[0] == M and gates.shape[1] == forward.G and states.shape[0] == N + M and states.shape[1] == Hp
+    assert work.shape[0] >= backward_work(N, M, D, H, reset_after, size, threads)
+    call.finished = M == 0
+    if M == 0:
+        if dh is None:
+            dh0[:, :] = 0
+        else:
+            dh0[:, :] = dh
+        return call
+
+    cdef Sharing way = share(N, D, H, Hp, size, worth(M * 3 * H * (D + H), threads))
+    cdef floating *next_work = first_aligned(&work[0])
+    cdef floating *dh_now = carve(&next_work, N * Hp)
+    forward.D, forward.H, forward.Hp = D, H, Hp
+    forward.reset_after, forward.training, forward.single = reset_after, True, floating is float
+    forward.limits = &limits
+    forward.way = way
+    forward.x, forward.xn, forward.xt = &x[0, 0, 0], x.strides[0] // size, x.strides[1] // size
+    forward.gates, forward.states = <void *>&gates[0, 0], <void *>&states[0, 0]
+    j.most = max(min(limits.large_rows, M), N)
+    j.dh = dh_now
+    j.ds = carve(&next_work, N * Hp)
+    j.dg = carve(&next_work, j.most * forward.G)
+    j.x_block = carve(&next_work, j.most * D)
+    j.h_block = carve(&next_work, j.most * Hp)
+    j.reset_block = carve(&next_work, j.most * Hp)
+    j.dx_block = carve(&next_work, j.most * j.Dp)
+    j.bias_block = carve(&next_work, forward.G)
+    j.panels = carve(&next_work, way.threads * j.most * panel_width(size))
+    j.W_back = matrix(&kernel[0], 3 * Hp, j.Dp, 1, batched)
+    j.U_back = matrix(&recurrent_kernel[0], 3 * Hp, Hp, 1, recurrent)
+    j.batched = <Route>batched
+    j.dh0 = &dh0[0, 0]
+    j.dkernel, j.drecurrent_kernel, j.dbias = &dkernel[0, 0], &drecurrent_kernel[0, 0], &dbias[0]
+    if dy is not None:
+        j.dy, j.dyn, j.dyt = &dy[0, 0, 0], dy.strides[0] // size, dy.strides[1] // size
+    if dx is not None:
+        j.dx, j.dxn, j.dxt = &dx[0, 0, 0], dx.strides[0] // size, dx.strides[1] // size
+    slope_terms(recurrent_activation, <double *>j.f64)
+    slope_terms(activation, <double *>j.g64)
+    slope_terms(recurrent_activation, <float *>j.f32)
+    slope_terms(activation, <float *>j.g32)
+    memset(dh_now, 0, N * Hp * size)
+    if dh is not None:
+        for i in range(N):
+            memcpy(dh_now + i * Hp, &dh[batch_row(&forward.s, i), 0], H * size)
+    forward.k0 = forward.s.K
+    return call
+
+
+cdef bint advance_backward(Backward *j) noexcept nogil:
+    """Run blocks of steps, the last first, until it is time to look for signals; return whether all are done."""
+    cdef Forward *forward = &j.forward
+    cdef Py_ssize_t worked = 0, i, size = 4 if forward.single else 8, row = forward.H * size
+    cdef Py_ssize_t row_work = 6 * forward.H * (forward.D + forward.H)
+    cdef cgru_team team
+    forward.team = &team
+    while forward.k0 > 0 and worked < limits.signal_work:
+        forward.k1, forward.k0 = forward.k0, block_start_before(&forward.s, forward.k0, j.most)
+        cgru_clear(&team, forward.way.threads)
+        run(forward.way.threads, gate_tasks(forward), build.backward_gates, j)
+        run(forward.way.threads, build.large_tasks(j), build.backward_large, j)
+        worked += (offset(&forward.s, forward.k1) - offset(&forward.s, forward.k0)) * row_work
+    if forward.k0 > 0:
+        return False
+    for i in range(forward.s.N):
+        memcpy(<char *>j.dh0 + batch_row(&forward.s, i) * row, <char *>j.dh + i * forward.Hp * size, row)
+    return True
+
+
+cdef struct Pass:
+    void *job
+    bint backward, finished
+
+
+cdef void advance_task(void *passes, int task, int slot) noexcept nogil:
+    cdef Pass *p = <Pass *>passes + task
+    if not p.finished:
+        p.finished = advance_backward(<Backward *>p.job) if p.backward else advance_forward(<Forward *>p.job)
+
+
+def run_calls(list calls, int threads):
+    """Run passes that do not depend on each other: at once where each would leave a thread idle, else one after the
+    other.
+
+    Between pieces of work it looks for signals, so Ctrl-C ends it, with what the calls write left unfinished.
+    """
+    cdef Pass[2] passes
+    cdef int n = <int>len(calls), i, left = 0
+    cdef bint at_once = n > 1 and threads > 1
+    cdef Py_ssize_t work = 0
+    cdef Call call
+    assert 1 <= n <= 2
+    for i in range(n):
+        call = calls[i]
+        passes[i].job, passes[i].backward, passes[i].finished = &call.job, call.backward, call.finished
+        # By rows each keeps all threads busy, and BLAS is not called from two threads.
+        if call.job.forward.way.by_rows or call.by_blas():
+            at_once = False
+        work += call.work()
+    if at_once and work >= limits.thread_work:
+        for i in range(n):
+            call = calls[i]
+            call.job.forward.way.threads = 1
+    else:
+        at_once = False
+    while True:
+        with nogil:
+            if at_once:
+                run(threads, n, advance_task, passes)
+            else:
+                advance_task(passes, left, 0)
+        while left < n and passes[left].finished:
+            left += 1
+        if left == n:
+            return
+        PyErr_CheckSignals()
