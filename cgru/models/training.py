@@ -1,4 +1,4 @@
-"""Sequential: layers in a row, and the loop that trains them.
+"""The loop that trains a model.
 
 An update is computed aside, with new parameters and a new optimizer state in arrays of their own, and then published by
 copies that may be repeated. Ctrl-C can come at any moment: before the copies nothing has changed, and copies that it
@@ -6,21 +6,19 @@ interrupts are made again.
 """
 
 import math
-import sys
-import time
 
 import numpy as np
 
 from cgru import losses, metrics, optimizers
 from cgru.checks import check_bool, check_int
-from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
-from cgru.sequences import as_batch, unpad
-
-LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}  # what configurations and files may name
+from cgru.layers import Dense, Embedding
+from cgru.models.model import Model
+from cgru.models.progress import progress_of
+from cgru.sequences import as_batch
 
 
 class History:
-    """What `Sequential.fit` reports.
+    """What `fit` reports.
 
     Attributes
     ----------
@@ -43,180 +41,15 @@ class History:
         return {name: [results[name] for results in self._results] for name in names}
 
 
-class Sequential:
-    """Layers, each fed by the one before.
-
-    Parameters
-    ----------
-    layers : list of Layer
-        At least one; no layer twice.
-    seed : int, optional
-        Seed of the initial parameters and of the dropout masks, for layers without a seed of their own, and of the
-        order of the examples in `fit`.
-
-    Attributes
-    ----------
-    layers : tuple of Layer
-    history : History or None
-        That of the last `fit`, also of one that was interrupted.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `layers` is not a list of layers, is empty or holds a layer twice, or `seed` is not an integer of at least 0.
-
-    Notes
-    -----
-    Inputs, wherever there are any: an array (N, T, D), (N, D), or ids (N, T), with `lengths` (N,) or `mask` (N, T) or
-    neither; or a list of N arrays (T_i, D) or (T_i,), which bring their lengths. Labels: (N,), or for a model with an
-    output at each step (N, T) or a list of N arrays (T_i,). What lies outside lengths or mask is never read.
-
-    In inference any number of threads may use one model; `fit` wants the model to itself.
-
-    Examples
-    --------
-    >>> import numpy as np, cgru
-    >>> x = [np.full((length, 1), length % 2) for length in range(2, 12)]
-    >>> y = [length % 2 for length in range(2, 12)]
-    >>> model = cgru.Sequential([cgru.GRU(8), cgru.Dense(2, activation="softmax")], seed=0)
-    >>> model.compile(cgru.optimizers.Adam(0.02), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    >>> history = model.fit(x, y, epochs=30, verbose=0)
-    >>> model.evaluate(x, y)["accuracy"]
-    1.0
-    """
+class Trainable(Model):
+    """A model that can be trained: a subclass implements `build`, `_forward` and `_backward`."""
 
     def __init__(self, layers, seed=None):
-        if not isinstance(layers, (list, tuple)):
-            raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
-        if not layers:
-            raise ValueError("layers: expected at least one layer, got none")
-        seen = set()
-        for i, layer in enumerate(layers):
-            if not isinstance(layer, Layer):
-                raise TypeError(f"layers: expected layers, got {type(layer).__name__} at index {i}")
-            if id(layer) in seen:
-                raise ValueError(f"layers: expected each layer once, got {type(layer).__name__} again at index {i}")
-            seen.add(id(layer))
-        self.seed = None if seed is None else check_int(seed, "seed")
-        self.layers = tuple(layers)
+        super().__init__(layers, seed)
         self.history = None
         self.optimizer = self.loss = self.metrics = None
-        order, *seeds = np.random.SeedSequence(self.seed).spawn(1 + len(layers))
-        self._order = np.random.default_rng(order)
-        for layer, child in zip(layers, seeds, strict=True):
-            layer._inherit_seed(child)
         self._states = None  # the optimizer's: the current one and the spare
         self._proposed = None  # new parameters, computed aside
-
-    # -- parameters and configuration
-
-    def build(self, input_size=None):
-        """Create the parameters of all layers for inputs of `input_size` features (not needed before an Embedding).
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `input_size` is not a positive integer, or a layer was built for another size.
-        """
-        size = input_size
-        for layer in self.layers:
-            layer.build(size)
-            size = layer.output_size(size)
-        return self
-
-    @property
-    def built(self):
-        """Whether all layers have their parameters."""
-        return all(layer.built for layer in self.layers)
-
-    def _check_built(self):
-        for i, layer in enumerate(self.layers):
-            if not layer.built:
-                name = type(layer).__name__
-                raise RuntimeError(
-                    f"layer {i} ({name}) has no parameters yet: call build(input_size), or use the model on data"
-                )
-
-    @property
-    def parameters(self):
-        """dict "layer index.name" -> read-only view of the parameter; RuntimeError before the model is built."""
-        self._check_built()
-        return {f"{i}.{name}": p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
-
-    def get_weights(self):
-        """Return copies of all parameters, a list in the order of `parameters`."""
-        self._check_built()
-        return [array for layer in self.layers for array in layer.get_weights()]
-
-    def set_weights(self, weights):
-        """Copy `weights`, a list in the order of `parameters`, into the layers: all of them or, on an error, none.
-
-        Raises
-        ------
-        RuntimeError
-            If the model is not built.
-        TypeError, ValueError
-            If the number, a shape or the type of the arrays is wrong; the message names layer and parameter.
-        """
-        self._check_built()
-        if not isinstance(weights, (list, tuple)):
-            raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
-        counts = [len(layer.parameters) for layer in self.layers]
-        if len(weights) != sum(counts):
-            names = ", ".join(self.parameters) or "none"
-            raise ValueError(f"weights: expected {sum(counts)} arrays ({names}), got {len(weights)}")
-        ends = np.cumsum(counts)
-        parts = [list(weights[end - count : end]) for end, count in zip(ends, counts, strict=True)]
-        for i, (layer, part) in enumerate(zip(self.layers, parts, strict=True)):
-            try:
-                layer._checked_weights(part)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"layer {i} ({type(layer).__name__}): {error}") from None
-        for layer, part in zip(self.layers, parts, strict=True):
-            layer.set_weights(part)
-
-    def get_config(self):
-        """Return seed and layers as a dict that JSON can hold; parameters are not part of it."""
-        layers = [{"class": type(layer).__name__, "config": layer.get_config()} for layer in self.layers]
-        return {"layers": layers, "seed": self.seed}
-
-    @classmethod
-    def from_config(cls, config):
-        """Return a new, unbuilt model from what `get_config` returned.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `config` is not of that form, or names a layer that this library does not have.
-        """
-        if not isinstance(config, dict) or config.keys() != {"layers", "seed"}:
-            raise ValueError(f"config: expected a dict of 'layers' and 'seed', got {config!r}")
-        if not isinstance(config["layers"], (list, tuple)):
-            raise ValueError(f"config: expected a list of layers, got {config['layers']!r}")
-        layers = []
-        for entry in config["layers"]:
-            if not isinstance(entry, dict) or entry.keys() != {"class", "config"}:
-                raise ValueError(f"config: expected each layer to be a dict of 'class' and 'config', got {entry!r}")
-            name = entry["class"]
-            if not isinstance(name, str) or name not in LAYERS:
-                raise ValueError(f"config: expected a class among {sorted(LAYERS)}, got {name!r}")
-            layers.append(LAYERS[name].from_config(entry["config"]))
-        return cls(layers, seed=config["seed"])
-
-    def summary(self):
-        """Print the layers, the shapes of their parameters and the number of trainable values."""
-        total = 0
-        for i, layer in enumerate(self.layers):
-            if not layer.built:
-                print(f"{i}  {type(layer).__name__:<12}not built")
-                continue
-            count = sum(p.size for p in layer.parameters.values())
-            shapes = "  ".join(f"{name} {'x'.join(map(str, p.shape))}" for name, p in layer.parameters.items())
-            print(f"{i}  {type(layer).__name__:<12}{count:>10,}  {shapes}".rstrip())
-            total += count
-        print(f"{total:,} parameters" + ("" if self.built else " so far"))
-
-    # -- training
 
     def compile(self, optimizer="adam", loss=None, metrics=()):
         """Choose how to train; the optimizer starts afresh.
@@ -301,7 +134,7 @@ class Sequential:
         self._build_for(batch)
         self.history = history = History()
         updates = math.ceil(len(labels) / batch_size)
-        with _progress(epochs, updates, verbose) as progress:
+        with progress_of(epochs, updates, verbose) as progress:
             for _ in range(epochs):
                 order = self._order.permutation(len(labels)) if shuffle else np.arange(len(labels))
                 totals = _Totals(self)
@@ -329,35 +162,6 @@ class Sequential:
         batch_size = check_int(batch_size, "batch_size", 1)
         batch = self._batch(x, lengths, mask)
         return self._evaluate(batch, self._labels(y, batch), batch_size)
-
-    def predict(self, x, lengths=None, mask=None, batch_size=32):
-        """Return the outputs for examples `x`, in their order.
-
-        Returns
-        -------
-        ndarray or list
-            (N, K); or, from a model with an output at each step, (N, T, K) with zeros at invalid steps, and for a list
-            of sequences a list of arrays (T_i, K).
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument does not fit.
-        """
-        batch_size = check_int(batch_size, "batch_size", 1)
-        batch = self._batch(x, lengths, mask)
-        outputs = None
-        for rows in self._chunks(batch, batch_size):
-            part = self._forward(batch.take(rows))[0].data
-            if outputs is None:
-                shape = (len(batch.data), batch.data.shape[1]) if part.ndim == 3 else (len(batch.data),)
-                outputs = np.zeros((*shape, part.shape[-1]), part.dtype)
-            if part.ndim == 3:
-                outputs[rows, : part.shape[1]] = part
-            else:
-                outputs[rows] = part
-        ragged = lengths is None and batch.lengths is not None
-        return unpad(outputs, batch.lengths) if ragged and outputs.ndim == 3 else outputs
 
     # -- inputs and labels, checked
 
@@ -403,14 +207,6 @@ class Sequential:
 
     # -- the work
 
-    def _forward(self, batch, training=False):
-        """Return (Batch of outputs, list of the layers' tapes)."""
-        tapes = []
-        for layer in self.layers:
-            batch, tape = layer.forward_batch(batch, training)
-            tapes.append(tape)
-        return batch, tapes
-
     def _chunks(self, batch, batch_size):
         """Return index arrays that cover the rows, rows of like length together; one, empty, if there are no rows."""
         count = len(batch.data)
@@ -430,20 +226,19 @@ class Sequential:
     def _update(self, batch, labels, totals):
         """One update from a batch; adds what it saw to `totals`."""
         outputs, tapes = self._forward(batch, training=True)
-        last = self.layers[-1]
-        fused = isinstance(last, Dense) and last.activation == self.loss.fused_activation
-        d = self.loss.gradient(outputs.data, labels, outputs.valid, at_logits=fused)
+        at_logits = self._fuses_loss()
+        d = self.loss.gradient(outputs.data, labels, outputs.valid, at_logits=at_logits)
+        gradients = self._backward(d, tapes, at_logits)
         parameters = {(i, name): p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
-        first = min([i for i, _ in parameters], default=len(self.layers))  # the first layer that is trained
-        gradients = {}
-        for i in range(len(self.layers) - 1, first - 1, -1):
-            extra = {"at_logits": True} if fused and i == len(self.layers) - 1 else {}
-            d, grads = self.layers[i].backward_batch(d, tapes[i], need_dx=i > first, **extra)
-            gradients.update({(i, name): gradient for name, gradient in grads.items()})
         current, spare = self._optimizer_states(parameters)
         self.optimizer.propose(parameters, gradients, current, self._proposed, spare)
         self._publish((spare, current))
         totals.add(outputs, labels)
+
+    def _fuses_loss(self):
+        """Whether the loss knows its gradient at the input of the last layer's activation."""
+        last = self.layers[-1]
+        return isinstance(last, Dense) and last.activation == self.loss.fused_activation
 
     def _optimizer_states(self, parameters):
         if self._states is None or not self._states[0].fits(parameters):
@@ -517,65 +312,3 @@ def _rows(batch, labels, rows):
     part = batch.take(rows)
     labels = labels[rows]
     return part, labels[:, : part.data.shape[1]] if labels.ndim == 2 else labels
-
-
-# -- progress
-
-
-class _Silent:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-    def update(self):
-        pass
-
-    def epoch(self, results):
-        pass
-
-
-class _Lines(_Silent):
-    """A line an epoch."""
-
-    def __init__(self, epochs):
-        self._epochs, self._epoch, self._started = epochs, 0, time.perf_counter()
-
-    def epoch(self, results):
-        self._epoch += 1
-        now = time.perf_counter()
-        print(f"epoch {self._epoch}/{self._epochs}  {_figures(results)}  {now - self._started:.2f} s", flush=True)
-        self._started = now
-
-
-class _Bar(_Silent):
-    """tqdm's bar over all updates, with the figures of the last finished epoch beside it."""
-
-    def __init__(self, tqdm, epochs, updates):
-        self._epochs, self._epoch = epochs, 0
-        self._bar = tqdm(total=epochs * updates, unit="update", file=sys.stderr)
-
-    def __exit__(self, *exception):
-        self._bar.close()
-
-    def update(self):
-        self._bar.update()
-
-    def epoch(self, results):
-        self._epoch += 1
-        self._bar.set_postfix_str(f"epoch {self._epoch}/{self._epochs}  {_figures(results)}", refresh=False)
-
-
-def _figures(results):
-    return "  ".join(f"{name} {value:.4f}" for name, value in results.items())
-
-
-def _progress(epochs, updates, verbose):
-    if not verbose:
-        return _Silent()
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return _Lines(epochs)
-    return _Bar(tqdm, epochs, updates)

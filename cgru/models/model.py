@@ -1,0 +1,134 @@
+"""What every model is: layers with their parameters, a configuration, a seed."""
+
+import numpy as np
+
+from cgru.checks import check_int
+from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
+
+LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}  # what configurations and files may name
+
+
+class Model:
+    """Base class of the models: the parameters of their layers, and their configuration.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        At least one; no layer twice.
+    seed : int, optional
+        Seed of the initial parameters and of the dropout masks, for layers without a seed of their own, and of the
+        order of the examples in training.
+    """
+
+    def __init__(self, layers, seed=None):
+        if not isinstance(layers, (list, tuple)):
+            raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
+        if not layers:
+            raise ValueError("layers: expected at least one layer, got none")
+        seen = set()
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers: expected layers, got {type(layer).__name__} at index {i}")
+            if id(layer) in seen:
+                raise ValueError(f"layers: expected each layer once, got {type(layer).__name__} again at index {i}")
+            seen.add(id(layer))
+        self.seed = None if seed is None else check_int(seed, "seed")
+        self.layers = tuple(layers)
+        order, *seeds = np.random.SeedSequence(self.seed).spawn(1 + len(layers))
+        self._order = np.random.default_rng(order)
+        for layer, child in zip(layers, seeds, strict=True):
+            layer._inherit_seed(child)
+
+    # -- parameters
+
+    @property
+    def built(self):
+        """Whether all layers have their parameters."""
+        return all(layer.built for layer in self.layers)
+
+    def _check_built(self):
+        for i, layer in enumerate(self.layers):
+            if not layer.built:
+                name = type(layer).__name__
+                raise RuntimeError(
+                    f"layer {i} ({name}) has no parameters yet: call build(input_size), or use the model on data"
+                )
+
+    @property
+    def parameters(self):
+        """dict "layer index.name" -> read-only view of the parameter; RuntimeError before the model is built."""
+        self._check_built()
+        return {f"{i}.{name}": p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
+
+    def get_weights(self):
+        """Return copies of all parameters, a list in the order of `parameters`."""
+        self._check_built()
+        return [array for layer in self.layers for array in layer.get_weights()]
+
+    def set_weights(self, weights):
+        """Copy `weights`, a list in the order of `parameters`, into the layers: all of them or, on an error, none.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not built.
+        TypeError, ValueError
+            If the number, a shape or the type of the arrays is wrong; the message names layer and parameter.
+        """
+        self._check_built()
+        if not isinstance(weights, (list, tuple)):
+            raise TypeError(f"weights: expected a list of arrays, got {type(weights).__name__}")
+        counts = [len(layer.parameters) for layer in self.layers]
+        if len(weights) != sum(counts):
+            names = ", ".join(self.parameters) or "none"
+            raise ValueError(f"weights: expected {sum(counts)} arrays ({names}), got {len(weights)}")
+        ends = np.cumsum(counts)
+        parts = [list(weights[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+        for i, (layer, part) in enumerate(zip(self.layers, parts, strict=True)):
+            try:
+                layer._checked_weights(part)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"layer {i} ({type(layer).__name__}): {error}") from None
+        for layer, part in zip(self.layers, parts, strict=True):
+            layer.set_weights(part)
+
+    def get_config(self):
+        """Return seed and layers as a dict that JSON can hold; parameters are not part of it."""
+        layers = [{"class": type(layer).__name__, "config": layer.get_config()} for layer in self.layers]
+        return {"layers": layers, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config):
+        """Return a new, unbuilt model from what `get_config` returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `config` is not of that form, or names a layer that this library does not have.
+        """
+        if not isinstance(config, dict) or config.keys() != {"layers", "seed"}:
+            raise ValueError(f"config: expected a dict of 'layers' and 'seed', got {config!r}")
+        if not isinstance(config["layers"], (list, tuple)):
+            raise ValueError(f"config: expected a list of layers, got {config['layers']!r}")
+        layers = []
+        for entry in config["layers"]:
+            if not isinstance(entry, dict) or entry.keys() != {"class", "config"}:
+                raise ValueError(f"config: expected each layer to be a dict of 'class' and 'config', got {entry!r}")
+            name = entry["class"]
+            if not isinstance(name, str) or name not in LAYERS:
+                raise ValueError(f"config: expected a class among {sorted(LAYERS)}, got {name!r}")
+            layers.append(LAYERS[name].from_config(entry["config"]))
+        return cls(layers, seed=config["seed"])
+
+    def summary(self):
+        """Print the layers, the shapes of their parameters and the number of trainable values."""
+        total = 0
+        for i, layer in enumerate(self.layers):
+            if not layer.built:
+                print(f"{i}  {type(layer).__name__:<12}not built")
+                continue
+            count = sum(p.size for p in layer.parameters.values())
+            shapes = "  ".join(f"{name} {'x'.join(map(str, p.shape))}" for name, p in layer.parameters.items())
+            print(f"{i}  {type(layer).__name__:<12}{count:>10,}  {shapes}".rstrip())
+            total += count
+        print(f"{total:,} parameters" + ("" if self.built else " so far"))

@@ -1,0 +1,113 @@
+"""Sequential: layers in a row."""
+
+import numpy as np
+
+from cgru.checks import check_int
+from cgru.models.training import Trainable
+from cgru.sequences import unpad
+
+
+class Sequential(Trainable):
+    """Layers, each fed by the one before.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        At least one; no layer twice.
+    seed : int, optional
+        Seed of the initial parameters and of the dropout masks, for layers without a seed of their own, and of the
+        order of the examples in `fit`.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+    history : History or None
+        That of the last `fit`, also of one that was interrupted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `layers` is not a list of layers, is empty or holds a layer twice, or `seed` is not an integer of at least 0.
+
+    Notes
+    -----
+    Inputs, wherever there are any: an array (N, T, D), (N, D), or ids (N, T), with `lengths` (N,) or `mask` (N, T) or
+    neither; or a list of N arrays (T_i, D) or (T_i,), which bring their lengths. Labels: (N,), or for a model with an
+    output at each step (N, T) or a list of N arrays (T_i,). What lies outside lengths or mask is never read.
+
+    In inference any number of threads may use one model; `fit` wants the model to itself.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> x = [np.full((length, 1), length % 2) for length in range(2, 12)]
+    >>> y = [length % 2 for length in range(2, 12)]
+    >>> model = cgru.Sequential([cgru.GRU(8), cgru.Dense(2, activation="softmax")], seed=0)
+    >>> model.compile(cgru.optimizers.Adam(0.02), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    >>> history = model.fit(x, y, epochs=30, verbose=0)
+    >>> model.evaluate(x, y)["accuracy"]
+    1.0
+    """
+
+    def build(self, input_size=None):
+        """Create the parameters of all layers for inputs of `input_size` features (not needed before an Embedding).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `input_size` is not a positive integer, or a layer was built for another size.
+        """
+        size = input_size
+        for layer in self.layers:
+            layer.build(size)
+            size = layer.output_size(size)
+        return self
+
+    def predict(self, x, lengths=None, mask=None, batch_size=32):
+        """Return the outputs for examples `x`, in their order.
+
+        Returns
+        -------
+        ndarray or list
+            (N, K); or, from a model with an output at each step, (N, T, K) with zeros at invalid steps, and for a list
+            of sequences a list of arrays (T_i, K).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit.
+        """
+        batch_size = check_int(batch_size, "batch_size", 1)
+        batch = self._batch(x, lengths, mask)
+        outputs = None
+        for rows in self._chunks(batch, batch_size):
+            part = self._forward(batch.take(rows))[0].data
+            if outputs is None:
+                shape = (len(batch.data), batch.data.shape[1]) if part.ndim == 3 else (len(batch.data),)
+                outputs = np.zeros((*shape, part.shape[-1]), part.dtype)
+            if part.ndim == 3:
+                outputs[rows, : part.shape[1]] = part
+            else:
+                outputs[rows] = part
+        ragged = lengths is None and batch.lengths is not None
+        return unpad(outputs, batch.lengths) if ragged and outputs.ndim == 3 else outputs
+
+    def _forward(self, batch, training=False):
+        """Return (Batch of outputs, list of the layers' tapes)."""
+        tapes = []
+        for layer in self.layers:
+            batch, tape = layer.forward_batch(batch, training)
+            tapes.append(tape)
+        return batch, tapes
+
+    def _backward(self, d_out, tapes, at_logits):
+        """Return dict (layer index, parameter name) -> gradient, from the gradient of the outputs, or with `at_logits`
+        from that at the input of the last activation."""
+        trained = [i for i, layer in enumerate(self.layers) if layer.parameters]
+        first, last = min(trained, default=len(self.layers)), len(self.layers) - 1
+        gradients, d = {}, d_out
+        for i in range(last, first - 1, -1):
+            extra = {"at_logits": True} if at_logits and i == last else {}
+            d, grads = self.layers[i].backward_batch(d, tapes[i], need_dx=i > first, **extra)
+            gradients.update({(i, name): gradient for name, gradient in grads.items()})
+        return gradients
