@@ -79,29 +79,56 @@ class Layer:
         """Return the initializer, a function of (shape, dtype, rng), of the parameter called `name`."""
         raise NotImplementedError
 
-    def forward_batch(self, batch, training=False):
-        """Return (Batch of outputs, tape).
+    def forward_batch(self, batch, state=None, key=None, training=False):
+        """Return (Batch of outputs, state, penalty, tape).
 
         Parameters
         ----------
         batch : Batch
             Its data are (N, T, F) or (N, F). The layer is built if it was not.
+        state : ndarray, optional
+            What the sequences start from, where the layer has a state (a `GRU`: of the shape of `initial_state`); None
+            is its own beginning. Layers without one do not look at it.
+        key : int or sequence of int, optional
+            What the random choices of training are drawn from: the same key, the same choices. Without it they come
+            from a generator of the layer's own, which moves on.
         training : bool
-            Whether dropout acts.
+            Whether dropout acts, and whether the tape can be used.
+
+        Returns
+        -------
+        batch : Batch
+        state : ndarray or None
+            The state after the last valid step of each sequence; None from a layer without one. Nothing is kept in the
+            layer: who runs a stateful one says afterwards what to keep (`GRU.reset_states`).
+        penalty : float
+            What the layer adds to the loss; 0.0 so far.
+        tape : object
+            What `backward_batch` needs. It belongs to the caller.
         """
         raise NotImplementedError
 
-    def backward_batch(self, d_out, tape, need_dx=True):
-        """Return (gradient of the inputs or None, dict name -> gradient of the parameter); the tape is only read.
+    def backward_batch(self, d_out, d_state, tape, need_dx=True):
+        """Return (gradient of the inputs, gradient of the state, dict name -> gradient of the parameter).
 
         Parameters
         ----------
         d_out : ndarray
             Gradient of the data that `forward_batch` returned, of their shape. Invalid steps are not read.
+        d_state : ndarray or None
+            Gradient of the state that it returned; None is zero.
         tape : object
-            What `forward_batch` returned.
+            What it returned. It is only read.
         need_dx : bool
-            Whether the gradient of the inputs, an ndarray of their shape and zero at invalid steps, is wanted.
+            Whether the gradient of the inputs is wanted.
+
+        Returns
+        -------
+        d_in : ndarray or None
+            Of the shape of the inputs, zero at invalid steps; None unless `need_dx`, and for inputs that are ids.
+        d_state : ndarray or None
+            Gradient of the state that went in; None from a layer without one.
+        grads : dict
         """
         raise NotImplementedError
 

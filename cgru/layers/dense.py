@@ -105,7 +105,7 @@ class Dense(Layer):
     def _initial(self, name):
         return initializers.get(self.bias_initializer if name == "bias" else self.kernel_initializer)
 
-    def forward_batch(self, batch, training=False):
+    def forward_batch(self, batch, state=None, key=None, training=False):
         x = batch.data
         if x.ndim not in (2, 3):
             raise ValueError(f"Dense: expected data of shape (N, F) or (N, T, F), got {x.shape}")
@@ -117,9 +117,10 @@ class Dense(Layer):
         if self.use_bias:
             y += parameters["bias"]
         _ACTIVATIONS[self.activation][0](y)
-        return batch.with_data(from_valid_rows(y, x.shape[:-1], valid)), (rows, y, x.shape[:-1], valid)
+        out = batch.with_data(from_valid_rows(y, x.shape[:-1], valid))
+        return out, None, 0.0, (rows, y, x.shape[:-1], valid)
 
-    def backward_batch(self, d_out, tape, need_dx=True, at_logits=False):
+    def backward_batch(self, d_out, d_state, tape, need_dx=True, at_logits=False):
         """As `Layer.backward_batch`; with `at_logits`, `d_out` is the gradient at the input of the activation."""
         x, y, leading, valid = tape
         check_gradient(d_out, (*leading, self.units))
@@ -130,6 +131,6 @@ class Dense(Layer):
         if self.use_bias:
             grads["bias"] = d.sum(axis=0)
         if not need_dx:
-            return None, grads
+            return None, None, grads
         dx = kernels.gemm(d, self._built_parameters()["kernel"], transpose_b=True)  # (M, F) = (M, K)(K, F)
-        return from_valid_rows(dx, leading, valid), grads
+        return from_valid_rows(dx, leading, valid), None, grads

@@ -47,25 +47,28 @@ class Dropout(Layer):
     def parameter_shapes(self, input_size):
         return iter(())
 
-    def forward_batch(self, batch, training=False):
+    def forward_batch(self, batch, state=None, key=None, training=False):
         x = batch.data
         if x.dtype.kind != "f":
             raise TypeError(f"Dropout: expected floating-point data, got dtype {x.dtype}")
-        scale = self._scale(x.shape, x.dtype) if training and self.rate else None
+        scale = self._scale(x.shape, x.dtype, key) if training and self.rate else None
         valid = batch.valid
-        return batch.with_data(_times(x, scale, valid)), (scale, valid, x.shape)
+        return batch.with_data(_times(x, scale, valid)), None, 0.0, (scale, valid, x.shape)
 
-    def backward_batch(self, d_out, tape, need_dx=True):
+    def backward_batch(self, d_out, d_state, tape, need_dx=True):
         scale, valid, shape = tape
         check_gradient(d_out, shape)
-        return (_times(d_out, scale, valid) if need_dx else None), {}
+        return (_times(d_out, scale, valid) if need_dx else None), None, {}
 
-    def _scale(self, shape, dtype):
-        with self._lock:
-            if self._masks is None:
-                self._masks = self._generator()
-            kept = self._masks.random(shape, dtype=np.float32) >= np.float32(self.rate)
-        return kept * dtype.type(1 / (1 - self.rate))
+    def _scale(self, shape, dtype, key):
+        if key is None:
+            with self._lock:
+                if self._masks is None:
+                    self._masks = self._generator()
+                chosen = self._masks.random(shape, dtype=np.float32)
+        else:
+            chosen = np.random.default_rng(key).random(shape, dtype=np.float32)
+        return (chosen >= np.float32(self.rate)) * dtype.type(1 / (1 - self.rate))
 
 
 def _times(data, scale, valid):

@@ -61,7 +61,7 @@ class Embedding(Layer):
     def _initial(self, name):
         return initializers.get(self.embeddings_initializer)
 
-    def forward_batch(self, batch, training=False):
+    def forward_batch(self, batch, state=None, key=None, training=False):
         if batch.data.ndim not in (1, 2):
             raise ValueError(f"Embedding: expected ids of shape (N,) or (N, T), got {batch.data.shape}")
         if batch.data.dtype.kind not in "iu":
@@ -73,9 +73,10 @@ class Embedding(Layer):
             wrong = ids[(ids < 0) | (ids >= self.input_dim)][0]
             raise ValueError(f"ids: expected at least 0 and less than input_dim = {self.input_dim}, got {wrong}")
         rows = self._built_parameters()["embeddings"][ids]
-        return batch.with_data(from_valid_rows(rows, batch.data.shape, valid)), (ids, batch.data.shape, valid)
+        out = batch.with_data(from_valid_rows(rows, batch.data.shape, valid))
+        return out, None, 0.0, (ids, batch.data.shape, valid)
 
-    def backward_batch(self, d_out, tape, need_dx=True):
+    def backward_batch(self, d_out, d_state, tape, need_dx=True):
         """As `Layer.backward_batch`; ids have no gradient, so the first result is always None."""
         ids, leading, valid = tape
         check_gradient(d_out, (*leading, self.output_dim))
@@ -86,4 +87,4 @@ class Embedding(Layer):
             order = np.argsort(ids, kind="stable")
             starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
             gradient[ids[order[starts]]] = np.add.reduceat(d[order], starts, axis=0)
-        return None, {"embeddings": gradient}
+        return None, None, {"embeddings": gradient}

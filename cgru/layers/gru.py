@@ -190,6 +190,11 @@ class GRU(Stack):
             states = states.copy()
         self._state = states
 
+    def _keep_state(self, h):
+        """Let the next call start from h if the layer is stateful."""
+        if self.stateful:
+            self._state = h.copy()
+
     # -- calls
 
     def __call__(self, x, initial_state=None, lengths=None, mask=None):
@@ -255,6 +260,7 @@ class GRU(Stack):
         """
         batch = as_batch(x, lengths, mask, dtype=self.dtype, time_major=self.time_major)
         y, h, tape = self._run(batch, initial_state, check_bool(training, "training"))
+        self._keep_state(h)
         return self._time_order(y), h, tape
 
     def backward(self, dy, tape, dh=None, need_dx=True):
@@ -356,21 +362,20 @@ class GRU(Stack):
 
     # -- the layer protocol
 
-    def forward_batch(self, batch, training=False):
+    def forward_batch(self, batch, state=None, key=None, training=False):
         data = batch.data
         if data.dtype != self.dtype:
             data = as_numeric(data, self.dtype)
-        y, _, tape = self._run(batch.with_data(data), None, training)
+        y, h, tape = self._run(batch.with_data(data), state, training)
         if not self.return_sequences:
-            return Batch(y), tape
-        return (flipped(batch) if self.go_backwards else batch).with_data(y), tape
+            return Batch(y), h, 0.0, tape
+        return (flipped(batch) if self.go_backwards else batch).with_data(y), h, 0.0, tape
 
-    def backward_batch(self, d_out, tape, need_dx=True):
+    def backward_batch(self, d_out, d_state, tape, need_dx=True):
         self._check_tape(tape)
         if d_out.shape != tape.output_shape:
             raise ValueError(f"d_out: expected the shape of the outputs, {tape.output_shape}, got {d_out.shape}")
-        dx, _, grads = self._pull(np.asarray(d_out, self.dtype), None, tape, need_dx)
-        return dx, grads
+        return self._pull(np.asarray(d_out, self.dtype), d_state, tape, need_dx)
 
     def _check_tape(self, tape):
         if not isinstance(tape, Tape):

@@ -173,8 +173,6 @@ class Stack(Layer):
             x = self._merge(None, finals)
             if outputs[-1] is not None:
                 outputs[-1] = [final.copy() for final in finals]  # h is the caller's
-        if self.stateful:
-            self._state = h.reshape(self._state_shape(N)).copy()
         state = h[0] if self._state_is_flat else h
         if not self.return_sequences and x.base is not None:
             x = x.copy()  # y and h are the caller's, one each

@@ -96,8 +96,10 @@ class Sequential(Trainable):
         """Return (Batch of outputs, list of the layers' tapes)."""
         tapes = []
         for layer in self.layers:
-            batch, tape = layer.forward_batch(batch, training)
+            batch, state, _, tape = layer.forward_batch(batch, training=training)
             tapes.append(tape)
+            if getattr(layer, "stateful", False):
+                layer._keep_state(state)
         return batch, tapes
 
     def _backward(self, d_out, tapes, at_logits):
@@ -108,6 +110,6 @@ class Sequential(Trainable):
         gradients, d = {}, d_out
         for i in range(last, first - 1, -1):
             extra = {"at_logits": True} if at_logits and i == last else {}
-            d, grads = self.layers[i].backward_batch(d, tapes[i], need_dx=i > first, **extra)
+            d, _, grads = self.layers[i].backward_batch(d, None, tapes[i], need_dx=i > first, **extra)
             gradients.update({(i, name): gradient for name, gradient in grads.items()})
         return gradients

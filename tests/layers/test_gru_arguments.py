@@ -544,9 +544,9 @@ def test_forward_and_backward_batch(layer):
         layer.forward_batch(Batch(np.ones((N, T, D + 1), np.float32)))
     with refused(TypeError, "x", "real numbers", "complex64"):
         layer.forward_batch(Batch(x * 1j))
-    _, tape = layer.forward_batch(as_batch(x), training=True)
+    *_, tape = layer.forward_batch(as_batch(x), training=True)
     with refused(ValueError, "d_out", str((N, T, H)), str((N, H))):
-        layer.backward_batch(dy[:, 0], tape)
+        layer.backward_batch(dy[:, 0], None, tape)
 
 
 # ---- sequences

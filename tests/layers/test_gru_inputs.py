@@ -244,16 +244,16 @@ def test_the_layer_protocol_is_the_same_with_batches(options, valid):
     y, _, tape = layer.forward(x, training=True, **valid)
     dx, _, grads = layer.backward(dy, tape)
     batch = as_batch(x, **valid)
-    out, batch_tape = layer.forward_batch(batch, training=True)
+    out, _, _, batch_tape = layer.forward_batch(batch, training=True)
     assert_array_equal(out.data, y)
     if layer.return_sequences:
         assert_array_equal(np.broadcast_to(True, (N, T)) if out.valid is None else out.valid, y.any(axis=2))
     else:
         assert out.lengths is out.mask is None
-    got, got_grads = layer.backward_batch(dy, batch_tape)
+    got, _, got_grads = layer.backward_batch(dy, None, batch_tape)
     same({"dx": got, **got_grads}, {"dx": dx, **grads})
-    assert layer.backward_batch(dy, batch_tape, need_dx=False)[0] is None
-    assert layer.forward_batch(batch)[1] is None
+    assert layer.backward_batch(dy, None, batch_tape, need_dx=False)[0] is None
+    assert layer.forward_batch(batch)[3] is None
     major = twin(layer, time_major=True)  # batches are batch-major always
     assert_array_equal(major.forward_batch(batch)[0].data, y)
 

@@ -206,7 +206,7 @@ def test_base_class_leaves_the_work_to_subclasses():
     for call in (
         lambda: layer.build(3),
         lambda: layer.forward_batch(None),
-        lambda: layer.backward_batch(None, None),
+        lambda: layer.backward_batch(None, None, None),
         lambda: layer.output_size(3),
     ):
         with pytest.raises(NotImplementedError):
@@ -317,19 +317,19 @@ def test_dense_forward_and_gradients(rng, activation, use_bias, validity):
         return layer.forward_batch(batch_of(arrays["x"], validity))
 
     expected = np.where(everywhere[:, :, None], ACTIVATIONS[activation](a), 0)
-    out, tape = forward(arrays)
+    out, _, _, tape = forward(arrays)
     checks.assert_close(out.data, expected, 1e-14)
     assert (out.data[~everywhere] == 0).all()
     assert out.lengths is VALIDITY[validity][0] and out.mask is VALIDITY[validity][1]
 
-    dx, grads = layer.backward_batch(d_out, tape)
+    dx, _, grads = layer.backward_batch(d_out, None, tape)
     checks.assert_gradients(lambda a: (forward(a)[0].data * d_out).sum(), arrays, {"x": dx, **grads})
     assert (dx[~everywhere] == 0).all()
     set_parameters(layer, arrays)
-    checks.assert_same_arrays(layer.backward_batch(d_out, tape), (dx, grads))  # the tape was only read
-    without_dx = layer.backward_batch(d_out, tape, need_dx=False)
+    checks.assert_same_arrays(layer.backward_batch(d_out, None, tape), (dx, grads))  # the tape was only read
+    without_dx = layer.backward_batch(d_out, None, tape, need_dx=False)
     assert without_dx[0] is None
-    checks.assert_same_arrays(without_dx[1], grads)
+    checks.assert_same_arrays(without_dx[2], grads)
 
 
 @pytest.mark.parametrize("validity", ["lengths", "mask"])
@@ -340,23 +340,24 @@ def test_dense_reads_no_padding(rng, validity):
     clean = layer.forward_batch(batch_of(x, validity))
     for junk in (np.nan, np.inf, 1e300):  # 1e300 is not a float32
         spoiled = np.where(valid[:, :, None], x, junk)
-        out, tape = layer.forward_batch(batch_of(spoiled, validity))
+        out, _, _, tape = layer.forward_batch(batch_of(spoiled, validity))
         checks.assert_same_arrays(out.data, clean[0].data)
         d_spoiled = np.where(valid[:, :, None], d_out, junk)
-        checks.assert_same_arrays(layer.backward_batch(d_spoiled, tape), layer.backward_batch(d_out, clean[1]))
+        expected = layer.backward_batch(d_out, None, clean[3])
+        checks.assert_same_arrays(layer.backward_batch(d_spoiled, None, tape), expected)
 
 
 def test_dense_on_vectors_and_on_no_rows(rng):
     layer = built(cgru.Dense(K, "softmax"))
     x = rng.standard_normal((N, F)).astype(np.float32)
     kernel, bias = layer.get_weights()
-    out, tape = layer.forward_batch(Batch(x))
+    out, _, _, tape = layer.forward_batch(Batch(x))
     checks.assert_close(out.data, ACTIVATIONS["softmax"](x @ kernel + bias), 1e-6)
-    assert layer.backward_batch(out.data, tape)[0].shape == (N, F)
+    assert layer.backward_batch(out.data, None, tape)[0].shape == (N, F)
     for shape in ((0, F), (0, T, F), (N, 0, F)):
-        out, tape = layer.forward_batch(Batch(np.zeros(shape)))
+        out, _, _, tape = layer.forward_batch(Batch(np.zeros(shape)))
         assert out.data.shape == (*shape[:-1], K)
-        dx, grads = layer.backward_batch(out.data, tape)
+        dx, _, grads = layer.backward_batch(out.data, None, tape)
         assert dx.shape == shape and not grads["kernel"].any() and not grads["bias"].any()
 
 
@@ -371,8 +372,9 @@ def test_dense_converts_and_leaves_inputs_alone(rng):
         checks.assert_same_arrays(variant, before)
     d_out = rng.standard_normal((N, T, K))
     d_out.flags.writeable = False
-    tape = layer.forward_batch(Batch(x))[1]
-    checks.assert_same_arrays(layer.backward_batch(d_out, tape), layer.backward_batch(np.asfortranarray(d_out), tape))
+    tape = layer.forward_batch(Batch(x))[3]
+    expected = layer.backward_batch(d_out, None, tape)
+    checks.assert_same_arrays(layer.backward_batch(np.asfortranarray(d_out), None, tape), expected)
 
 
 def test_activations_at_the_ends():
@@ -405,8 +407,8 @@ def test_dense_gradient_at_logits(rng):
     linear.build(F)
     linear.set_weights(layer.get_weights())
     x, d = rng.standard_normal((N, T, F)), rng.standard_normal((N, T, K))
-    result = layer.backward_batch(d, layer.forward_batch(batch_of(x, "lengths"))[1], at_logits=True)
-    checks.assert_same_arrays(result, linear.backward_batch(d, linear.forward_batch(batch_of(x, "lengths"))[1]))
+    result = layer.backward_batch(d, None, layer.forward_batch(batch_of(x, "lengths"))[3], at_logits=True)
+    checks.assert_same_arrays(result, linear.backward_batch(d, None, linear.forward_batch(batch_of(x, "lengths"))[3]))
 
 
 def test_dense_refuses_wrong_data():
@@ -415,9 +417,9 @@ def test_dense_refuses_wrong_data():
         layer.forward_batch(Batch(np.zeros(3)))
     with pytest.raises(ValueError, match="Dense was built for 2 input features, got 3"):
         layer.forward_batch(Batch(np.zeros((1, 3))))
-    tape = layer.forward_batch(Batch(np.zeros((N, F))))[1]
+    tape = layer.forward_batch(Batch(np.zeros((N, F))))[3]
     with pytest.raises(ValueError, match=re.escape("d_out: expected the shape of the outputs, (3, 7), got (3, 6)")):
-        layer.backward_batch(np.zeros((N, K - 1)), tape)
+        layer.backward_batch(np.zeros((N, K - 1)), None, tape)
 
 
 # -- Embedding
@@ -438,29 +440,29 @@ def test_embedding_forward_and_gradients(rng, validity):
         set_parameters(layer, arrays)
         return layer.forward_batch(batch_of(ids, validity))
 
-    out, tape = forward(arrays)
+    out, _, _, tape = forward(arrays)
     expected = arrays["embeddings"][np.maximum(ids, 0)]
     checks.assert_same_arrays(out.data, expected if valid is None else np.where(valid[:, :, None], expected, 0))
     spoiled = d_out if valid is None else np.where(valid[:, :, None], d_out, np.nan)
-    dx, grads = layer.backward_batch(spoiled, tape)
+    dx, _, grads = layer.backward_batch(spoiled, None, tape)
     assert dx is None and not grads["embeddings"][-1].any()
     checks.assert_gradients(lambda a: (forward(a)[0].data * d_out).sum(), arrays, grads)
-    checks.assert_same_arrays(layer.backward_batch(spoiled, tape), (dx, grads))
+    checks.assert_same_arrays(layer.backward_batch(spoiled, None, tape), (dx, grads))
 
 
 def test_embedding_of_single_ids_and_of_none(rng):
     layer = built(cgru.Embedding(4, F))
     table = layer.get_weights()[0]
     for dtype in (np.int8, np.uint16, np.int64):
-        out, tape = layer.forward_batch(Batch(np.array([3, 0, 3], dtype)))
+        out, _, _, tape = layer.forward_batch(Batch(np.array([3, 0, 3], dtype)))
         checks.assert_same_arrays(out.data, table[[3, 0, 3]])
     checks.assert_same_arrays(
-        layer.backward_batch(np.array([[1, 2], [4, 8], [16, 32]]), tape)[1]["embeddings"],
+        layer.backward_batch(np.array([[1, 2], [4, 8], [16, 32]]), None, tape)[2]["embeddings"],
         np.array([[4, 8], [0, 0], [0, 0], [17, 34]], np.float32),
     )
-    out, tape = layer.forward_batch(Batch(np.zeros((N, 0), int)))
+    out, _, _, tape = layer.forward_batch(Batch(np.zeros((N, 0), int)))
     assert out.data.shape == (N, 0, F)
-    assert not layer.backward_batch(out.data, tape)[1]["embeddings"].any()
+    assert not layer.backward_batch(out.data, None, tape)[2]["embeddings"].any()
 
 
 @pytest.mark.parametrize(
@@ -479,9 +481,9 @@ def test_embedding_refuses(ids, error, message):
 
 def test_embedding_refuses_a_gradient_of_another_shape():
     layer = cgru.Embedding(4, F)
-    tape = layer.forward_batch(Batch(np.array([1, 2])))[1]
+    tape = layer.forward_batch(Batch(np.array([1, 2])))[3]
     with pytest.raises(ValueError, match=re.escape("d_out: expected the shape of the outputs, (2, 2), got (2, 3)")):
-        layer.backward_batch(np.zeros((2, 3)), tape)
+        layer.backward_batch(np.zeros((2, 3)), None, tape)
 
 
 # -- Dropout
@@ -491,15 +493,15 @@ def test_dropout_in_training_and_out(rng):
     layer = cgru.Dropout(0.3, seed=1)
     x = rng.uniform(1, 2, (200, 100)).astype(np.float32)
     checks.assert_same_arrays(layer.forward_batch(Batch(x))[0].data, x)
-    out, tape = layer.forward_batch(Batch(x), training=True)
+    out, _, _, tape = layer.forward_batch(Batch(x), training=True)
     kept = out.data != 0
     assert abs(kept.mean() - 0.7) < 0.02 and out.data.dtype == np.float32
     checks.assert_close(out.data[kept], (x / 0.7)[kept], 1e-6)
     d_out = rng.standard_normal(x.shape).astype(np.float32)
-    dx, grads = layer.backward_batch(d_out, tape)
+    dx, _, grads = layer.backward_batch(d_out, None, tape)
     checks.assert_close(dx, np.where(kept, d_out / 0.7, 0), 1e-6)
     assert grads == {}
-    assert layer.backward_batch(d_out, tape, need_dx=False) == (None, {})
+    assert layer.backward_batch(d_out, None, tape, need_dx=False) == (None, None, {})
     again = layer.forward_batch(Batch(x), training=True)[0].data
     assert not np.array_equal(again, out.data)  # another mask
     other = cgru.Dropout(0.3, seed=1)
@@ -514,9 +516,9 @@ def test_dropout_reads_no_padding(rng, validity, training):
     x = rng.uniform(1, 2, (N, T, F))
     valid = batch_of(x, validity).valid
     spoiled = np.where(valid[:, :, None], x, np.nan)
-    out, tape = layer.forward_batch(batch_of(spoiled, validity), training)
+    out, _, _, tape = layer.forward_batch(batch_of(spoiled, validity), training=training)
     assert (out.data[~valid] == 0).all() and np.isfinite(out.data).all() and (out.data[valid] != 0).any()
-    dx, _ = layer.backward_batch(spoiled, tape)
+    dx, _, _ = layer.backward_batch(spoiled, None, tape)
     checks.assert_same_arrays(dx, out.data)
     assert out.lengths is VALIDITY[validity][0] and out.mask is VALIDITY[validity][1]
 
@@ -527,7 +529,7 @@ def test_dropout_without_a_rate_and_its_refusals():
     with pytest.raises(TypeError, match="Dropout: expected floating-point data, got dtype int64"):
         cgru.Dropout(0.5).forward_batch(Batch(np.ones((N, F), np.int64)))
     with pytest.raises(ValueError, match=re.escape("d_out: expected the shape of the outputs, (3, 2), got (3, 3)")):
-        cgru.Dropout(0.5).backward_batch(np.ones((3, 3)), cgru.Dropout(0.5).forward_batch(Batch(x))[1])
+        cgru.Dropout(0.5).backward_batch(np.ones((3, 3)), None, cgru.Dropout(0.5).forward_batch(Batch(x))[3])
     assert cgru.Dropout(0.5).built and cgru.Dropout(0.5).get_weights() == []
     assert cgru.Dropout.from_config(cgru.Dropout(0.5, seed=3).get_config()).get_config() == {"rate": 0.5, "seed": 3}
 

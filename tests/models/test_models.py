@@ -227,9 +227,9 @@ def test_validation_data(rng):
 
 def test_the_order_of_the_examples(rng):
     class Recording(cgru.Dense):
-        def forward_batch(self, batch, training=False):
+        def forward_batch(self, batch, state=None, key=None, training=False):
             seen.append(batch.data[:, 0].tolist())
-            return super().forward_batch(batch, training)
+            return super().forward_batch(batch, state, key, training)
 
     x, y = np.arange(10.0)[:, None], np.zeros(10, int)
     model = compiled([Recording(K, "softmax")])
