@@ -7,8 +7,10 @@ inference.py and training.py print the best of it beside their tables.
 
 import sys
 
-from case import Case
-from harness import Contest, Report, parse, parser, progress, table
+from harness import Contest, parse, parser
+from report import Report, progress, table
+
+from cgru.cli.case import Case
 
 SIZES = (1024, 2048, 4096)
 PEERS = ("numpy", "torch")

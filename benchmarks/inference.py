@@ -9,8 +9,10 @@ The ratio is the best peer's median over ours, each at its better number of thre
 import sys
 
 import gemm
-from case import Case
-from harness import Contest, Report, add_case_options, compare, parse, parser
+from harness import Contest, add_case_options, parse, parser
+from report import Report, compare
+
+from cgru.cli.case import Case
 
 GRID = (
     (1, 100, 13, 20), (1, 1000, 40, 64), (1, 1, 32, 32), (1, 1, 64, 256), (1, 100, 16, 32), (1, 100, 64, 128),

@@ -14,8 +14,10 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from case import Case
-from harness import Contest, Report, add_case_options, environment, parse, parser, progress, python_of, table
+from harness import Contest, add_case_options, environment, parse, parser, python_of
+from report import Report, progress, table
+
+from cgru.cli.case import Case
 
 PEERS = ("numpy", "torch")
 PARTS = ("growth", "length", "import")

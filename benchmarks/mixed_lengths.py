@@ -8,8 +8,10 @@ batch, lengths ignored ("padded"), which gives the same outputs and gradients wh
 
 import sys
 
-from case import Case
-from harness import Contest, Report, add_case_options, compare, parse, parser
+from harness import Contest, add_case_options, parse, parser
+from report import Report, compare
+
+from cgru.cli.case import Case
 
 PEERS = ("numpy", "torch", "onnxruntime", "openvino", "jax", "keras")
 

@@ -11,8 +11,10 @@ two threads a run after a pause or after a matmul takes no longer than one threa
 
 import sys
 
-from case import Case
-from harness import Contest, Report, add_case_options, parse, parser, progress, table
+from harness import Contest, add_case_options, parse, parser
+from report import Report, progress, table
+
+from cgru.cli.case import Case
 
 SITUATIONS = {
     "run alone": {},

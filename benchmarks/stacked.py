@@ -7,8 +7,10 @@ The ratio is as in inference.py.
 
 import sys
 
-from case import Case
-from harness import Contest, Report, add_case_options, compare, parse, parser
+from harness import Contest, add_case_options, parse, parser
+from report import Report, compare
+
+from cgru.cli.case import Case
 
 PEERS = ("numpy", "torch", "onnxruntime", "openvino", "jax", "keras")
 GRID = ((32, 100, 64, 128),)

@@ -8,8 +8,10 @@ The clock's own cost is taken off. Peers: NumPy in place, ONNX Runtime, PyTorch'
 import sys
 
 import numpy as np
-from case import Case
-from harness import Cell, Contest, Report, add_case_options, parse, parser, progress, summary, table
+from harness import Contest, add_case_options, parse, parser
+from report import Cell, Report, progress, summary, table
+
+from cgru.cli.case import Case
 
 SIZES = (16, 32, 64, 128, 256)
 PEERS = ("numpy", "onnxruntime", "torch")

@@ -11,8 +11,10 @@ gradient of full size at every step, so its time grows with the square of T.
 import sys
 
 import numpy as np
-from case import Case
-from harness import Cell, Contest, Report, parse, parser, progress, table
+from harness import Contest, parse, parser
+from report import Cell, Report, progress, table
+
+from cgru.cli.case import Case
 
 OURS, THEIRS = "cgru.torch", "torch"
 MODELS = {

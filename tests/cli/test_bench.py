@@ -1,13 +1,11 @@
 """The command `cgru bench`: what it measures, what it does with contestants that fail, and what it leaves behind."""
 
-import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +14,9 @@ import pytest
 import cgru
 from cgru import cli, kernels, plot
 from cgru.cli import bench
+from cgru.cli.case import Case
 
-CELLS = (bench.Cell("inference", 2, 3, 5, 7), bench.Cell("training", 3, 4, 2, 5), bench.Cell("step", 1, 4, 3, 5))
+CELLS = (Case(2, 3, 5, 7), Case(3, 4, 2, 5, "training"), Case(1, 4, 3, 5, "step"))
 
 
 @pytest.fixture
@@ -36,16 +35,7 @@ def no_children(monkeypatch):
     def start(*arguments):
         pytest.fail("started a child")
 
-    monkeypatch.setattr(bench, "_Child", start)
-
-
-@contextlib.contextmanager
-def child_of(name):
-    child = bench._Child(name, 1)
-    try:
-        yield child
-    finally:
-        child.close()
+    monkeypatch.setattr(bench, "Process", start)
 
 
 # -- the whole
@@ -64,7 +54,7 @@ def test_bench(short, capsys, tmp_path):
     found = json.loads(path.read_text())
     assert found["threads"] == 1 and found["isa"] == kernels.isa and found["failures"] == {}
     assert set(found["routes"]) == {"recurrent", "batched"} and set(found["versions"]) == {"python", "cgru", "numpy"}
-    assert [bench.Cell(*(cell[name] for name in bench.Cell._fields)) for cell in found["cells"]] == list(CELLS)
+    assert [Case(*(cell[name] for name in ("N", "T", "D", "H", "mode"))) for cell in found["cells"]] == list(CELLS)
     for cell in found["cells"]:
         times = cell["microseconds"]
         assert times["numpy"] > times["cgru"] > 0  # 20 times as long
@@ -120,110 +110,6 @@ def test_ctrl_c_leaves_no_child():
     assert process.returncode == 130
     assert err.endswith("\ncgru: interrupted\n") and "Traceback" not in err
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
-
-
-# -- contestants
-
-
-@pytest.mark.parametrize("name", bench.CONTESTANTS)
-def test_contestants_agree_with_the_reference(name):
-    for package in {"onnxruntime": ["onnxruntime", "onnx"]}.get(name, [name]):
-        if bench.importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    with child_of(name) as child:
-        for cell in CELLS:
-            difference = child.ask(cell)
-            if name == "onnxruntime" and cell.mode == "training":
-                assert difference is None
-            else:
-                assert 0 < difference < 1e-6
-                assert child.ask(None) > 0
-
-
-def test_difference_counts_every_array_and_nan(monkeypatch):
-    cell = CELLS[1]
-    for index in range(5):
-        for wrong, expected in ((1.5, 0.5), (np.nan, np.nan)):
-
-            def spoilt(*arguments, index=index, wrong=wrong):
-                call, results = bench._numpy(*arguments)
-                factors = [wrong if i == index else 1 for i in range(5)]
-                return call, lambda raw: [array * factor for array, factor in zip(results(raw), factors, strict=True)]
-
-            monkeypatch.setitem(bench.CONTESTANTS, "spoilt", spoilt)
-            np.testing.assert_allclose(bench._prepare("spoilt", 1, cell)[1], expected, rtol=1e-4)
-
-
-def test_child_reports_what_failed():
-    with child_of("nobody") as child:
-        with pytest.raises(bench._ContestantError, match="KeyError: 'nobody'"):
-            child.ask(CELLS[0])
-        child._process.kill()
-        with pytest.raises(bench._ContestantError, match="its process ended"):
-            child.ask(CELLS[0])
-
-
-def test_child_ends_with_its_pipe():
-    with child_of("numpy") as child:
-        child.ask(CELLS[0])
-        child._process.stdin.close()
-        assert child._process.wait(60) == 0
-
-
-def test_child_takes_no_package_from_the_working_directory(tmp_path, monkeypatch):
-    (tmp_path / "cgru").mkdir()
-    (tmp_path / "cgru" / "__init__.py").write_text("raise ImportError('not built')")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    with child_of("cgru") as child:
-        assert child.ask(CELLS[0]) < 1e-5
-
-
-class Scripted:
-    """A child that gives these answers; an exception is raised."""
-
-    def __init__(self, name, *answers):
-        self.name, self.answers = name, list(answers)
-
-    def ask(self, request):
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def test_failures_leave_the_contest(monkeypatch):
-    monkeypatch.setattr(bench, "ROUNDS", 3)
-    children = [
-        Scripted("cgru", 1e-7, 2.0, 9.0, 1.0),
-        Scripted("numpy", 1e-7, 30.0, 10.0, 20.0),
-        Scripted("without", None),
-        Scripted("wrong", float("nan")),
-        Scripted("dead", bench._ContestantError("its process ended (-9)")),
-        Scripted("late", 1e-7, 1.0, bench._ContestantError("MemoryError: ")),
-    ]
-    failures, turns = {}, []
-    found = bench._measure_cell(CELLS[0], children, failures, lambda: turns.append(1))
-    assert [child.name for child in children] == ["cgru", "numpy", "without"]
-    assert failures == {
-        "wrong": "inference 2,3,5,7: differs from the reference by nan of the largest value",
-        "dead": "inference 2,3,5,7: its process ended (-9)",
-        "late": "inference 2,3,5,7: MemoryError: ",
-    }
-    assert found["microseconds"] == {"cgru": 2.0, "numpy": 20.0} and found["ratio"] == 10
-    assert len(turns) == 3
-
-
-def test_a_slow_cell_has_one_round(monkeypatch):
-    monkeypatch.setattr(bench, "LONGEST", -1)
-    turns = []
-    found = bench._measure_cell(CELLS[0], [Scripted("cgru", 0.0, 5.0)], {}, lambda: turns.append(1))
-    assert found["rounds"] == {"cgru": [5.0]} and found["ratio"] is None and len(turns) == bench.ROUNDS
-
-
-def test_burst_is_the_time_of_a_call(monkeypatch):
-    monkeypatch.setattr(bench, "SECONDS", 0.01)
-    assert 2000 <= bench._burst(lambda: time.sleep(0.002)) < 200_000
 
 
 # -- arguments and pictures
