@@ -6,8 +6,9 @@ that take or return its objects, and by those alone.
 
 import importlib
 
-# Of each file, the functions that are public; a file is imported when one of them is asked for.
-_FUNCTIONS = {
+# Of each file, the names that are public; a file is imported when one of them is asked for.
+_PUBLIC = {
+    "cells": ("PartialConversionWarning",),
     "cntk": ("from_cntk", "to_cntk"),
     "cudnn": ("from_cudnn", "to_cudnn"),
     "equinox": ("from_equinox", "to_equinox"),
@@ -26,8 +27,9 @@ _FUNCTIONS = {
     "tf1": ("from_tf1", "to_tf1"),
     "tflite": ("from_tflite", "to_tflite"),
     "torch": ("from_torch", "to_torch", "to_torch_module"),
+    "torch_layers": ("from_torch_embedding", "from_torch_linear"),
 }
-_FILES = {function: file for file, functions in _FUNCTIONS.items() for function in functions}
+_FILES = {name: file for file, names in _PUBLIC.items() for name in names}
 
 __all__ = sorted(_FILES)
 

@@ -9,6 +9,8 @@ fewer of them than cgru.
 
 import itertools
 import re
+import sys
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +38,10 @@ class Cell(NamedTuple):
     @property
     def units(self):
         return len(self.recurrent_kernel)
+
+
+class PartialConversionWarning(UserWarning):
+    """A converter left out a part of what it was given."""
 
 
 # -- refusals
@@ -84,6 +90,14 @@ def require_no_initial_state(cells, where, instead):
             refuse(where, "a learned initial state", "it has no place for one", instead)
 
 
+def warn_partial(message):
+    """Warn, at the caller's line outside of the converters, that something is left out."""
+    depth, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("cgru.convert"):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, PartialConversionWarning, stacklevel=depth)
+
+
 # -- arrays under a framework's names
 
 
@@ -93,6 +107,7 @@ def as_weight(value, name):
     Tensors of PyTorch need no import of it. TypeError where the values are no floating-point numbers.
     """
     if hasattr(value, "detach"):
+        _check_tensor(value, name)
         value = value.detach().cpu()
         is_half = value.is_floating_point() and value.element_size() < 4
         value = (value.float() if is_half else value).numpy()
@@ -106,6 +121,18 @@ def as_weight(value, name):
         got = type(value).__name__ if array.dtype == object else f"dtype {array.dtype}"
         raise TypeError(f"{name}: expected floating-point numbers, got {got}")
     return np.asarray(array, array.dtype.name)  # in the byte order of the machine
+
+
+def _check_tensor(tensor, name):
+    """ValueError or TypeError for a tensor of PyTorch that has no dense numbers."""
+    if getattr(tensor, "is_meta", False):
+        raise ValueError(f"{name}: expected an array, got a tensor without data, on device meta")
+    if type(tensor).__name__.startswith("Uninitialized"):
+        raise ValueError(f"{name}: expected an array, got a parameter without a shape yet: call the module once")
+    layout = str(getattr(tensor, "layout", "torch.strided"))
+    if layout != "torch.strided" or getattr(tensor, "is_quantized", False):
+        got = f"layout {layout}" if layout != "torch.strided" else f"dtype {tensor.dtype}"
+        raise TypeError(f"{name}: expected a dense array of floating-point numbers, got a tensor of {got}")
 
 
 def some(names):
@@ -358,7 +385,7 @@ def with_bias(cell, reset_after):
 
 
 def layer_of(cells, *, reset_after, directions=1, each=None, **options):
-    """A built layer of these cells, with return_sequences and return_state on.
+    """A built layer of these cells, with return_sequences and return_state on unless the options say else.
 
     Parameters
     ----------
@@ -394,9 +421,14 @@ def layer_of(cells, *, reset_after, directions=1, each=None, **options):
     each = each or [{}] * len(rows)
     if len({_form(cell) for cell in cells}) == 1 and all(own == each[0] for own in each):
         return _gru_of(rows, options | each[0])
-    # A stack is flipped once, before its first layer.
-    above = options | {"go_backwards": False}
-    return chain([_gru_of([row], (above if i else options) | each[i]) for i, row in enumerate(rows)])
+    # A stack is flipped once, before its first layer, and all but the last layer give their sequences to the next.
+    layers = []
+    for i, row in enumerate(rows):
+        own = options | each[i]
+        own |= {"go_backwards": False} if i else {}
+        own |= {} if i == len(rows) - 1 else {"return_sequences": True}
+        layers.append(_gru_of([row], own))
+    return chain(layers)
 
 
 def chain(layers):
@@ -438,9 +470,7 @@ def _gru_of(rows, options):
         num_layers=len(rows),
         use_bias=first.bias is not None,
         learn_initial_state=first.initial_state is not None,
-        return_sequences=True,
-        return_state=True,
-        **options,
+        **{"return_sequences": True, "return_state": True} | options,
     )
     for i, row in enumerate(rows):
         for cell in row:

@@ -1,13 +1,14 @@
-"""PyTorch: torch.nn.GRU and torch.nn.GRUCell. Rows r, z, n; reset after; z weighs the old state; both biases are kept.
+"""PyTorch: torch.nn.GRU and torch.nn.GRUCell, and modules that hold one. Rows r, z, n; reset after; z weighs the old
+state; both biases are kept.
 
 The equations: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
 """
 
-import re
 from typing import NamedTuple
 
 import numpy as np
 
+from cgru.convert import torch_layers, torch_modules
 from cgru.convert.cells import (
     Arrays,
     Cell,
@@ -21,57 +22,77 @@ from cgru.convert.cells import (
     require_no_initial_state,
     require_reset,
     some,
+    warn_partial,
 )
 
 _ORDER = "rzn"
-_NAME = re.compile(r"(?:weight|bias)_[a-z]+(?:_l(\d+)(_reverse)?)?")
 _WHERE = "torch.nn.GRU"
 
 
-def from_torch(weights, prefix=None, *, initial_state=None, time_major=None):
-    """A layer of a torch.nn.GRU or GRUCell: any number of layers, both directions, with or without biases.
+def from_torch(
+    weights, prefix=None, *, initial_state=None, time_major=None, return_sequences=True, return_state=True
+):
+    """A layer of a torch.nn.GRU or GRUCell, with any number of layers, both directions, with or without biases; or a
+    Linear, an Embedding or a whole nn.Sequential.
 
     No biases are summed and only the signs of z's weights change: `to_torch` gives back the same bits. Outputs agree to
     rounding.
 
     Parameters
     ----------
-    weights : torch.nn.Module, state_dict, or list of these
-        A GRU, a GRUCell, or something bigger that holds one. The arrays of a state_dict may be tensors or NumPy arrays,
-        in any of PyTorch's floating-point types; half types widen to float32. A list is a stack, each the input of the
-        next, as one builds it of GRUCells.
+    weights : torch.nn.Module, ExportedProgram, state_dict, or list of these
+        A GRU, a GRUCell, or something bigger that holds one; a Linear or Embedding; an nn.Sequential of these, of
+        Dropout and of activations. Of a module with norms or pruning, the arrays that it computes with in evaluation
+        mode. Modules may be scripted or traced. The arrays of a state_dict may be tensors or NumPy arrays, in any of
+        PyTorch's floating-point types; half types widen to float32. A list is a stack, each the input of the next, as
+        one builds it of GRUCells.
     prefix : str, optional
-        Of the keys, such as "encoder.gru", in a bigger state_dict; needed where it holds more than one GRU.
+        Of the keys, such as "encoder.gru", in something bigger; needed where it holds more than one GRU. A module's
+        Linear, Embedding or Sequential is reached by it, too.
     initial_state : str, optional
         Key of a learned initial state, (layers * directions, H) or (layers * directions, 1, H).
     time_major : bool, optional
         Whether the layer takes (T, N, D). Without it, a module's layer takes the same arrays as the module, time-major
         unless that has batch_first; the layer of a state_dict, which does not know, takes (N, T, D).
+    return_sequences, return_state : bool
+        What a call of the layer returns; by default (output, h_n), as PyTorch does. h_n is (N, H) for one layer in one
+        direction.
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on, so that a call gives (output, h_n) as PyTorch does; h_n is (N, H) for
-        one layer in one direction. A Sequential where the GRUs of a list differ in size. Dropout between the layers is
-        not carried over.
+    GRU, Dense, Embedding or Sequential
+        A Sequential of an nn.Sequential, and where the GRUs of a list differ in size. An nn.Sequential that ends in a
+        GRU gives (output, h_n), the Sequential the output. Dropout between the layers of a GRU is not carried over.
 
     Raises
     ------
     TypeError, ValueError
-        If there is no GRU or more than one, or an array is missing, unknown or misshapen; the message names it.
+        If there is no GRU or more than one, an array is missing, unknown or misshapen, or something cannot be exact;
+        the message names it.
+
+    Warns
+    -----
+    PartialConversionWarning
+        If the GRU stands in something bigger that did not come with it and no prefix was given, or hooks of the GRU
+        stay behind.
 
     Examples
     --------
     >>> import numpy as np, cgru
     >>> state_dict = {"rnn.weight_ih_l0": np.ones((6, 3)), "rnn.weight_hh_l0": np.ones((6, 2)), "fc.bias": np.ones(4)}
-    >>> layer = cgru.from_torch(state_dict)
+    >>> layer = cgru.from_torch(state_dict, "rnn")
     >>> layer.units, layer.input_size, layer.use_bias
     (2, 3, False)
     """
+    options = {"return_sequences": return_sequences, "return_state": return_state}
     parts = weights if isinstance(weights, (list, tuple)) else [weights]
     if not parts:
         raise ValueError("weights: expected at least one GRU, got an empty list")
-    stacks = [_read(part, prefix, initial_state) for part in parts]
+    if len(parts) == 1 and hasattr(parts[0], "named_modules"):
+        whole = _whole(parts[0], prefix, initial_state, time_major, options)
+        if whole is not None:
+            return whole
+    stacks = [_read(part, prefix, initial_state, time_major) for part in parts]
     directions = {stack.directions for stack in stacks}
     if len(directions) > 1:
         raise ValueError("weights: expected GRUs with one direction each or two each, got both kinds")
@@ -79,8 +100,21 @@ def from_torch(weights, prefix=None, *, initial_state=None, time_major=None):
         [cell for stack in stacks for cell in stack.cells],
         reset_after=True,
         directions=directions.pop(),
-        time_major=stacks[0].time_major if time_major is None else time_major,
+        time_major=stacks[0].time_major,
+        **options,
     )
+
+
+def _whole(module, prefix, initial_state, time_major, options):
+    """The layer or model of a module that is one as a whole; None where a GRU is to be found in it."""
+    part = torch_modules.submodule(module, prefix or "")
+    if part is None or initial_state is not None:
+        return None
+
+    def convert_gru(gru):
+        return from_torch(gru, "", time_major=time_major, **options)
+
+    return torch_layers.whole(part, convert_gru)
 
 
 class _Stack(NamedTuple):
@@ -89,55 +123,106 @@ class _Stack(NamedTuple):
     time_major: bool
 
 
-def _read(source, prefix, initial_state):
-    module = source if hasattr(source, "state_dict") else None
-    arrays = Arrays(source if module is None else module.state_dict(), "state_dict")
-    start = _start(arrays.arrays) if prefix is None else _with_dot(prefix)
-    found = [_NAME.fullmatch(key[len(start) :]) for key in arrays.arrays if key.startswith(start)]
-    found = [match for match in found if match]
-    suffixes = _suffixes(found)
-    directions = 2 if "_l0_reverse" in suffixes else 1
-    has_bias = any(match[0].startswith("bias") for match in found)
+def _read(source, prefix, initial_state, time_major):
+    if not hasattr(source, "named_modules") and not hasattr(source, "graph_signature"):
+        Arrays(source, "state_dict")  # a TypeError where it is no mapping
+    found = torch_modules.find(source)
+    start = _start(found, prefix)
+    module = found.grus.get(start)
+    if module is not None and torch_modules.is_quantized(module):
+        refuse(_WHERE, f"the quantised {start.rstrip('.') or 'GRU'}", "it rounds its inputs and states in each step",
+               "The float module that it was made of can be converted")  # fmt: skip
+    arrays = Arrays(found.arrays, "state_dict")
+    names = _names_of(found, start)
+    suffixes = _suffixes(names)
+    directions = 2 if any(name.endswith("_l0_reverse") for name in names) else 1
+    has_bias = any(name.startswith("bias") for name in names)
     cells = []
     for i, suffix in enumerate(suffixes):
         if i >= directions:
             arrays.sizes["D"] = directions * arrays.sizes["H"]
         cells.append(_cell_of(arrays, start, suffix, has_bias))
-    arrays.finish(start + match[0] for match in found)
+    arrays.finish(start + name for name in names)
     if initial_state is not None:
         arrays.sizes["S"] = len(cells)
         has_rows = np.ndim(arrays.arrays.get(initial_state)) == 3
         states = arrays.take(initial_state, "S 1 H" if has_rows else "S H").reshape(len(cells), -1)
         cells = [cell._replace(initial_state=state) for cell, state in zip(cells, states, strict=True)]
-    time_major = module is not None and not getattr(module.get_submodule(start.rstrip(".")), "batch_first", True)
+    if time_major is None:
+        batch_first = found.batch_first.get(start, True)
+        if batch_first is None:
+            raise ValueError(
+                "time_major: expected True or False, because nothing in what was given tells the order of the axes of "
+                f"{start.rstrip('.') or 'the GRU'}, got None"
+            )
+        time_major = not batch_first
+    _warn_left_out(found, start, module, prefix, initial_state)
     return _Stack(cells, directions, time_major)
 
 
-def _start(state_dict):
-    """What the keys of the one GRU begin with."""
-    matches = [re.fullmatch(r"(|.*\.)weight_hh(?:_l0)?", key) for key in state_dict]
-    starts = [match[1] for match in matches if match]
-    if not starts:
-        raise ValueError(f"state_dict: expected weight_hh_l0 and the other arrays of a GRU, got {some(state_dict)}")
-    if len(starts) > 1:  # an LSTM has 4H rows, an RNN H
-        shapes = {match[1]: np.shape(state_dict[match[0]]) for match in matches if match}
-        starts = [start for start in starts if shapes[start][0] == 3 * shapes[start][-1]] or starts
-    if len(starts) > 1:
-        raise ValueError(f"prefix: expected one of {starts}, of which each is that of a GRU, got None")
-    return starts[0]
+def _start(found, prefix):
+    """What the keys of the GRU begin with."""
+    if prefix is not None:
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
+        start = _with_dot(prefix)
+        known = [*found.grus, *(alias for more in found.aliases.values() for alias in more)]
+        return start if start in known else next((s for s in known if torch_modules.plain(s) == start), start)
+    if not found.grus:
+        names = some(found.arrays)
+        raise ValueError(f"state_dict: expected weight_hh_l0 and the other arrays of a GRU, got {names}")
+    if len(found.grus) > 1:
+        raise ValueError(f"prefix: expected one of {list(found.grus)}, of which each is that of a GRU, got None")
+    return next(iter(found.grus))
+
+
+def _names_of(found, start):
+    """The names of a GRU's arrays after its start; ValueError where a norm or pruning stands over one of them."""
+    for name in found.arrays:
+        disguised = torch_modules.disguised(name)
+        if disguised is not None and disguised[0] == start:
+            refuse("state_dict", repr(name), "a norm, pruning or parametrization makes an array of the GRU of it",
+                   "Pass the module: the arrays that it computes with are read")  # fmt: skip
+    rest = (name[len(start) :] for name in found.arrays if name.startswith(start))
+    return [name for name in rest if torch_modules.ARRAY.fullmatch(name)]
+
+
+def _warn_left_out(found, start, module, prefix, initial_state):
+    if module is not None and (ways := torch_modules.own_ways(module)):
+        warn_partial(f"from_torch: the GRU is taken as PyTorch has it; left out, and what they change: {some(ways)}")
+    starts = [start, *found.aliases.get(start, ())]
+    left = [name for name in found.names if name != initial_state and not any(_belongs(name, s) for s in starts)]
+    if left and prefix is None:
+        path = start.rstrip(".")
+        warn_partial(
+            f"from_torch: only the GRU{f' {path!r}' if path else ''} was converted; left out: {some(left)}. "
+            f"prefix={path!r} says that this is meant"
+        )
+
+
+def _belongs(name, start):
+    """Whether this is a name of an array of the GRU that starts so, or of what a norm keeps of it."""
+    disguised = torch_modules.disguised(name)
+    if disguised is not None:
+        return disguised[0] == start
+    return name.startswith(start) and bool(torch_modules.ARRAY.fullmatch(name[len(start) :]))
 
 
 def _with_dot(prefix):
     return prefix if prefix.endswith(".") or not prefix else prefix + "."
 
 
-def _suffixes(found):
+def _suffixes(names):
     """Of the arrays' names, in the order of the state; that of a GRUCell is empty."""
-    if not any(match[1] for match in found) and any(match[0] == "weight_hh" for match in found):
-        return [""]
-    layers = 1 + max((int(match[1]) for match in found if match[1]), default=0)
-    directions = ("", "_reverse") if any(match[2] for match in found) else ("",)
-    return [f"_l{layer}{direction}" for layer in range(layers) for direction in directions]
+    matches = [torch_modules.ARRAY.fullmatch(name) for name in names]
+    if "weight_hh" in names and not any(match[1] for match in matches):
+        yield ""
+        return
+    layers = 1 + max((int(match[1]) for match in matches if match[1]), default=0)
+    directions = ("", "_reverse") if any(match[2] for match in matches) else ("",)
+    for layer in range(layers):  # a number may be anything: the first array that is missing ends it
+        for direction in directions:
+            yield f"_l{layer}{direction}"
 
 
 def _cell_of(arrays, start, suffix, has_bias):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru.convert import to_torch
+from cgru.convert import PartialConversionWarning, to_torch
 
 N, T, D, H = checks.N, checks.T, checks.D, checks.H
 
@@ -84,9 +84,16 @@ def test_one_gru_in_a_bigger_model_is_found(rng):
     gru = state_dict(rng, prefix="encoder.gru.")
     others = {"fc.weight": np.ones((3, 3)), "encoder.gru.scale": np.ones(1), "step": np.array(3)}
     lstm = {"lstm.weight_ih_l0": np.ones((4 * H, D)), "lstm.weight_hh_l0": np.ones((4 * H, H))}
-    layer = cgru.from_torch(others | lstm | gru)
+    with pytest.warns(PartialConversionWarning) as caught:
+        layer = cgru.from_torch(others | lstm | gru)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert str(caught[0].message) == (
+        "from_torch: only the GRU 'encoder.gru' was converted; left out: fc.weight, encoder.gru.scale, step, "
+        "lstm.weight_ih_l0, lstm.weight_hh_l0. prefix='encoder.gru' says that this is meant"
+    )
     checks.assert_same_arrays(to_torch(layer, "encoder.gru"), gru)
     checks.assert_same_arrays(to_torch(cgru.from_torch(gru, "encoder.gru."), "encoder.gru."), gru)
+    cgru.from_torch(others | gru, "encoder.gru")  # the choice was made: no warning
 
 
 def test_of_several_one_is_chosen(rng):

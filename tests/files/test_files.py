@@ -247,7 +247,7 @@ def test_a_state_dict_of_pytorch(rng, path, dtype):
         for name, shape in (("weight_ih", (3 * H, D)), ("weight_hh", (3 * H, H)))
     }
     safetensors.numpy.save_file(state_dict | {"head.weight": np.ones((3, H), dtype)}, path, metadata={"format": "pt"})
-    layer = cgru.from_torch(cgru.files.load_tensors(path))
+    layer = cgru.from_torch(cgru.files.load_tensors(path), "encoder.gru")
     assert layer.dtype == ("float64" if dtype == "float64" else "float32")
     checks.assert_same_arrays(layer.parameters, cgru.from_torch(state_dict).parameters)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import cgru
+from cgru.convert import PartialConversionWarning
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what torch says when it is imported is not ours
@@ -137,8 +138,10 @@ def test_a_module_that_holds_a_gru_and_a_cell(rng):
             self.h0 = torch.nn.Parameter(torch.randn(2, 1, H))
 
     model = Model()
-    ours = cgru.from_torch(model, initial_state="h0")
-    assert ours.time_major and ours.bidirectional and not cgru.from_torch(model, time_major=False).time_major
+    with pytest.warns(PartialConversionWarning, match=r"GRU 'encoder.gru' was converted; left out: lstm.weight_ih"):
+        ours = cgru.from_torch(model, initial_state="h0")
+    assert ours.time_major and ours.bidirectional
+    assert not cgru.from_torch(model, "encoder.gru", time_major=False).time_major
     x = rng.standard_normal((T, N, D)).astype("float32")
     with torch.no_grad():
         expected, _ = model.encoder["gru"](torch.from_numpy(x), model.h0.expand(2, N, H).contiguous())
