@@ -8,7 +8,7 @@ import importlib
 
 # Of each file, the names that are public; a file is imported when one of them is asked for.
 _PUBLIC = {
-    "cells": ("PartialConversionWarning",),
+    "arrays": ("PartialConversionWarning",),
     "cntk": ("from_cntk", "to_cntk"),
     "cudnn": ("from_cudnn", "to_cudnn"),
     "equinox": ("from_equinox", "to_equinox"),

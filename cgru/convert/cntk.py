@@ -8,8 +8,8 @@ https://github.com/microsoft/CNTK/blob/master/bindings/python/cntk/layers/blocks
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
     foreign,

@@ -11,8 +11,8 @@ another form (`from_keras`).
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
     cells_of,

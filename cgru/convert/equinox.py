@@ -8,11 +8,10 @@ https://docs.kidger.site/equinox/api/nn/rnn/#equinox.nn.GRUCell
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays, each_cell
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
-    each_cell,
     foreign,
     four_biases,
     from_four_biases,

@@ -8,16 +8,14 @@ https://flax-linen.readthedocs.io/en/latest/api_reference/flax.linen/layers.html
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays, each_cell, nest
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
-    each_cell,
     foreign,
     four_biases,
     from_four_biases,
     layer_of,
-    nest,
     one_or_list,
     require_flippable,
     require_no_initial_state,

@@ -9,16 +9,14 @@ has a b_hn that its code (flax/nnx/nn/recurrent.py) has not.
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays, each_cell, nest
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
-    each_cell,
     foreign,
     four_biases,
     from_four_biases,
     layer_of,
-    nest,
     one_or_list,
     refuse,
     require_flippable,

@@ -7,11 +7,10 @@ https://dm-haiku.readthedocs.io/en/latest/api.html#gru,
 https://github.com/google-deepmind/sonnet/blob/v2/sonnet/src/recurrent.py
 """
 
+from cgru.convert.arrays import Arrays, each_cell
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
-    each_cell,
     foreign,
     layer_of,
     one_or_list,

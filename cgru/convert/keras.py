@@ -12,13 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from cgru.convert import keras_files
+from cgru.convert.arrays import Arrays, as_weight, check_shape
 from cgru.convert.cells import (
-    Arrays,
     Cell,
-    as_weight,
     canonical,
     cells_of,
-    check_shape,
     foreign,
     gru_layers,
     layer_of,

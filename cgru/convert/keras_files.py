@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cgru.convert.cells import some
+from cgru.convert.arrays import some
 
 ROLES = ("kernel", "recurrent_kernel", "bias")
 CLASSES = ("GRU", "CuDNNGRU", "RNN", "Bidirectional")

@@ -9,13 +9,11 @@ https://madmom.readthedocs.io/en/v0.16/modules/ml/nn/layers.html
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays, flatten, nest
 from cgru.convert.cells import (
-    Arrays,
     Cell,
-    flatten,
     four_biases,
     from_four_biases,
-    nest,
     one_or_list,
     refuse,
     require_reset,

@@ -8,8 +8,8 @@ https://github.com/Tencent/ncnn/blob/master/src/layer/gru.cpp
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
     cells_of,

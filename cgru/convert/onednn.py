@@ -9,8 +9,8 @@ https://uxlfoundation.github.io/oneDNN/dev_guide_rnn.html
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
     cells_of,

@@ -9,16 +9,8 @@ import os
 import numpy as np
 
 from cgru.checks import check_bool
-from cgru.convert.cells import (
-    Arrays,
-    Cell,
-    add_biases,
-    canonical,
-    chain,
-    layer_of,
-    refuse,
-    require_flippable,
-)
+from cgru.convert.arrays import Arrays
+from cgru.convert.cells import Cell, add_biases, canonical, chain, layer_of, refuse, require_flippable
 from cgru.convert.onnx_graph import Graph, Operator
 
 ORDER = "zrn"

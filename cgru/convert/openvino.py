@@ -10,8 +10,8 @@ https://docs.openvino.ai/2025/documentation/openvino-ir-format/operation-sets/op
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays, some
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
     cells_of,
@@ -22,7 +22,6 @@ from cgru.convert.cells import (
     refuse,
     require_flippable,
     require_no_initial_state,
-    some,
     stack_of,
     with_bias,
 )

@@ -11,7 +11,8 @@ x and those of h.
 
 import numpy as np
 
-from cgru.convert.cells import Arrays, Cell, layer_of, one_or_list, refuse, require_reset
+from cgru.convert.arrays import Arrays
+from cgru.convert.cells import Cell, layer_of, one_or_list, refuse, require_reset
 
 _WHERE = "the published form"
 # name of the matrix, name of the bias; in cgru's order of gates

@@ -9,8 +9,8 @@ outputs agree with it to about 1e-5 a step, not to rounding. Later versions of R
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
     foreign,

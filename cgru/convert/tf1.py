@@ -9,11 +9,10 @@ https://www.tensorflow.org/api_docs/python/tf/raw_ops/GRUBlockCell; GRUCell comp
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays, each_cell
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
-    each_cell,
     foreign,
     layer_of,
     one_or_list,

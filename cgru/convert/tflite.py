@@ -10,11 +10,10 @@ https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/kernels/gru
 
 import numpy as np
 
+from cgru.convert.arrays import Arrays, each_cell
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
-    each_cell,
     foreign,
     layer_of,
     one_or_list,

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cgru.convert import torch_layers, torch_modules
+from cgru.convert.arrays import Arrays, some, warn_partial
 from cgru.convert.cells import (
-    Arrays,
     Cell,
     canonical,
     cells_of,
@@ -21,8 +21,6 @@ from cgru.convert.cells import (
     require_activations,
     require_no_initial_state,
     require_reset,
-    some,
-    warn_partial,
 )
 
 _ORDER = "rzn"

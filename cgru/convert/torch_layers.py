@@ -4,9 +4,9 @@ The classes: https://docs.pytorch.org/docs/stable/nn.html
 """
 
 from cgru.convert import torch_modules
-from cgru.convert.cells import Arrays, refuse, some
-from cgru.gru import GRU
-from cgru.layers import Dense, Dropout, Embedding
+from cgru.convert.arrays import Arrays, some
+from cgru.convert.cells import refuse
+from cgru.layers import GRU, Dense, Dropout, Embedding
 from cgru.models import Sequential
 
 _ACTIVATIONS = {"ReLU": "relu", "Sigmoid": "sigmoid", "Softmax": "softmax", "Tanh": "tanh"}

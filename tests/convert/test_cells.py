@@ -6,7 +6,8 @@ import pytest
 
 import cgru
 from cgru.convert import cells
-from cgru.convert.cells import Arrays, Cell
+from cgru.convert.arrays import Arrays, as_weight
+from cgru.convert.cells import Cell
 
 D, H = checks.D, checks.H
 
@@ -87,7 +88,7 @@ def test_four_biases_and_back(rng):
      ([1.0, 2.0], "float64")],
 )  # fmt: skip
 def test_types_are_kept_and_half_widens(value, dtype):
-    array = cells.as_weight(value, "w")
+    array = as_weight(value, "w")
     assert array.dtype == dtype and array.dtype.isnative
     np.testing.assert_array_equal(array, np.asarray(value, "float64"))
 
@@ -95,7 +96,7 @@ def test_types_are_kept_and_half_widens(value, dtype):
 @pytest.mark.parametrize("value", [np.ones(3, int), np.ones(3, "int8"), np.ones(3, complex), "weights", None, object()])
 def test_what_is_no_weight_is_named(value):
     with pytest.raises(TypeError, match=r"^weight_ih_l0: expected floating-point numbers, got"):
-        cells.as_weight(value, "weight_ih_l0")
+        as_weight(value, "weight_ih_l0")
 
 
 def test_shapes_are_found_and_checked_under_the_names():
