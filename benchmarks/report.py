@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -13,6 +14,9 @@ import subprocess
 import sys
 
 from harness import environment
+
+import cgru
+from cgru import kernels
 
 
 class Cell:
@@ -155,51 +159,74 @@ def table(titles, rows):
         print("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip())
 
 
-class Report:
-    """The conditions of a run: printed on top of the tables, and beside the results in the JSON file."""
+class Record:
+    """The conditions of a run: printed on top of the tables, and beside the results in the JSON file that the options
+    may name. Alone it is for scripts that measure cgru in their own process."""
 
-    def __init__(self, contest, script):
-        options = contest.options
-        self.contest, self.results = contest, {}
+    def __init__(self, script, options):
+        self.options, self.results = options, {}
         self.conditions = {
             "script": pathlib.Path(script).name,
-            "options": vars(options),
+            "options": {name: value for name, value in vars(options).items() if not callable(value)},
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "commit": commit(),
             "cpu": cpu_model(),
             "cpus": os.cpu_count(),
             "system": platform.platform(),
-            "environment": {
-                name: value
-                for name, value in sorted(environment(max(options.threads), options).items())
-                if name.startswith(("CGRU_", "OPENBLAS_", "OMP_", "MKL_", "ATEN_", "ONEDNN_", "XLA_", "LD_PRELOAD"))
-            },
-            "workers": {f"{worker.name}/{worker.threads}": worker.hello for worker in contest.workers},
         }
+
+    def print_conditions(self):
+        conditions = self.conditions
+        print(f"{conditions['cpu']}, {conditions['cpus']} CPUs; commit {conditions['commit']}; {conditions['date']}")
+        names = ("numpy", "scipy", *(name for name in ("torch",) if name in sys.modules))
+        versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+        cgrus = f"cgru {cgru.__version__}, {kernels.isa} kernels, threads: {cgru.get_num_threads()}"
+        conditions["versions"] = f"{cgrus}; python {platform.python_version()}, {versions}"
+        print(f"  {conditions['versions']}\n")
+
+    @property
+    def everything(self):
+        return self.conditions | {"results": self.results}
+
+    def add(self, section, results):
+        """Put results under a name, and write the JSON file if one is wanted: an interrupted run leaves what it has."""
+        self.results[section] = results
+        if self.options.json:
+            path = pathlib.Path(self.options.json)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self.everything, indent=1) + "\n")
+
+
+class Report(Record):
+    """The record of a contest."""
+
+    def __init__(self, contest, script):
+        options = contest.options
+        super().__init__(script, options)
+        self.contest = contest
+        shown = ("CGRU_", "OPENBLAS_", "OMP_", "MKL_", "ATEN_", "ONEDNN_", "XLA_", "LD_PRELOAD")
+        variables = sorted(environment(max(options.threads), options).items())
+        self.conditions["environment"] = {name: value for name, value in variables if name.startswith(shown)}
+        self.conditions["workers"] = {f"{worker.name}/{worker.threads}": worker.hello for worker in contest.workers}
 
     def print_conditions(self):
         conditions, workers = self.conditions, self.contest.workers
         print(f"{conditions['cpu']}, {conditions['cpus']} CPUs; commit {conditions['commit']}; {conditions['date']}")
         for worker in workers:
-            if worker.threads == max(self.contest.options.threads):
+            if worker.threads == max(self.options.threads):
                 versions = " ".join(f"{name} {version}" for name, version in worker.hello["versions"].items())
                 pools = {f"{pool['internal_api']} {pool.get('architecture') or ''}" for pool in worker.hello["pools"]}
                 print(f"  {worker.name}: {versions}; pools: {', '.join(map(str.strip, sorted(pools)))}")
         coretype = conditions["environment"].get("OPENBLAS_CORETYPE", "not set")
         print(f"  OPENBLAS_CORETYPE in the workers: {coretype}")
-        options = self.contest.options
-        if (options.avx2 or options.preload) and any(worker.hello["avx512"] for worker in workers):
+        hidden = self.options.avx2 or self.options.preload
+        if hidden and any(worker.hello["avx512"] for worker in workers):
             print("  AVX-512 is NOT hidden from the workers: libraries that take no orders may use it")
         print()
 
-    def add(self, section, results):
-        """Put results under a name, and write the JSON file if one is wanted: an interrupted run leaves what it has."""
-        self.results[section] = results
-        if self.contest.options.json:
-            path = pathlib.Path(self.contest.options.json)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            everything = {**self.conditions, "results": self.results, "failures": self.contest.failures}
-            path.write_text(json.dumps(everything, indent=1) + "\n")
+    @property
+    def everything(self):
+        return super().everything | {"failures": self.contest.failures}
 
     def exit_status(self):
         """0 if nothing failed; what failed is said once more."""

@@ -91,6 +91,26 @@ def lower_bound(values, confidence=0.95):
     return bound
 
 
+def chosen_and_scored(runs, ours):
+    """(the better of the others, ours over it): chosen on one half of the rounds by the medians, scored on the other by
+    the median of the paired ratios. So the better one is not the one that was lucky where it is compared.
+
+    Parameters
+    ----------
+    runs : dict name -> sequence of float
+        The times of the rounds, one of each name in each round; at least four rounds.
+    ours : str
+        Which is compared with the others.
+    """
+    rounds = range(len(runs[ours]))
+    # Two rounds by turns: `turns` goes forwards and backwards within each two.
+    first = [count for count in rounds if count // 2 % 2 == 0]
+    second = [count for count in rounds if count // 2 % 2]
+    others = [name for name in runs if name != ours]
+    better = min(others, key=lambda name: statistics.median(runs[name][count] for count in first))
+    return better, statistics.median(runs[ours][count] / runs[better][count] for count in second)
+
+
 def rest():
     """Wait until the threads of this process sleep, half a second at most."""
     for _ in range(int(0.5 / REST)):

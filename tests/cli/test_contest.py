@@ -180,12 +180,14 @@ def test_turns_are_fair(count):
     assert timing.turns([], 3) == []
 
 
-def test_interleaved_calls_take_turns():
+def test_interleaved_calls_take_turns(monkeypatch):
     order = []
     found = timing.interleave([lambda: order.append(0), lambda: order.append(1), lambda: order.append(2)], 4)
     assert [len(times) for times in found] == [4, 4, 4] and min(map(min, found)) > 0
     assert order == [each for index in range(4) for each in timing.turns(range(3), index)]
-    assert len(timing.interleave([lambda: time.sleep(0.001)], 1, seconds=0.01)[0]) > 2
+    clock = iter(range(100))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    assert len(timing.interleave([lambda: None], 2, seconds=5)[0]) == 6  # it looks at the clock from the second on
 
 
 def test_lower_bound_of_the_median():
@@ -200,3 +202,28 @@ def test_lower_bound_of_the_median():
 def test_lower_bound_holds_in_about_95_of_100(rng):
     held = [timing.lower_bound(rng.exponential(size=31)) <= math.log(2) for _ in range(2000)]
     assert 0.94 < np.mean(held) < 0.985
+
+
+def test_the_better_one_is_chosen_apart_from_where_it_is_scored():
+    """Rounds 0, 1, 4, 5 choose, rounds 2, 3, 6, 7 score: who was lucky only where it is chosen gains nothing."""
+    lucky = [1.0, 1.0, 9.0, 9.0, 1.0, 1.0, 9.0, 9.0]
+    assert timing.chosen_and_scored({"ours": [3.0] * 8, "one": [2.0] * 8, "two": lucky}, "ours") == ("two", 3.0 / 9.0)
+    lucky_later = [9.0, 9.0, 1.0, 1.0, 9.0, 9.0, 1.0, 1.0]
+    assert timing.chosen_and_scored({"ours": [3.0] * 8, "one": [2.0] * 8, "two": lucky_later}, "ours") == ("one", 1.5)
+
+
+def test_ratios_are_those_of_pairs():
+    """Drift that hits both of a round leaves their ratio alone."""
+    drift = [1.0, 5.0, 2.0, 30.0, 7.0, 1.0, 0.5, 11.0]
+    runs = {"ours": [1.2 * each for each in drift], "one": drift, "two": [2 * each for each in drift]}
+    better, ratio = timing.chosen_and_scored(runs, "ours")
+    assert better == "one" and ratio == pytest.approx(1.2)
+
+
+def test_chosen_among_equals_scores_one(rng):
+    """Pure noise: no bias from choosing the luckier of two."""
+    ratios = []
+    for _ in range(300):
+        runs = {name: rng.lognormal(0, 0.3, 12) for name in ("ours", "one", "two")}
+        ratios.append(timing.chosen_and_scored(runs, "ours")[1])
+    assert 0.96 < np.exp(np.mean(np.log(ratios))) < 1.04

@@ -1,0 +1,73 @@
+"""The scripts of benchmarks/: what they count, not what they measure."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script by name."""
+    if not BENCHMARKS.exists():
+        pytest.skip("the benchmarks are in the checkout")
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == BENCHMARKS:
+            del sys.modules[name]
+
+
+def test_cells_of_default_threads(script):
+    default_threads = script("default_threads")
+    cases = default_threads.cells()
+    assert 150 <= len(cases) == len(set(cases)) <= 200
+    for name, values in {
+        "mode": {"inference", "training"},
+        "reset_after": {True, False},
+        "N": set(default_threads.ROWS),
+        "T": {1, 1000},
+        "H": {H for _, H in default_threads.SIZES},
+    }.items():
+        assert values <= {getattr(case, name) for case in cases}
+    assert min(case.N for case in cases) == 1 and max(case.N for case in cases) == 64
+    assert max(case.T for case in cases) == 1000
+    assert all(case.flops <= default_threads.MOST_FLOPS for case in cases)
+    for mode, reset_after in default_threads.FORMS:
+        sizes = {(case.D, case.H) for case in cases if (case.mode, case.reset_after) == (mode, reset_after)}
+        assert sizes == set(default_threads.SIZES)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "bound", "slower"),
+    [
+        (1.05, None, False),
+        (1.30, None, True),  # it has not run again
+        (1.30, 1.05, False),  # it was chance
+        (1.30, 1.11, True),
+        (1.30, 1.10, False),
+    ],
+)
+def test_which_cells_count_as_slower(script, ratio, bound, slower):
+    assert script("default_threads").counts({"ratio": ratio, "bound": bound}) == slower
+
+
+def test_default_threads_measures_a_cell(script, monkeypatch):
+    default_threads = script("default_threads")
+    asked, restored = [], default_threads.cgru.get_num_threads()
+    monkeypatch.setattr(default_threads.cgru, "set_num_threads", asked.append)
+    monkeypatch.setattr(default_threads, "BURST", 1e-4)
+    case = default_threads.Case(1, 2, 3, 4, "training", False)
+    found = default_threads.measure(case, restored, seconds=0)
+    assert default_threads.Case(**found["case"]) == case and found["better"] in ("one", "two")
+    assert set(found["microseconds"]) == {"default", "one", "two"} and found["ratio"] > 0 and found["bound"] is None
+    assert set(asked) == {1, 2, restored} and len(asked) == 4 + 3 * default_threads.ROUNDS[0]
+    default_threads.measure_again(found, restored, pairs=6)
+    assert 0 < found["bound"] <= found["again"]
+    summary = default_threads.summarise([found, found | {"ratio": 4 * found["ratio"]}])
+    assert summary["cells"] == 2 and summary["worst"] == 4 * found["ratio"]
+    assert summary["geometric_mean"] == pytest.approx(2 * found["ratio"])
