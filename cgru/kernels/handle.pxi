@@ -4,25 +4,32 @@
 cdef Py_ssize_t KEPT_BYTES = 1 << 18
 
 
+cdef object empty = np.empty
+
+
 cdef class Handle:
     """Stacked cells with everything prepared, for calls that last no longer than their own preparation would.
 
-    `step` takes three buffers and allocates nothing; `sequence` is inference of one cell. Both return False, nothing
-    done, where they are not given just what they want; the general way then says what is wrong or converts it.
+    `step` is one time step of all cells; `sequence` is inference of one cell. Where they are not given just what they
+    want, nothing is done, and None or False comes back; the general way then says what is wrong or converts it.
 
     Parameters
     ----------
     cells : list of recurrence.Weights
         Of one dtype, each reading the state of the one before.
+    learned : ndarray of shape (layers, H), optional
+        The initial states, C-contiguous and of the cells' dtype; zero without it.
     """
     cdef list cells      # keeps the arrays below alive
+    cdef object learned, dtype
+    cdef const char *start  # of `learned`, or NULL
     cdef Forward *jobs
     cdef int layers
     cdef bint single
     cdef unsigned char[::1] work  # for one call at a time: under the GIL, or `busy`
     cdef bint busy
 
-    def __cinit__(self, cells):
+    def __cinit__(self, cells, learned=None):
         self.jobs = <Forward *>PyMem_Calloc(len(cells), sizeof(Forward))
         if self.jobs == NULL:
             raise MemoryError()
@@ -30,14 +37,18 @@ cdef class Handle:
     def __dealloc__(self):
         PyMem_Free(self.jobs)
 
-    def __init__(self, cells):
+    def __init__(self, cells, learned=None):
         cdef Py_ssize_t i
         cdef Forward *j
         cdef const void *W
         cdef const void *U
         self.cells = list(cells)
+        self.learned = learned
+        if learned is not None:
+            self.start = <const char *><size_t>learned.ctypes.data
         self.layers = <int>len(cells)
-        self.single = cells[0].dtype == np.float32
+        self.dtype = cells[0].dtype
+        self.single = self.dtype == np.float32
         self.work = np.empty(0, np.uint8)
         for i in range(self.layers):
             weights = cells[i]
@@ -53,70 +64,77 @@ cdef class Handle:
             j.U = matrix(U, j.H, j.Hp, 3, weights.recurrent)
 
     def step(self, x, h, out, int threads):
-        """Write the state after `h` and `x` to `out`: C-contiguous arrays of the cells' dtype, (N, D) and twice the
-        state's shape, (N, H), or
-        (layers, N, H)."""
+        """Return `out` with the state after `h` and `x` in it: C-contiguous, aligned arrays of the cells' dtype, (N, D)
+        and twice the state's shape, (N, H) or (layers, N, H); they may overlap.
+
+        `h` None is the initial state, `out` None a new array.
+        """
         cdef Py_buffer[3] b
-        cdef int held = self.take(b, x, h, out, PyBUF_C_CONTIGUOUS)
-        cdef bint done = False
+        cdef int i
+        memset(b, 0, sizeof(b))  # what was not taken is released as well
         try:
-            if held == 3 and self.fits(b):
-                self.run_step(<const char *>b[0].buf, <const char *>b[1].buf, <char *>b[2].buf, b[0].shape[0], threads)
-                done = True
+            if not self.take(&b[0], x, PyBUF_C_CONTIGUOUS) or not self.fits_input(&b[0]):
+                return None
+            if h is not None:
+                if not self.take(&b[1], h, PyBUF_C_CONTIGUOUS) or not self.fits_state(&b[1], b[0].shape[0]):
+                    return None
+            if out is None:
+                out = self.new_state(b[0].shape[0])
+                PyObject_GetBuffer(out, &b[2], PyBUF_WRITABLE)
+            elif not self.take(&b[2], out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE):
+                return None
+            elif not self.fits_state(&b[2], b[0].shape[0]):
+                return None
+            self.run_step(<const char *>b[0].buf, <const char *>b[1].buf, <char *>b[2].buf, b[0].shape[0], threads)
+            return out
         finally:
-            while held > 0:
-                held -= 1
-                PyBuffer_Release(&b[held])
-        return done
+            for i in range(3):
+                PyBuffer_Release(&b[i])
 
     def sequence(self, x, y, h, bint started, int threads):
         """Write the outputs for `x` (N, T, D) to `y` (N, T, H), which may be None, and the final state to `h` (N, H),
         which holds the first one if `started`, else that is zero: arrays of the cells' dtype, contiguous in their
         features, `h` C-contiguous."""
         cdef Py_buffer[3] b
-        cdef int held = self.take(b, x, h if y is None else y, h, PyBUF_STRIDES)
-        cdef bint done = False
+        cdef int i
+        memset(b, 0, sizeof(b))
         try:
-            if held == 3 and self.fits_sequence(b, y is None):
-                self.run_sequence(b, y is None, started, threads)
-                done = True
+            if not self.take(&b[0], x, PyBUF_STRIDES) or not self.take(&b[2], h, PyBUF_STRIDES | PyBUF_WRITABLE):
+                return False
+            if y is not None and not self.take(&b[1], y, PyBUF_STRIDES | PyBUF_WRITABLE):
+                return False
+            if not self.fits_sequence(b, y is None):
+                return False
+            self.run_sequence(b, y is None, started, threads)
+            return True
         finally:
-            while held > 0:
-                held -= 1
-                PyBuffer_Release(&b[held])
-        return done
+            for i in range(3):
+                PyBuffer_Release(&b[i])
 
-    cdef int take(self, Py_buffer *b, x, y, out, int flags) except -1:
-        """Take the three buffers, the last two for writing where that is due, and return how many could be had; any
-        type of the cells' dtype
-        will do."""
-        cdef int i, held = 0
+    cdef bint take(self, Py_buffer *b, array, int flags) except -1:
+        """Take the buffer of `array` and say whether it could be had, is of the cells' dtype and aligned."""
         cdef char code = b"f" if self.single else b"d"
         try:
-            for i, v in enumerate((x, y, out)):
-                PyObject_GetBuffer(v, &b[i], flags | PyBUF_FORMAT | (PyBUF_WRITABLE if i == 2 else 0))
-                held += 1
-                if b[i].format == NULL or b[i].format[0] != code or b[i].format[1] != 0:
-                    break
-            else:
-                return held
+            PyObject_GetBuffer(array, b, flags | PyBUF_FORMAT)
         except (BufferError, TypeError, ValueError):
-            pass
-        while held > 0:
-            held -= 1
-            PyBuffer_Release(&b[held])
-        return 0
-
-    cdef bint fits(self, Py_buffer *b) noexcept:
-        cdef int i, first = 0 if self.layers == 1 else 1  # axes of the state before (N, H)
-        if b[0].ndim != 2 or b[0].shape[1] != self.jobs[0].D:
             return False
-        for i in range(1, 3):
-            if b[i].ndim != first + 2 or (first and b[i].shape[0] != self.layers):
-                return False
-            if b[i].shape[first] != b[0].shape[0] or b[i].shape[first + 1] != self.jobs[0].H:
-                return False
-        return True
+        if b.format == NULL or b.format[0] != code or b.format[1] != 0:
+            return False
+        return <size_t>b.buf % (4 if self.single else 8) == 0
+
+    cdef bint fits_input(self, const Py_buffer *b) noexcept:
+        return b.ndim == 2 and b.shape[1] == self.jobs[0].D
+
+    cdef bint fits_state(self, const Py_buffer *b, Py_ssize_t N) noexcept:
+        cdef int first = 0 if self.layers == 1 else 1  # axes of the state before (N, H)
+        if b.ndim != first + 2 or (first and b.shape[0] != self.layers):
+            return False
+        return b.shape[first] == N and b.shape[first + 1] == self.jobs[0].H
+
+    cdef object new_state(self, Py_ssize_t N):
+        if self.layers == 1:
+            return empty((N, self.jobs[0].H), self.dtype)
+        return empty((self.layers, N, self.jobs[0].H), self.dtype)
 
     cdef bint fits_sequence(self, Py_buffer *b, bint no_y) noexcept:
         cdef Py_ssize_t N, T, size = 4 if self.single else 8, H = self.jobs[0].H
@@ -126,11 +144,9 @@ cdef class Handle:
         N, T = b[0].shape[0], b[0].shape[1]
         if N == 0 or T == 0 or b[2].ndim != 2 or b[2].shape[0] != N or b[2].shape[1] != H:
             return False
-        if b[2].strides[1] != size or b[2].strides[0] != H * size or <size_t>b[0].buf % size != 0:
+        if b[2].strides[1] != size or b[2].strides[0] != H * size:
             return False
         if not no_y and (b[1].ndim != 3 or b[1].shape[0] != N or b[1].shape[1] != T or b[1].shape[2] != H):
-            return False
-        if not no_y and b[1].readonly:
             return False
         for i in range(1 if no_y else 2):
             if b[i].strides[2] != size or b[i].strides[0] % size != 0 or b[i].strides[1] % size != 0:
@@ -153,26 +169,36 @@ cdef class Handle:
 
     cdef int run_step(self, const char *x, const char *h, char *out, Py_ssize_t N, int threads) except -1:
         cdef Py_ssize_t size = 4 if self.single else 8, i, work = 0, state = N * self.jobs[0].H * size
+        cdef Py_ssize_t input = N * self.jobs[0].D * size, all_states = self.layers * state, copied = 0
         if N == 0:
             return 0
         for i in range(self.layers):
             work += 3 * self.jobs[i].H * (self.jobs[i].D + self.jobs[i].H) * N
         # For all threads, though this call may use fewer: the next one must not need more.
-        cdef Py_ssize_t needed = ALIGN + aligned((N + threads) * self.jobs[0].G) + 3 * aligned(N * self.jobs[0].Hp)
+        cdef Py_ssize_t needed = size * (
+            ALIGN + aligned((N + threads) * self.jobs[0].G) + 3 * aligned(N * self.jobs[0].Hp))
+        # A thread may write its part of `out` while another still reads x, and a layer its state before the next one
+        # reads its own; a cell brings the state that it reads to safety itself.
+        cdef bint copy_x = overlap(x, input, out, all_states)
+        cdef bint copy_h = self.layers > 1 and h != NULL and h != out and overlap(h, all_states, out, all_states)
+        if copy_x:
+            copied += input
+        if copy_h:
+            copied += all_states
         threads = self.worth(work, threads)
-        cdef unsigned char[::1] space = self.workspace(size * needed)
+        cdef unsigned char[::1] space = self.workspace(needed + copied)
         cdef char *start = <char *>&space[0]
         cdef bint mine = not self.busy
+        if copy_x:
+            x = <const char *>memcpy(start + needed, x, input)
+        if copy_h:
+            h = <const char *>memcpy(start + needed + copied - all_states, h, all_states)
         if work < limits.gil_work:
-            for i in range(self.layers):
-                self.cell_step(i, x, h + i * state, out + i * state, N, start, threads)
-                x = out + i * state
+            self.all_cells(x, h, out, N, start, threads)
             return 0
         self.busy = True
         with nogil:
-            for i in range(self.layers):
-                self.cell_step(i, x, h + i * state, out + i * state, N, start, threads)
-                x = out + i * state
+            self.all_cells(x, h, out, N, start, threads)
         if mine:
             self.busy = False
         return 0
@@ -210,19 +236,39 @@ cdef class Handle:
                 self.busy = False
         return 0
 
-    cdef void cell_step(
-        self, Py_ssize_t i, const char *x, const char *h, char *out, Py_ssize_t N, char *work, int threads
+    cdef void all_cells(
+        self, const char *x, const char *h, char *out, Py_ssize_t N, char *work, int threads
+    ) noexcept nogil:
+        cdef Py_ssize_t row = self.jobs[0].H * (4 if self.single else 8), state = N * row
+        cdef int i
+        for i in range(self.layers):
+            if h != NULL:
+                self.cell(i, x, h + i * state, row, out, N, work, threads)
+            elif self.start != NULL:
+                self.cell(i, x, self.start + i * row, 0, out, N, work, threads)
+            else:
+                self.cell(i, x, NULL, 0, out, N, work, threads)
+            x, out = out, out + state
+
+    cdef void cell(
+        self, int i, const char *x, const char *h, Py_ssize_t h_row, char *out, Py_ssize_t N, char *work, int threads
     ) noexcept nogil:
         if self.single:
-            step_cell(&self.jobs[i], <const float *>x, <const float *>h, <float *>out, N, <float *>work, threads)
+            step_cell(&self.jobs[i], <const float *>x, h, h_row, <float *>out, N, <float *>work, threads)
         else:
-            step_cell(&self.jobs[i], <const double *>x, <const double *>h, <double *>out, N, <double *>work, threads)
+            step_cell(&self.jobs[i], <const double *>x, h, h_row, <double *>out, N, <double *>work, threads)
+
+
+cdef inline bint overlap(const char *a, Py_ssize_t a_bytes, const char *b, Py_ssize_t b_bytes) noexcept nogil:
+    return a < b + b_bytes and b < a + a_bytes
 
 
 cdef void step_cell(
-    const Forward *cell, const floating *x, const floating *h, floating *out, Py_ssize_t N, floating *work, int threads
+    const Forward *cell, const floating *x,
+    const char *h,     # the states before, a row every h_row bytes, all the same one where that is 0; NULL: zero
+    Py_ssize_t h_row, floating *out, Py_ssize_t N, floating *work, int threads,
 ) noexcept nogil:
-    """One step of one cell; out may be h."""
+    """One step of one cell; out may overlap h."""
     cdef Forward j = cell[0]
     cdef Py_ssize_t i, size = sizeof(floating)
     cdef Sharing way = share(N, j.D, j.H, j.Hp, size, threads)
@@ -233,10 +279,11 @@ cdef void step_cell(
     j.gates = carve(&next_work, (N + way.threads) * j.G)  # a range of rows for each thread, rounded up, or all rows
     states = carve(&next_work, 2 * N * j.Hp)
     j.states, j.reset = states, carve(&next_work, N * j.Hp)
-    if j.H < j.Hp:
+    if j.H < j.Hp or h == NULL:
         memset(states, 0, N * j.Hp * size)
-    for i in range(N):
-        memcpy(states + i * j.Hp, h + i * j.H, j.H * size)
+    if h != NULL:
+        for i in range(N):
+            memcpy(states + i * j.Hp, h + i * h_row, j.H * size)
     j.h = out
     j.s.N, j.s.K, j.k1 = N, 1, 1
     j.x, j.xn, j.xt = x, j.D, 0

@@ -315,8 +315,8 @@ class GRU(Stack):
         x_t : array_like of shape (N, D)
         h : array_like of shape (N, H), or (num_layers, N, H); optional
             The state; None is the initial state.
-        out : ndarray of the state's shape and the layer's dtype, C-contiguous; optional
-            Written and returned, with nothing allocated; it may be `h` itself.
+        out : ndarray of the state's shape and the layer's dtype, C-contiguous and aligned; optional
+            Written and returned, with nothing allocated; it may be `h` or `x_t` itself, or overlap them.
 
         Returns
         -------
@@ -329,9 +329,10 @@ class GRU(Stack):
             If the layer is bidirectional, reverse or go_backwards, or an argument has the wrong shape.
         """
         prepared = self._prepared
-        if self._runs_forward and prepared is not None and out is not None:
-            if prepared.handle.step(x_t, h, out, kernels.get_num_threads()):
-                return out
+        if self._runs_forward and prepared is not None and (h is not None or self._state is None):
+            after = prepared.handle.step(x_t, h, out, kernels.get_num_threads())
+            if after is not None:
+                return after
         for name in ("bidirectional", "reverse", "go_backwards"):
             if getattr(self, name):
                 raise ValueError(f"step: expected a layer that runs forward in time, got {name}=True")
@@ -348,17 +349,18 @@ class GRU(Stack):
             h = as_numeric(h, self.dtype, "h")
             if h.shape != shape:
                 raise ValueError(f"h: expected shape {shape}, got {h.shape}")
-        if out is None:
-            out = np.empty(shape, self.dtype)
-        elif not isinstance(out, np.ndarray):
+        if out is not None:
+            self._check_out(out, shape)
+        return ready.handle.step(np.ascontiguousarray(x_t), np.ascontiguousarray(h), out, kernels.get_num_threads())
+
+    def _check_out(self, out, shape):
+        if not isinstance(out, np.ndarray):
             raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
-        elif out.shape != shape or out.dtype != self.dtype or not out.flags.carray:  # C-contiguous, aligned, writable
+        if out.shape != shape or out.dtype != self.dtype or not out.flags.carray:  # C-contiguous, aligned, writable
             raise ValueError(
                 f"out: expected a writable, aligned, C-contiguous array of shape {shape} and dtype {self.dtype}, "
                 f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
             )
-        ready.handle.step(np.ascontiguousarray(x_t), np.ascontiguousarray(h), out, kernels.get_num_threads())
-        return out
 
     # -- the layer protocol
 

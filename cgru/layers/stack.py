@@ -91,7 +91,7 @@ class Stack(Layer):
                 learned = None
                 if self.learn_initial_state:
                     learned = np.stack([parameters[prefix + "initial_state"] for prefix in self._prefixes])
-                prepared = _Prepared(cells, learned, kernels.Handle(cells))
+                prepared = _Prepared(cells, learned, kernels.Handle(cells, learned))
                 self._prepared = prepared  # in one assignment: readers see the old form or the whole new one
         return prepared
 
