@@ -68,3 +68,62 @@ def check_rate(rate, name):
     if not 0 <= check_number(rate, name) < 1:
         raise ValueError(f"{name}: expected a number of at least 0 and less than 1, got {rate!r}")
     return float(rate)
+
+
+# -- outputs and labels
+
+
+def counted_rows(outputs, labels, valid):
+    """Return the rows (M, K) and labels (M,) that count, after checking them; valid None means all."""
+    outputs, labels = np.asarray(outputs), np.asarray(labels)
+    if outputs.ndim not in (2, 3):
+        raise ValueError(f"outputs: expected shape (N, K) or (N, T, K), got {outputs.shape}")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels: expected integers, got dtype {labels.dtype}")
+    if labels.shape != outputs.shape[:-1]:
+        raise ValueError(f"labels: expected shape {outputs.shape[:-1]} for outputs {outputs.shape}, got {labels.shape}")
+    if valid is None:
+        rows, labels = outputs.reshape(-1, outputs.shape[-1]), labels.reshape(-1)
+    else:
+        rows, labels = outputs[valid], labels[valid]
+    check_label_range(labels, outputs.shape[-1])
+    return rows, labels
+
+
+def check_label_range(labels, classes):
+    """Raise ValueError unless every one of `labels` (M,) is at least 0 and less than `classes`."""
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        wrong = labels[(labels < 0) | (labels >= classes)][0]
+        raise ValueError(f"labels: expected at least 0 and less than {classes}, the number of outputs, got {wrong}")
+
+
+def check_classes(values, name, classes):
+    """Return class numbers (M,) as integers of at least 0 and less than `classes`; the ValueError names them.
+
+    Whole numbers of any type will do, a column (M, 1) as well.
+    """
+    advice = ""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # nested lists of unequal lengths
+        raise ValueError(f"{name}: expected a flat list of integers, got nested lists of unequal lengths") from None
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        if array.ndim > 1 and array.shape[-1] == classes:
+            advice = "; of a model's outputs take outputs.argmax(axis=-1)"
+        raise ValueError(f"{name}: expected shape (M,), a class for each example, got {array.shape}{advice}")
+    whole = array.dtype.kind in "iub" or (array.dtype.kind == "f" and bool((array == np.floor(array)).all()))
+    if not whole:
+        if array.dtype.kind in "USO":
+            advice = "; np.unique(labels, return_inverse=True) numbers them"
+        got = f"{array[array != np.floor(array)][0]}" if array.dtype.kind == "f" else f"dtype {array.dtype}"
+        raise ValueError(f"{name}: expected integers from 0 to {classes - 1}, got {got}{advice}")
+    wrong = (array < 0) | (array >= classes)
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"{name}: expected integers from 0 to {classes - 1}, as classes = {classes} says, "
+            f"got {array[at]} at index {at}"
+        )
+    return array.astype(np.intp)

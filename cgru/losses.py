@@ -6,31 +6,7 @@ only the (M, K) rows that count.
 
 import numpy as np
 
-from cgru.checks import check_bool
-
-
-def _counted(outputs, labels, valid):
-    """Return the rows (M, K) and labels (M,) that count, after checking them; valid None means all."""
-    outputs, labels = np.asarray(outputs), np.asarray(labels)
-    if outputs.ndim not in (2, 3):
-        raise ValueError(f"outputs: expected shape (N, K) or (N, T, K), got {outputs.shape}")
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels: expected integers, got dtype {labels.dtype}")
-    if labels.shape != outputs.shape[:-1]:
-        raise ValueError(f"labels: expected shape {outputs.shape[:-1]} for outputs {outputs.shape}, got {labels.shape}")
-    if valid is None:
-        rows, labels = outputs.reshape(-1, outputs.shape[-1]), labels.reshape(-1)
-    else:
-        rows, labels = outputs[valid], labels[valid]
-    check_label_range(labels, outputs.shape[-1])
-    return rows, labels
-
-
-def check_label_range(labels, classes):
-    """Raise ValueError unless every one of `labels` (M,) is at least 0 and less than `classes`."""
-    if labels.size and (labels.min() < 0 or labels.max() >= classes):
-        wrong = labels[(labels < 0) | (labels >= classes)][0]
-        raise ValueError(f"labels: expected at least 0 and less than {classes}, the number of outputs, got {wrong}")
+from cgru.checks import check_bool, counted_rows
 
 
 class Loss:
@@ -58,7 +34,7 @@ class Loss:
         TypeError, ValueError
             If the labels are not integers, of another shape than the outputs without their last axis, or out of range.
         """
-        rows, labels = _counted(outputs, labels, valid)
+        rows, labels = counted_rows(outputs, labels, valid)
         return float(self._values(rows, labels).sum(dtype=np.float64)), len(labels)
 
     def __call__(self, outputs, labels, valid=None):
@@ -71,7 +47,7 @@ class Loss:
 
         With `at_logits` it is the gradient with respect to what `fused_activation` was applied to.
         """
-        rows, labels = _counted(outputs, labels, valid)
+        rows, labels = counted_rows(outputs, labels, valid)
         gradients = (self._logit_gradients if at_logits else self._gradients)(rows, labels)
         gradients *= gradients.dtype.type(1 / max(1, len(labels)))
         if valid is None:
@@ -121,7 +97,7 @@ class SparseCategoricalCrossentropy(Loss):
     --------
     >>> import numpy as np
 
-from cgru.checks import check_bool
+from cgru.checks import check_bool, counted_rows
     >>> from cgru import losses
     >>> loss = losses.get("sparse_categorical_crossentropy")
     >>> round(loss(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1])), 4)

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from cgru.checks import check_classes, check_int, counted_rows
+
 
 class Accuracy:
-    """Share of the labels to which the outputs give the largest value."""
+    """Share of the labels to which the outputs give the largest value; a row that holds NaN gives it to none."""
 
     name = "accuracy"
 
@@ -20,17 +22,15 @@ class Accuracy:
 
         Raises
         ------
-        ValueError
-            If the labels have another shape than the outputs without their last axis.
+        TypeError, ValueError
+            If the labels are not integers, of another shape than the outputs without their last axis, or out of range.
         """
-        outputs, labels = np.asarray(outputs), np.asarray(labels)
-        if labels.shape != outputs.shape[:-1]:
-            raise ValueError(
-                f"labels: expected shape {outputs.shape[:-1]} for outputs {outputs.shape}, got {labels.shape}"
-            )
-        if valid is not None:
-            outputs, labels = outputs[valid], labels[valid]
-        return float(np.count_nonzero(outputs.argmax(axis=-1) == labels)), labels.size
+        rows, labels = counted_rows(outputs, labels, valid)
+        if not rows.size:
+            return 0.0, len(labels)
+        best = rows.argmax(axis=1)
+        sure = rows[np.arange(len(rows)), best]  # argmax finds a NaN wherever there is one, and that is no hit
+        return float(np.count_nonzero((best == labels) & (sure == sure))), len(labels)
 
     def __call__(self, outputs, labels, valid=None):
         """Return the share of hits; NaN if nothing counts. Arguments as in `total`."""
@@ -41,6 +41,24 @@ class Accuracy:
 def confusion_matrix(labels, predicted, classes):
     """Return an integer array (classes, classes): how often label i (row) was predicted as j (column).
 
+    Parameters
+    ----------
+    labels, predicted : array_like of shape (M,)
+        Whole numbers of at least 0 and less than `classes`.
+    classes : int
+        Number of classes, at least 1.
+
+    Returns
+    -------
+    ndarray of shape (classes, classes) and dtype intp
+
+    Raises
+    ------
+    TypeError
+        If `classes` is not an integer.
+    ValueError
+        If `labels` or `predicted` hold anything else than such numbers, or one is longer than the other.
+
     Examples
     --------
     >>> from cgru.metrics import confusion_matrix
@@ -48,7 +66,12 @@ def confusion_matrix(labels, predicted, classes):
     array([[1, 0],
            [1, 1]])
     """
-    pairs = np.asarray(labels) * classes + np.asarray(predicted)
+    classes = check_int(classes, "classes", 1)
+    labels = check_classes(labels, "labels", classes)
+    predicted = check_classes(predicted, "predicted", classes)
+    if predicted.shape != labels.shape:
+        raise ValueError(f"predicted: expected {len(labels)} values, one for each of labels, got {len(predicted)}")
+    pairs = labels * classes + predicted
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from cgru import losses, metrics, optimizers
-from cgru.checks import check_bool, check_int
+from cgru.checks import check_bool, check_int, check_label_range
 from cgru.layers import Dense, Embedding
 from cgru.models.model import Model
 from cgru.models.progress import progress_of
@@ -190,7 +190,7 @@ class Trainable(Model):
         classes = self.layers[-1].output_size(None) if isinstance(self.layers[-1], (Dense, Embedding)) else None
         if classes is not None:
             valid = batch.valid if labels.ndim == 2 else None
-            losses.check_label_range(labels.reshape(-1) if valid is None else labels[valid], classes)
+            check_label_range(labels.reshape(-1) if valid is None else labels[valid], classes)
         return labels
 
     def _validation(self, data):

@@ -155,11 +155,6 @@ def test_metrics_get():
             metrics.get(wrong)
 
 
-def test_confusion_matrix():
-    matrix = metrics.confusion_matrix([0, 2, 2, 2], [0, 2, 1, 1], 4)
-    checks.assert_same_arrays(matrix, np.array([[1, 0, 0, 0], [0, 0, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]]))
-
-
 # -- Adam
 
 
