@@ -24,7 +24,8 @@ SANITIZE = os.environ.get("CGRU_SANITIZE", "")
 
 # One body (kernels.pxi), compiled once per instruction set; what needs none (calls.pyx, runtime.pyx) is compiled once.
 # -fno-math-errno and -fno-trapping-math let GCC vectorise; neither changes a result, and nothing here changes the
-# process that loads the modules (no -ffast-math).
+# process that loads the modules (no -ffast-math). Which multiplications fuse with an addition is written in the code
+# (platform.h), not left to the compiler: -ffp-contract=off.
 ISA_FLAGS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32":
     ISA_FLAGS["avx2"] = ["-mavx2", "-mfma"]
@@ -37,7 +38,7 @@ def common_flags():
     """(compile, link) flags that every extension module shares."""
     if sys.platform == "win32":
         return ["/O2"], []
-    compile_args = ["-pthread", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"]
+    compile_args = ["-pthread", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fno-strict-aliasing"]
     compile_args += ["-Wno-unused-function", "-Wno-unused-variable"]  # of the generated code
     compile_args += ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
     if REPORT:

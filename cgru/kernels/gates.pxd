@@ -23,6 +23,7 @@ from activations cimport (
     SIGMOID,
     TANH,
     activate,
+    fma,
 )
 
 cdef extern from *:
@@ -67,7 +68,7 @@ cdef inline void slope_terms(int activation, row_t terms) noexcept nogil:
 
 cdef inline floating slope(floating y, floating a, floating b, floating c, floating low, floating high) noexcept nogil:
     """Two selections, because GCC does not vectorise an `or`; written so that NaN passes."""
-    cdef floating value = a + y * (b + y * c)
+    cdef floating value = fma(y, fma(y, c, b), a)
     value = <floating>0 if y <= low else value
     return <floating>0 if y >= high else value
 
@@ -111,7 +112,7 @@ cdef inline void reset_after_forward(
     cdef Py_ssize_t j
     for j in range(H):
         q[j] = q[j] + c[j]
-        n[j] = n[j] + r[j] * q[j]
+        n[j] = fma(r[j], q[j], n[j])
 
 
 cdef inline void reset_before_forward(
@@ -131,7 +132,7 @@ cdef inline void candidate_loop(
     cdef Py_ssize_t j
     for j in range(H):
         n[j] = activate(g, n[j] + bias[j])
-        h_next[j] = one_minus(z[j]) * h[j] + z[j] * n[j]
+        h_next[j] = fma(z[j], n[j], one_minus(z[j]) * h[j])
 
 
 cdef inline void candidate_forward(
@@ -205,7 +206,7 @@ cdef inline void reset_before_backward(
     cdef Py_ssize_t j
     for j in range(H):
         dr[j] = ds[j] * h[j] * slope(r[j], f[0], f[1], f[2], f[3], f[4])
-        dh[j] = dh[j] + ds[j] * r[j]
+        dh[j] = fma(ds[j], r[j], dh[j])
 
 
 cdef inline void add(Py_ssize_t n, row_t total, row_t term) noexcept nogil:

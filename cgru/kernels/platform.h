@@ -1,4 +1,4 @@
-/* What Cython cannot say by itself: bit casts (memcpy is the portable one; compilers reduce it to nothing and vectorise
+/* What Cython cannot say by itself: multiply-adds with one rounding, bit casts (memcpy is the portable one; compilers reduce it to nothing and vectorise
  * through it), atomics, pauses, and the flush-to-zero mode of this thread. */
 #ifndef CGRU_PLATFORM_H
 #define CGRU_PLATFORM_H
@@ -29,6 +29,18 @@ static inline double cgru_double_of_bits(uint64_t bits) {
     memcpy(&x, &bits, sizeof x);
     return x;
 }
+
+/* a * b + c with one rounding where the target has the instruction; elsewhere with two, of which a compiler must not make one
+ * (-ffp-contract=off). Where it is called is all that fuses, so every build that fuses gives the same bits. */
+#if defined(__GNUC__) && (defined(__FMA__) || defined(__aarch64__))
+#define CGRU_FUSES 1
+static inline float cgru_fma_float(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static inline double cgru_fma_double(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#else
+#define CGRU_FUSES 0
+static inline float cgru_fma_float(float a, float b, float c) { return a * b + c; }
+static inline double cgru_fma_double(double a, double b, double c) { return a * b + c; }
+#endif
 
 #if defined(__GNUC__)
 #define CGRU_LOAD(v) __atomic_load_n(&(v), __ATOMIC_SEQ_CST)

@@ -1,13 +1,14 @@
 /* The register-blocked tile of a matrix product, C (R x PV vectors) = A (R x K) B (K x PV vectors), or +=. C and not Cython because
    accumulators that Cython declares leave the registers. One macro for both precisions; the compiler's vector types make it the
-   same text for every instruction set. Each element of C is one sum over k in order, whatever R, P and V: a row's result does
-   not depend on the rows beside it.
+   same text for every instruction set. Each element of C is one sum over k in order of fused multiply-adds (platform.h), whatever
+   R, P, V and the width of a vector: a row's result does not depend on the rows beside it, nor on the instruction set.
 
    R rows of A at a + r * a_row + k * a_k (so A may be transposed); P panels of V vectors, b_panel apart in B and c_panel in C;
    B's rows are ldb apart: the panel's width when it is packed, the matrix' when it is not. */
 #ifndef CGRU_TILE_H
 #define CGRU_TILE_H
 #include <stddef.h>
+#include "platform.h"
 
 #if defined(__AVX512F__)
 #define CGRU_VECTOR_BYTES 64
@@ -25,8 +26,30 @@
 
 #if defined(__GNUC__)
 #define CGRU_HAS_TILE 1
-typedef float float_v __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(4), may_alias));
-typedef double double_v __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(8), may_alias));
+typedef float float_v __attribute__((vector_size(CGRU_VECTOR_BYTES)));
+typedef double double_v __attribute__((vector_size(CGRU_VECTOR_BYTES)));
+typedef float float_m __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(4), may_alias)); /* in memory */
+typedef double double_m __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(8), may_alias));
+
+/* a * b + c; GCC's vectors have no name for the fused one */
+#if !CGRU_FUSES
+#define CGRU_MULTIPLY_ADD(T, a, b, c) ((a) * (b) + (c))
+#else
+#define CGRU_MULTIPLY_ADD(T, a, b, c) CGRU_MULTIPLY_ADD_##T(a, b, c)
+#if defined(__AVX512F__)
+#define CGRU_MULTIPLY_ADD_float(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define CGRU_MULTIPLY_ADD_double(a, b, c) _mm512_fmadd_pd(a, b, c)
+#elif defined(__AVX2__)
+#define CGRU_MULTIPLY_ADD_float(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define CGRU_MULTIPLY_ADD_double(a, b, c) _mm256_fmadd_pd(a, b, c)
+#elif defined(__aarch64__)
+#define CGRU_MULTIPLY_ADD_float(a, b, c) vfmaq_f32(c, a, b)
+#define CGRU_MULTIPLY_ADD_double(a, b, c) vfmaq_f64(c, a, b)
+#else
+#define CGRU_MULTIPLY_ADD_float(a, b, c) _mm_fmadd_ps(a, b, c)
+#define CGRU_MULTIPLY_ADD_double(a, b, c) _mm_fmadd_pd(a, b, c)
+#endif
+#endif
 
 #define CGRU_UNROLL _Pragma("GCC unroll 8")
 #define CGRU_TILE(T, R, P, V)                                                                                        \
@@ -36,19 +59,20 @@ typedef double double_v __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(8
     T##_v acc[R][P][V];                                                                                              \
     CGRU_UNROLL for (int r = 0; r < R; r++) CGRU_UNROLL for (int p = 0; p < P; p++)                                  \
         CGRU_UNROLL for (int v = 0; v < V; v++)                                                                      \
-            acc[r][p][v] = accumulate ? *(const T##_v *)(c + r * ldc + p * c_panel + v * LANES) : (T##_v){0};        \
+            acc[r][p][v] = accumulate ? (T##_v)*(const T##_m *)(c + r * ldc + p * c_panel + v * LANES) : (T##_v){0};        \
     for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += ldb)                                                            \
       CGRU_UNROLL for (int p = 0; p < P; p++) {                                                                      \
         T##_v w[V]; /* and one element of a at a time: with all of them AVX2 would run out of registers */           \
-        CGRU_UNROLL for (int v = 0; v < V; v++) w[v] = *(const T##_v *)(b + p * b_panel + v * LANES);                \
+        CGRU_UNROLL for (int v = 0; v < V; v++) w[v] = *(const T##_m *)(b + p * b_panel + v * LANES);                \
         CGRU_UNROLL for (int r = 0; r < R; r++) {                                                                    \
           const T##_v row = a[r * a_row] - (T##_v){0};                                                               \
-          CGRU_UNROLL for (int v = 0; v < V; v++) acc[r][p][v] += w[v] * row;                                        \
+          CGRU_UNROLL for (int v = 0; v < V; v++)                                                                    \
+              acc[r][p][v] = CGRU_MULTIPLY_ADD(T, w[v], row, acc[r][p][v]);                                          \
         }                                                                                                            \
       }                                                                                                              \
     CGRU_UNROLL for (int r = 0; r < R; r++) CGRU_UNROLL for (int p = 0; p < P; p++)                                  \
         CGRU_UNROLL for (int v = 0; v < V; v++)                                                                      \
-            *(T##_v *)(c + r * ldc + p * c_panel + v * LANES) = acc[r][p][v];                                        \
+            *(T##_m *)(c + r * ldc + p * c_panel + v * LANES) = acc[r][p][v];                                        \
   }
 
 /* A function and its table entry for every (R, P, V) in use: one panel of up to CGRU_TILE_ROWS rows, and up to three panels of one
