@@ -16,8 +16,9 @@ exp, sigmoid and tanh rest on one range reduction, x = k ln(2) + r with |r| <= l
     tanh(x)    = m / (m + 2),  m = 2^k (r + r^2 q(r)) + (2^k - 1)            reduced from 2 x
 
 m = exp(2 x) - 1 has no cancellation: where x is small, k is 0 and m is the polynomial itself, so that tanh needs no
-second formula near 0. Both are within 2.7 units in the last place (benchmarks/activation_accuracy.py; coefficients:
-benchmarks/fit_activations.py), saturate exactly, and pass NaN on. tanh(-x) and -tanh(x) may differ in the last place.
+second formula near 0. sigmoid and tanh are within 2.7 units in the last place (benchmarks/activation_accuracy.py;
+coefficients: benchmarks/fit_activations.py), saturate exactly, and pass NaN on. tanh(-x) and -tanh(x) may differ in the
+last place.
 
 A derivative takes the output y of its activation, not the input: backward keeps no pre-activations.
 """
@@ -103,9 +104,8 @@ cdef inline floating tail(floating r, floating r2) noexcept nogil:
         low = fma(
             r2, fma(r, 0.008333333333389618, 0.04166666666657665), fma(r, 0.16666666666666588, 0.5000000000000006))
         middle = fma(r, 0.00019841269718896235, 0.001388888893160161)
-        high = fma(
-            r2, fma(r, 2.5053773876560583e-08, 2.762605766156571e-07), fma(r, 2.755740759844138e-06, 2.480150522664573e-05)
-        )
+        high = fma(r, 2.755740759844138e-06, 2.480150522664573e-05)
+        high = fma(r2, fma(r, 2.5053773876560583e-08, 2.762605766156571e-07), high)
         return fma(r2 * r2, fma(r2, high, middle), low)
 
 

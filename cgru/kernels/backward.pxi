@@ -1,6 +1,27 @@
 # Backward: the gradients of the gates step by step, then the large products. Included by kernels.pxi; passes.pxi calls
 # it.
 
+cdef inline void multiply_gates(
+    Forward *j, int gates, Py_ssize_t n, const floating *dg, const Matrix *b, Py_ssize_t k0, Py_ssize_t column0,
+    Py_ssize_t column1, floating *c, bint accumulate,
+) noexcept nogil:
+    """C (n x columns) = dg (n x gates of H) B (gates of H x columns), or +=, for gates side by side; B's from row k0 on.
+    One sum over k in order.
+
+    The units that pad a gate take part in nothing: what stands there may be infinite or NaN, as anything times the
+    zeros in the weights' padding is.
+    """
+    cdef int gate
+    if j.H == j.Hp:
+        multiply(n, gates * j.H, dg, j.G, 1, b, k0, 0, 1, column0, column1, c, b.columns, accumulate)
+        return
+    for gate in range(gates):
+        multiply(
+            n, j.H, dg + gate * j.Hp, j.G, 1, b, k0 + gate * j.Hp, 0, 1, column0, column1, c, b.columns,
+            accumulate or gate > 0,
+        )
+
+
 cdef inline void step_backward(
     Backward *j, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *f, floating *g,
     floating *gates,  # (n, G)
@@ -27,10 +48,10 @@ cdef inline void step_backward(
         cgru_await(me)
     if j.forward.reset_after:
         # dh (n x H) += [dr dz dq] (n x 3H) U^T (3H x H)
-        multiply(n, 3 * H, dg + H, G, 1, &j.U_back, 0, 0, 1, u0, u1, dh, H, True)
+        multiply_gates(&j.forward, 3, n, dg + H, &j.U_back, 0, u0, u1, dh, True)
         return
     # ds (n x H) = dn (n x H) U_n^T (H x H)
-    multiply(n, H, dg, G, 1, &j.U_back, 2 * H, 0, 1, u0, u1, ds, H, False)
+    multiply_gates(&j.forward, 1, n, dg, &j.U_back, 2 * H, u0, u1, ds, False)
     for i in range(n):
         row = gates + i * G + u0
         reset_before_forward(units, row, h + i * H + u0, reset + i * H + u0)
@@ -39,7 +60,7 @@ cdef inline void step_backward(
         cgru_arrive(me)
         cgru_await(me)
     # dh (n x H) += [dr dz] (n x 2H) [U_r U_z]^T (2H x H)
-    multiply(n, 2 * H, dg + H, G, 1, &j.U_back, 0, 0, 1, u0, u1, dh, H, True)
+    multiply_gates(&j.forward, 2, n, dg + H, &j.U_back, 0, u0, u1, dh, True)
 
 
 cdef void backward_gates(
@@ -138,10 +159,8 @@ cdef inline void input_gradient(Backward *j, int task, floating *dtype) noexcept
     cdef floating *block = <floating *>j.dx_block
     cdef floating *dx = <floating *>j.dx
     # dx (rows x D) = [dn dr dz] (rows x 3H) [W_n W_r W_z]^T (3H x D)
-    multiply(
-        p1 - p0, 3 * forward.Hp, <const floating *>j.dg + p0 * forward.G, forward.G, 1, &j.W_back, 0, 0, 1, 0, j.Dp,
-        block + p0 * j.Dp, j.Dp, False,
-    )
+    multiply_gates(
+        forward, 3, p1 - p0, <const floating *>j.dg + p0 * forward.G, &j.W_back, 0, 0, j.Dp, block + p0 * j.Dp, False)
     for k in range(forward.k0, forward.k1):
         for i in range(max(0, p0 - (offset(&forward.s, k) - start)), count(&forward.s, k)):
             p = offset(&forward.s, k) - start + i

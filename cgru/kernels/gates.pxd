@@ -11,7 +11,7 @@ Layouts of a row: the tape's gates r z n q, or r z n when the reset comes before
 transformed in place. The gate gradients dg: n r z q, or n r z: [n r z] meets the input, [r z q] the state.
 """
 
-from libc.math cimport INFINITY
+from libc.math cimport NAN
 
 from cython cimport floating
 
@@ -44,14 +44,18 @@ cdef inline floating one_minus(floating v) noexcept nogil:
     return <floating>1 - v
 
 
+cdef enum:
+    SLOPE_TERMS = 6
+
+
 cdef inline void slope_terms(int activation, row_t terms) noexcept nogil:
-    """terms (5,): a, b, c, low, high. The slope where the activation's value is y: a + b y + c y^2 within low < y <
-    high, else 0."""
+    """terms (SLOPE_TERMS,): a, b, c, low, high, bounded; see `slope`."""
     terms[0] = 1
     terms[1] = 0
     terms[2] = 0
-    terms[3] = -INFINITY
-    terms[4] = INFINITY
+    terms[3] = 0
+    terms[4] = NAN
+    terms[5] = 0
     if activation == SIGMOID:
         terms[0] = 0
         terms[1] = 1
@@ -59,18 +63,26 @@ cdef inline void slope_terms(int activation, row_t terms) noexcept nogil:
     elif activation == TANH:
         terms[2] = -1
     elif activation == RELU:
-        terms[3] = 0
+        terms[5] = 1
     elif activation == HARD_SIGMOID or activation == HARD_SIGMOID_KERAS2:
         terms[0] = 1.0 / 6.0 if activation == HARD_SIGMOID else 0.2
-        terms[3] = 0
         terms[4] = 1
+        terms[5] = 1
 
 
-cdef inline floating slope(floating y, floating a, floating b, floating c, floating low, floating high) noexcept nogil:
-    """Two selections, because GCC does not vectorise an `or`; written so that NaN passes."""
-    cdef floating value = fma(y, fma(y, c, b), a)
-    value = <floating>0 if y <= low else value
-    return <floating>0 if y >= high else value
+cdef inline floating slope(
+    floating y, floating a, floating b, floating c, floating low, floating high, floating bounded
+) noexcept nogil:
+    """The slope where the activation's value is y: a + b y + c y^2; if bounded, only within low < y < high, else 0.
+
+    A constant slope does not read y, or that of an infinite output would be 0 times infinity; NaN lies within no
+    bounds and passes through a curve. Selections, because GCC does not vectorise an `or`; a high of NaN is no bound.
+    """
+    cdef floating curved = <floating>0 if c == 0 else y
+    cdef floating where = <floating>1 if bounded == 0 else y
+    cdef floating value = fma(curved, fma(curved, c, b), a)
+    value = value if where > low else <floating>0
+    return <floating>0 if where >= high else value
 
 
 # ---- forward ----
@@ -174,8 +186,8 @@ cdef inline void candidate_backward(
 ) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(H):
-        dn[j] = dh[j] * z[j] * slope(n[j], g[0], g[1], g[2], g[3], g[4])
-        dz[j] = dh[j] * (n[j] - h[j]) * slope(z[j], f[0], f[1], f[2], f[3], f[4])
+        dn[j] = dh[j] * z[j] * slope(n[j], g[0], g[1], g[2], g[3], g[4], g[5])
+        dz[j] = dh[j] * (n[j] - h[j]) * slope(z[j], f[0], f[1], f[2], f[3], f[4], f[5])
         dh[j] = dh[j] * one_minus(z[j])
 
 
@@ -191,7 +203,7 @@ cdef inline void reset_after_backward(
     cdef Py_ssize_t j
     for j in range(H):
         dq[j] = dn[j] * r[j]
-        dr[j] = dn[j] * q[j] * slope(r[j], f[0], f[1], f[2], f[3], f[4])
+        dr[j] = dn[j] * q[j] * slope(r[j], f[0], f[1], f[2], f[3], f[4], f[5])
 
 
 cdef inline void reset_before_backward(
@@ -205,7 +217,7 @@ cdef inline void reset_before_backward(
 ) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(H):
-        dr[j] = ds[j] * h[j] * slope(r[j], f[0], f[1], f[2], f[3], f[4])
+        dr[j] = ds[j] * h[j] * slope(r[j], f[0], f[1], f[2], f[3], f[4], f[5])
         dh[j] = fma(ds[j], r[j], dh[j])
 
 

@@ -3,6 +3,7 @@ with them. Types are void, because C structs cannot be fused."""
 
 from libc.string cimport memcpy
 
+from gates cimport SLOPE_TERMS
 from schedule cimport Schedule, batch_row, count, place
 
 ctypedef void (*task_t)(void *job, int task, int slot) noexcept nogil
@@ -101,10 +102,10 @@ cdef struct Backward:
     void *bias_block         # (G,)
     void *panels             # (slots, block, panel) of dg
     Py_ssize_t Dp, dyn, dyt, dxn, dxt, most
-    double[5] f64
-    double[5] g64
-    float[5] f32
-    float[5] g32
+    double[SLOPE_TERMS] f64  # slopes of the gates and of the candidate, in the job's type
+    double[SLOPE_TERMS] g64
+    float[SLOPE_TERMS] f32
+    float[SLOPE_TERMS] g32
 
 
 cdef struct Packing:

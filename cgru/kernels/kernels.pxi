@@ -12,8 +12,8 @@
 # What stands here knows jobs (jobs.pxd) and no Python: it allocates, checks and raises nothing, and is compiled for
 # each instruction set. calls.pyx, compiled once, makes the jobs and runs what `table` names. Arrays of the batch (x, y,
 # dx, dy) may have any stride for rows and times (a negative time stride is the reverse direction), only their features
-# are contiguous. Inside, units are padded to whole vectors, Hp; nobody reads what the padding of a state holds. Packed
-# rows, M of them, are those of schedule.pxd.
+# are contiguous. Inside, units are padded to whole vectors, Hp; what the padding holds, be it NaN,
+# takes part in nothing: sums run over D and H. Packed rows, M of them, are those of schedule.pxd.
 
 from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating

@@ -1,5 +1,5 @@
-/* What Cython cannot say by itself: multiply-adds with one rounding, bit casts (memcpy is the portable one; compilers reduce it to nothing and vectorise
- * through it), atomics, pauses, and the flush-to-zero mode of this thread. */
+/* What Cython cannot say by itself: multiply-adds with one rounding, bit casts (memcpy is the portable one; compilers
+ * reduce it to nothing and vectorise through it), atomics, pauses, and the flush-to-zero mode of this thread. */
 #ifndef CGRU_PLATFORM_H
 #define CGRU_PLATFORM_H
 
@@ -30,8 +30,8 @@ static inline double cgru_double_of_bits(uint64_t bits) {
     return x;
 }
 
-/* a * b + c with one rounding where the target has the instruction; elsewhere with two, of which a compiler must not make one
- * (-ffp-contract=off). Where it is called is all that fuses, so every build that fuses gives the same bits. */
+/* a * b + c with one rounding where the target has the instruction; elsewhere with two, of which no compiler may make
+ * one (-ffp-contract=off). Only what calls it fuses, so every build that fuses gives the same bits. */
 #if defined(__GNUC__) && (defined(__FMA__) || defined(__aarch64__))
 #define CGRU_FUSES 1
 static inline float cgru_fma_float(float a, float b, float c) { return __builtin_fmaf(a, b, c); }

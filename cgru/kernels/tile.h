@@ -1,14 +1,18 @@
-/* The register-blocked tile of a matrix product, C (R x PV vectors) = A (R x K) B (K x PV vectors), or +=. C and not Cython because
-   accumulators that Cython declares leave the registers. One macro for both precisions; the compiler's vector types make it the
-   same text for every instruction set. Each element of C is one sum over k in order of fused multiply-adds (platform.h), whatever
-   R, P, V and the width of a vector: a row's result does not depend on the rows beside it, nor on the instruction set.
+/* The register-blocked tile of a matrix product, C (R x PV vectors) = A (R x K) B (K x PV vectors), or +=. C and not
+   Cython because accumulators that Cython declares leave the registers. One macro for both precisions; the compiler's
+   vector types make it the same text for every instruction set. Each element of C is one sum over k in order of
+   multiply-adds, fused where the target has the instruction (platform.h), whatever R, P, V and the width of a vector: a
+   row's result depends neither on the rows beside it nor on the instruction set.
 
-   R rows of A at a + r * a_row + k * a_k (so A may be transposed); P panels of V vectors, b_panel apart in B and c_panel in C;
-   B's rows are ldb apart: the panel's width when it is packed, the matrix' when it is not. */
+   R rows of A at a + r * a_row + k * a_k (so A may be transposed); P panels of V vectors, b_panel apart in B and c_panel
+   in C; B's rows are ldb apart: the panel's width when it is packed, the matrix' when it is not. */
 #ifndef CGRU_TILE_H
 #define CGRU_TILE_H
 #include <stddef.h>
 #include "platform.h"
+#if defined(__aarch64__) && CGRU_FUSES
+#include <arm_neon.h>
+#endif
 
 #if defined(__AVX512F__)
 #define CGRU_VECTOR_BYTES 64
@@ -59,7 +63,8 @@ typedef double double_m __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(8
     T##_v acc[R][P][V];                                                                                              \
     CGRU_UNROLL for (int r = 0; r < R; r++) CGRU_UNROLL for (int p = 0; p < P; p++)                                  \
         CGRU_UNROLL for (int v = 0; v < V; v++)                                                                      \
-            acc[r][p][v] = accumulate ? (T##_v)*(const T##_m *)(c + r * ldc + p * c_panel + v * LANES) : (T##_v){0};        \
+            acc[r][p][v] =                                                                                           \
+                accumulate ? (T##_v)*(const T##_m *)(c + r * ldc + p * c_panel + v * LANES) : (T##_v){0};            \
     for (ptrdiff_t k = 0; k < K; k++, a += a_k, b += ldb)                                                            \
       CGRU_UNROLL for (int p = 0; p < P; p++) {                                                                      \
         T##_v w[V]; /* and one element of a at a time: with all of them AVX2 would run out of registers */           \
@@ -75,8 +80,8 @@ typedef double double_m __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(8
             *(T##_m *)(c + r * ldc + p * c_panel + v * LANES) = acc[r][p][v];                                        \
   }
 
-/* A function and its table entry for every (R, P, V) in use: one panel of up to CGRU_TILE_ROWS rows, and up to three panels of one
-   or two rows, which alone have too few accumulators to hide the latency of a multiply-add. */
+/* A function and its table entry for every (R, P, V) in use: one panel of up to CGRU_TILE_ROWS rows, and up to three
+   panels of one or two rows, which alone have too few accumulators to hide the latency of a multiply-add. */
 #define CGRU_ENTRY(T, R, P, V) T##_tile_##R##_##P##_##V,
 #define CGRU_WIDTHS_2(M, T, R, P) M(T, R, P, 1) M(T, R, P, 2)
 #if CGRU_TILE_VECTORS == 4
