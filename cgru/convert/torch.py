@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cgru.convert import torch_layers, torch_modules
-from cgru.convert.arrays import Arrays, some, warn_partial
+from cgru.convert.arrays import Arrays, as_weight, some, warn_partial
 from cgru.convert.cells import (
     Cell,
     canonical,
@@ -22,6 +22,8 @@ from cgru.convert.cells import (
     require_no_initial_state,
     require_reset,
 )
+from cgru.layers import GRU, Dense, Embedding, Layer
+from cgru.models import Sequential
 
 _ORDER = "rzn"
 _WHERE = "torch.nn.GRU"
@@ -108,11 +110,25 @@ def _whole(module, prefix, initial_state, time_major, options):
     part = torch_modules.submodule(module, prefix or "")
     if part is None or initial_state is not None:
         return None
+    if type(part).__module__ == "cgru.convert.torch_export":
+        return _exported(part)
 
     def convert_gru(gru):
         return from_torch(gru, "", time_major=time_major, **options)
 
     return torch_layers.whole(part, convert_gru)
+
+
+def _exported(module):
+    """The layer or model that a module of `to_torch_module` was made of, with its present parameters."""
+    if hasattr(module, "layers"):
+        return Sequential([_exported(part) for part in module.layers])
+    layer = module.layer_class.from_config(module.config)
+    if getattr(module, "native", None) is not None:
+        layer.build_from(module.input_size, from_torch(module.native).get_weights())
+    elif module.input_size is not None:
+        layer.build_from(module.input_size, [as_weight(array, "weights") for array in module.layer_weights()])
+    return layer
 
 
 class _Stack(NamedTuple):
@@ -234,13 +250,13 @@ def _cell_of(arrays, start, suffix, has_bias):
 
 
 def to_torch(layer, prefix="", *, initial_state=None):
-    """The state_dict of a torch.nn.GRU, as NumPy arrays; torch is not needed.
+    """The state_dict of a torch.nn.GRU, Linear or Embedding, as NumPy arrays; torch is not needed.
 
     No biases are summed: `from_torch` gives back the same bits.
 
     Parameters
     ----------
-    layer : GRU
+    layer : GRU, Dense or Embedding
     prefix : str
         Of the keys, such as "encoder.gru".
     initial_state : str, optional
@@ -254,7 +270,8 @@ def to_torch(layer, prefix="", *, initial_state=None):
     ------
     TypeError, ValueError
         If the layer is not what torch.nn.GRU computes: reset before, other activations, a merge other than "concat",
-        one direction that runs backwards, layers of unequal size, a learned initial state without a key for it.
+        one direction that runs backwards, layers of unequal size, a learned initial state without a key for it; or a
+        Dense has an activation. `to_torch_module` has all of these.
 
     Examples
     --------
@@ -263,8 +280,11 @@ def to_torch(layer, prefix="", *, initial_state=None):
     >>> {name: array.shape for name, array in cgru.convert.to_torch(layer).items()}
     {'weight_ih_l0': (6, 3), 'weight_hh_l0': (6, 2), 'bias_ih_l0': (6,), 'bias_hh_l0': (6,)}
     """
+    start, state_dict = _with_dot(prefix), {}
+    if isinstance(layer, (Dense, Embedding)):
+        return {start + name: array for name, array in torch_layers.state_dict(layer).items()}
     layer = _representable(layer)
-    start, cells, state_dict = _with_dot(prefix), cells_of(layer), {}
+    cells = cells_of(layer)
     for i, cell in enumerate(cells):
         index, backward = divmod(i, 1 + layer.bidirectional)
         suffix = f"_l{index}" + ("_reverse" if backward else "")
@@ -283,31 +303,75 @@ def to_torch(layer, prefix="", *, initial_state=None):
 
 
 def to_torch_module(layer):
-    """The torch.nn.GRU that computes what the layer does, with batch_first unless the layer is time-major.
+    """A module of PyTorch that computes what the layer or model does, in evaluation mode.
 
-    No biases are summed. In evaluation mode; its parameters are the layer's in the layer's dtype.
+    No biases are summed. Parameters have the dtypes of the layers'.
 
     Parameters
     ----------
-    layer : GRU
+    layer : GRU, Dense, Embedding, or Sequential of these and Dropout
 
     Returns
     -------
-    torch.nn.GRU
+    torch.nn.Module
+        A torch.nn.GRU of a GRU that it can hold: reset_after=True, tanh and sigmoid, directions that are concatenated
+        or one that runs forward; with batch_first unless the layer is time-major. Of any other GRU, above all of the
+        default reset_after=False, which torch.nn.GRU does not have, a module that computes the equations step by step:
+        ``module(x, initial_state=None, lengths=None, mask=None)`` gives what a call of the layer gives. A
+        torch.nn.Linear or torch.nn.Embedding of a Dense without activation or an Embedding. Of a Sequential a module
+        with ``module(x, lengths=None, mask=None)``, for padded tensors. `from_torch` takes all of these and gives the
+        layer or the model back.
 
     Raises
     ------
     ImportError
         If torch is not installed.
     TypeError, ValueError
-        As for `to_torch`.
+        If a layer is not built or of another kind, or stateful: a module keeps no state between its calls.
+
+    Examples
+    --------
+    >>> import cgru
+    >>> layer = cgru.GRU(2, reset_after=True, input_size=3)
+    >>> cgru.convert.to_torch_module(layer)
+    GRU(3, 2, batch_first=True)
     """
-    state_dict = to_torch(layer)
-    (layer,) = gru_layers(layer)
+    parts = list(layer.layers) if isinstance(layer, Sequential) else [layer]
+    for part in parts:
+        if not isinstance(part, Layer):
+            raise TypeError(f"layer: expected a layer or a Sequential, got {type(part).__name__}")
+        if not part.built:
+            raise RuntimeError("layer: expected one with parameters: call build(input_size) or use it on data")
+        if getattr(part, "stateful", False):
+            refuse("PyTorch", "stateful=True", "a module keeps no state between its calls",
+                   "With stateful=False it can be converted: give each call the last one's state")  # fmt: skip
     try:
-        import torch
+        from cgru.convert import torch_export
     except ImportError:
         raise ImportError('to_torch_module needs PyTorch: pip install "cgru[torch]"') from None
+    modules = [torch_export.module_of(part, _native) for part in parts]
+    if isinstance(layer, Sequential):
+        return torch_export.Model(modules).eval()
+    (module,) = modules
+    if isinstance(layer, GRU):
+        return (module.native or module).eval()
+    if isinstance(layer, Embedding):
+        return module.embedding.eval()
+    if isinstance(layer, Dense) and layer.activation == "linear":
+        return module.linear.eval()
+    return torch_export.Model(modules).eval()
+
+
+def _native(layer):
+    """The torch.nn.GRU of a GRU, or None where it has no such form."""
+    if layer.learn_initial_state:
+        return None
+    try:
+        state_dict = to_torch(layer)
+    except ValueError:
+        return None
+    import torch
+
     module = torch.nn.GRU(
         layer.input_size,
         layer.units,
@@ -318,7 +382,7 @@ def to_torch_module(layer):
         dtype=getattr(torch, layer.dtype.name),
     )
     module.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})
-    return module.eval()
+    return module
 
 
 def _representable(layer):

@@ -3,6 +3,8 @@
 The classes: https://docs.pytorch.org/docs/stable/nn.html
 """
 
+import numpy as np
+
 from cgru.convert import torch_modules
 from cgru.convert.arrays import Arrays, some
 from cgru.convert.cells import refuse
@@ -97,6 +99,16 @@ def _arrays(weights, prefix, kind, names):
         return Arrays({name: array for name, array in effective.items() if array is not None}, kind), ""
     start = "" if not prefix else prefix.rstrip(".") + "."
     return Arrays(weights, "state_dict"), start
+
+
+def state_dict(layer):
+    """The arrays of the torch.nn.Linear or torch.nn.Embedding that computes what a built layer does."""
+    if isinstance(layer, Embedding):
+        return {"weight": layer.parameters["embeddings"].copy()}
+    if layer.activation != "linear":
+        refuse("torch.nn.Linear", f"activation={layer.activation!r}", "it has none", "to_torch_module can convert it")
+    arrays = {"weight": np.ascontiguousarray(layer.parameters["kernel"].T)}
+    return arrays | ({"bias": layer.parameters["bias"].copy()} if layer.use_bias else {})
 
 
 # -- wholes

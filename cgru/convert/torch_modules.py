@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-ARRAY = re.compile(r"(?:weight|bias)_[a-z]+(?:_l(\d{1,9})(_reverse)?)?")
+ARRAY = re.compile(r"(?:weight|bias)_[a-z]+(?:_l(\d{1,999})(_reverse)?)?")
 # What norms and pruning keep instead of an array: "weight_hh_l0_g", "parametrizations.weight_hh_l0.original0".
-_DISGUISED = re.compile(r"(|.*\.)(?:parametrizations\.)?((?:weight|bias)_[ih]h(?:_l\d{1,9})?(?:_reverse)?)"
+_DISGUISED = re.compile(r"(|.*\.)(?:parametrizations\.)?((?:weight|bias)_[ih]h(?:_l\d{1,999})?(?:_reverse)?)"
                         r"(?:_(?:orig|mask|g|v|u|raw)|\.original\d*|\.\d+\.\w+)")  # fmt: skip
 _RECURRENT = re.compile(r"(|.*\.)weight_hh(?:_l0)?")
 # What stands around the modules of a model that is compiled, distributed or checkpointed.

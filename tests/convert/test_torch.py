@@ -159,6 +159,8 @@ def test_a_learned_initial_state(rng, shape):
         ({"bias_ih_l0": np.ones(20)}, r"bias_ih_l0: expected shape \(3H,\) = \(21,\), got \(20,\)"),
         ({"weight_hr_l0": np.ones(3)}, "state_dict: expected .* and no others, got 'weight_hr_l0'"),
         ({"weight_ih_l3": np.ones((3 * H, H))}, "state_dict: expected an array 'weight_hh_l2'"),
+        ({"weight_hh_l99999999999": np.ones((3 * H, H))}, "state_dict: expected an array 'weight_hh_l2'"),
+        ({"weight_hh_l1_reverse_orig": np.ones((3 * H, H))}, "state_dict: cannot convert 'weight_hh_l1_reverse_orig'"),
     ],
 )
 def test_wrong_state_dicts_are_named(rng, change, message):

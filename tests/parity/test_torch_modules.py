@@ -42,15 +42,17 @@ def randomized(module):
 def same_outputs(layer, gru, rng, time_major=True):
     """The layer computes what the module does in evaluation mode, and the module is left as it was."""
     before = {name: tensor.clone() for name, tensor in gru.state_dict().items()}
-    D = gru.input_size
-    x = rng.standard_normal((T, N, D) if time_major else (N, T, D)).astype("float32")
+    dtype = next(gru.parameters()).dtype
+    tolerance = 1e-11 if dtype == torch.float64 else TOLERANCE
+    x = rng.standard_normal((T, N, gru.input_size) if time_major else (N, T, gru.input_size))
+    x = x.astype(str(dtype).removeprefix("torch."))
     y, h = layer(x)
     training = gru.training
     with torch.no_grad():
         expected_y, expected_h = gru.eval()(torch.from_numpy(x))
     gru.train(training)
-    checks.assert_close(y, expected_y, TOLERANCE, "y")
-    checks.assert_close(np.reshape(h, expected_h.shape), expected_h, TOLERANCE, "h")
+    checks.assert_close(y, expected_y, tolerance, "y")
+    checks.assert_close(np.reshape(h, expected_h.shape), expected_h, tolerance, "h")
     for name, tensor in gru.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -94,7 +96,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_arrays_under_norms_and_pruning(rng, change, name, bias, training):
     """One layer or direction alone is changed: none is missing, and none is taken as it was before the norm."""
-    gru = randomized(nn.GRU(D, H, num_layers=2, bidirectional=True, bias=bias)).train(training)
+    gru = randomized(nn.GRU(D, H, num_layers=2, bidirectional=True, bias=bias).double()).train(training)
     change(gru, name)
     layer = cgru.from_torch(gru)
     assert (layer.num_layers, layer.bidirectional, layer.use_bias, layer.time_major) == (2, True, bias, True)
@@ -106,7 +108,7 @@ def test_arrays_under_norms_and_pruning(rng, change, name, bias, training):
 @pytest.mark.parametrize("norm", [None, old_weight_norm, new_weight_norm], ids=["", "norm", "parametrization"])
 @pytest.mark.parametrize("names", [NAMES[2:], NAMES[2:3], NAMES], ids=["biases", "one bias", "all"])
 def test_pruned_biases_are_biases(rng, names, norm):
-    gru = randomized(nn.GRU(D, H, batch_first=True))
+    gru = randomized(nn.GRU(D, H, batch_first=True).double())
     for name in names:
         pruned(gru, name)
     if norm is not None and "weight_hh_l0" not in names:

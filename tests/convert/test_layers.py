@@ -1,0 +1,49 @@
+"""Dense and Embedding under the names of other frameworks, on plain arrays."""
+
+import numpy as np
+import pytest
+
+import cgru
+from cgru.convert import from_torch_embedding, from_torch_linear, to_torch
+
+
+def same(back, layer):
+    assert type(back) is type(layer) and back.input_size == layer.input_size
+    for ours, theirs in zip(back.get_weights(), layer.get_weights(), strict=True):
+        assert ours.tobytes() == theirs.tobytes() and ours.dtype == theirs.dtype
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_linear_of_pytorch_there_and_back(rng, use_bias, dtype):
+    layer = cgru.Dense(3, use_bias=use_bias, dtype=dtype, bias_initializer="uniform")
+    layer.build(5)
+    arrays = to_torch(layer, "head.fc")
+    assert arrays["head.fc.weight"].shape == (3, 5)
+    same(from_torch_linear(arrays, "head.fc"), layer)
+    x = rng.standard_normal((4, 5)).astype(dtype)
+    expected = x @ arrays["head.fc.weight"].T + arrays.get("head.fc.bias", 0)
+    np.testing.assert_allclose(cgru.Sequential([layer]).predict(x), expected, rtol=1e-5, atol=1e-6)
+    assert from_torch_linear(to_torch(layer), activation="relu").activation == "relu"
+
+
+def test_an_embedding_of_pytorch_there_and_back(rng):
+    layer = cgru.Embedding(7, 3)
+    layer.build()
+    same(from_torch_embedding(to_torch(layer, "embed"), "embed."), layer)
+    same(from_torch_embedding(to_torch(layer)), layer)
+
+
+def test_wrong_arrays_are_named():
+    with pytest.raises(ValueError, match=r"^state_dict: expected an array 'fc.weight', got weight"):
+        from_torch_linear({"weight": np.ones((2, 3))}, "fc")
+    with pytest.raises(ValueError, match=r"^bias: expected shape \(U,\) = \(2,\), got \(3,\)"):
+        from_torch_linear({"weight": np.ones((2, 3)), "bias": np.ones(3)})
+    with pytest.raises(ValueError, match=r"^weight: expected shape \(V, F\) = .*, got \(2,\)"):
+        from_torch_embedding({"weight": np.ones(2)})
+    with pytest.raises(TypeError, match=r"^state_dict: expected a mapping of names to arrays, got ndarray"):
+        from_torch_linear(np.ones((2, 3)))
+    dense = cgru.Dense(3, activation="relu")
+    dense.build(2)
+    with pytest.raises(ValueError, match=r"^torch.nn.Linear: cannot convert activation='relu' exactly"):
+        to_torch(dense)
