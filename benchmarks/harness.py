@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 
+import models
 from peers import CONTESTANTS
 
 from cgru.cli import contest
@@ -144,6 +145,7 @@ class Contest(contest.Contest):
     """
 
     contestants = CONTESTANTS
+    draw = staticmethod(models.draw)
 
     def __init__(self, options, names):
         workers = [_process(name, threads, options) for name in names for threads in options.threads]

@@ -1,12 +1,13 @@
-"""The contestants beside those of `cgru bench` (cgru/cli/contestants.py)."""
+"""The contestants: those of `cgru bench` (cgru/cli/contestants.py), with whole models, and others."""
 
 from functools import partial
 
 import numpy as np
+from models import Cgru, Numpy, Torch
 
 from cgru.cli import contestants
 from cgru.cli.case import oriented, valid
-from cgru.cli.contestants import Contestant, Torch, cells, fastest, named, regate, zrh_weights
+from cgru.cli.contestants import Contestant, cells, fastest, named, regate, zrh_weights
 
 
 class CgruTorch(Torch):
@@ -14,7 +15,7 @@ class CgruTorch(Torch):
 
     name = "cgru.torch"
     packages = ("torch", "scipy")
-    modes = ("inference", "training", "model")
+    modes = ("inference", "training", "recordings", "words")
 
     def __init__(self, threads):
         super().__init__(threads)
@@ -240,5 +241,5 @@ class Keras(Contestant):
         return self._compiled(both, x, dy), results
 
 
-OTHERS = (CgruTorch, OpenVino, Jax, Keras)
+OTHERS = (Cgru, Numpy, Torch, CgruTorch, OpenVino, Jax, Keras)
 CONTESTANTS = contestants.CONTESTANTS | {kind.name: kind for kind in OTHERS}

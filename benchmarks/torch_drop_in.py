@@ -18,11 +18,11 @@ from cgru.cli.case import Case
 
 OURS, THEIRS = "cgru.torch", "torch"
 MODELS = {
-    "1 layer of 64, padded": Case(30, 29, 12, 64, "model", shortest=7, padded=True),
-    "1 layer of 64, packed": Case(30, 29, 12, 64, "model", shortest=7),
-    "1 layer of 256, packed": Case(30, 29, 12, 256, "model", shortest=7),
+    "1 layer of 64, padded": Case(30, 29, 12, 64, "recordings", shortest=7, padded=True),
+    "1 layer of 64, packed": Case(30, 29, 12, 64, "recordings", shortest=7),
+    "1 layer of 256, packed": Case(30, 29, 12, 256, "recordings", shortest=7),
     "2 layers of 128, both directions, packed": Case(
-        30, 29, 12, 128, "model", layers=2, bidirectional=True, shortest=7
+        30, 29, 12, 128, "recordings", layers=2, bidirectional=True, shortest=7
     ),
 }
 STEPS = (100, 200, 400, 800, 1600)

@@ -4,9 +4,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-MODES = ("inference", "training", "step", "gemm", "model")
-CLASSES = 9  # of the recordings
-
 
 @dataclass(frozen=True)
 class Case:
@@ -16,7 +13,7 @@ class Case:
     T: int
     D: int
     H: int
-    mode: str = "inference"  # "gemm": one product (N x D)(D x H); "model": see `_recordings`
+    mode: str = "inference"  # "gemm": one product (N x D)(D x H)
     reset_after: bool = True
     layout: str = "batch"  # x and y are (N, T, .), or (T, N, .) with "time"
     dtype: str = "float32"
@@ -72,13 +69,10 @@ def draw(case, seed=0):
     if case.mode == "gemm":
         return {"x": normal(case.N, case.D), "kernel": normal(case.D, case.H)}
     width = case.H * len(case.directions)
-    if case.mode == "model":
-        arrays = _recordings(case, rng) | {"head": uniform(width, CLASSES), "head_bias": uniform(CLASSES)}
-    else:
-        arrays = {"x": normal(case.N, case.T, case.D)}
+    arrays = {"x": normal(case.N, case.T, case.D)}
     if case.mode == "training":
         arrays["dy"] = normal(case.N, case.T, width)
-    if case.shortest is not None and case.mode != "model":
+    if case.shortest is not None:
         arrays["lengths"] = _lengths(case)
         if "dy" in arrays:
             arrays["dy"][~valid(arrays["lengths"], case.T)] = 0
@@ -91,19 +85,6 @@ def draw(case, seed=0):
         }
         arrays[name] = uniform(*shape[name.rpartition(".")[2]])
     return arrays
-
-
-def _recordings(case, rng):
-    """The task of mode "model", a step of training at a call: which of nine speakers is it? The Japanese Vowels
-    recordings go in batches of N through the GRU; its final state and a linear layer give the logits of a
-    cross-entropy, which Adam makes less. `padded`: the state is picked from the outputs of the padded batch."""
-    from cgru.datasets import load_japanese_vowels
-    from cgru.sequences import pad
-
-    data = load_japanese_vowels()
-    order = rng.permutation(len(data.x_train))
-    x, lengths = pad([data.x_train[i] for i in order])
-    return {"x": x.astype(case.dtype), "lengths": lengths.astype(np.int32), "labels": data.y_train[order]}
 
 
 def valid(lengths, T):

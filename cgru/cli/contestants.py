@@ -7,7 +7,6 @@ fastest.
 """
 
 import importlib.metadata
-import itertools
 import statistics
 from functools import partial
 
@@ -133,7 +132,7 @@ class Numpy(Contestant):
     """cgru/reference.py; nothing compiled of ours is in this process."""
 
     name = "numpy"
-    modes = ("inference", "training", "step", "gemm", "model")
+    modes = ("inference", "training", "step", "gemm")
 
     def __init__(self, threads):
         super().__init__(threads)
@@ -190,21 +189,6 @@ class Numpy(Contestant):
             return {"y": oriented(y, case), "dx": oriented(dx, case)} | named(case, gradients)
 
         return run, results
-
-    def model(self, case, arrays):
-        """The loss of the first batch."""
-        N, H, weights = case.N, case.H, cells(case, arrays)
-        x, lengths, labels = (arrays[name][:N] for name in ("x", "lengths", "labels"))
-
-        def run():
-            y, _ = self._forward(case, x, lengths, weights, np.zeros((N, H), case.dtype))
-            state = y[np.arange(N), lengths - 1, :H]
-            if case.bidirectional:
-                state = np.concatenate([state, y[:, 0, H:]], axis=1)
-            logits = state @ arrays["head"] + arrays["head_bias"]
-            return (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(N), labels]).mean()
-
-        return run, lambda loss: {"loss": loss}
 
     def step(self, case, arrays):
         """One row, as fast as NumPy allows: vectors, everything written in place, sigmoid as a tanh."""
@@ -266,7 +250,7 @@ class Torch(Contestant):
 
     name = "torch"
     packages = ("torch",)
-    modes = ("inference", "training", "step", "gemm", "model")
+    modes = ("inference", "training", "step", "gemm")
     before = False
 
     def __init__(self, threads):
@@ -311,7 +295,7 @@ class Torch(Contestant):
 
     def prepare(self, case, arrays):
         # Once: a context manager costs a microsecond a call.
-        self.torch.set_grad_enabled(case.mode in ("training", "model"))
+        self.torch.set_grad_enabled(case.mode not in ("inference", "step", "gemm"))
         return super().prepare(case, arrays)
 
     def inference(self, case, arrays):
@@ -337,33 +321,6 @@ class Torch(Contestant):
             return {"y": y.detach().numpy(), "dx": dx.numpy()} | named(case, gradients)
 
         return run, results
-
-    def model(self, case, arrays):
-        torch, rnn = self.torch, self.torch.nn.utils.rnn
-        gru, head = self._module(case, arrays), torch.nn.Linear(*arrays["head"].shape)
-        with torch.no_grad():
-            head.weight.copy_(torch.from_numpy(arrays["head"].T))
-            head.bias.copy_(torch.from_numpy(arrays["head_bias"]))
-        optimizer = torch.optim.Adam([*gru.parameters(), *head.parameters()])
-        x, lengths, labels = (torch.from_numpy(arrays[name]) for name in ("x", "lengths", "labels"))
-        lengths = lengths.long()
-        batches = itertools.cycle(slice(i, i + case.N) for i in range(0, len(x) - case.N + 1, case.N))
-
-        def state(rows):
-            if case.padded:
-                return gru(x[rows])[0][torch.arange(case.N), lengths[rows] - 1]
-            packed = rnn.pack_padded_sequence(x[rows], lengths[rows], batch_first=True, enforce_sorted=False)
-            return torch.cat([*gru(packed)[1][-len(case.directions) :]], dim=-1)
-
-        def run():
-            rows = next(batches)
-            loss = torch.nn.functional.cross_entropy(head(state(rows)), labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss.detach()
-
-        return run, lambda loss: {"loss": loss.numpy()}
 
     def step(self, case, arrays):
         torch = self.torch

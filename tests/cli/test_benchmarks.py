@@ -1,6 +1,7 @@
 """The scripts of benchmarks/: what they count, not what they measure."""
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -71,3 +72,24 @@ def test_default_threads_measures_a_cell(script, monkeypatch):
     summary = default_threads.summarise([found, found | {"ratio": 4 * found["ratio"]}])
     assert summary["cells"] == 2 and summary["worst"] == 4 * found["ratio"]
     assert summary["geometric_mean"] == pytest.approx(2 * found["ratio"])
+
+
+def test_products_of_a_training_step(script):
+    """Forward has one product for each weight, backward two of the same size."""
+    models = script("models")
+    case = models.cases.Case(3, 7, 11, 13, "words")
+    found = sum(count * product.flops for count, product in models.products(case))
+    forward = 2 * 3 * 7 * (3 * 13 * (11 + 13) + 13 * models.WORDS)
+    assert found == 3 * forward
+
+
+def test_a_model_of_words_starts_from_the_losses_of_numpy(script, monkeypatch):
+    harness, models = script("harness"), script("models")
+    monkeypatch.setattr(models, "WORDS", 50)  # in this process; the others have as many as the arrays say
+    options = harness.parse(harness.parser(""), ["--quick", "--threads", "1"])
+    names = ["cgru", *(name for name in ("torch", "cgru.torch") if importlib.util.find_spec("torch"))]
+    with harness.Contest(options, names) as contest:
+        entries = contest.measure(models.cases.Case(3, 4, 5, 6, "words"))
+        assert contest.failures == []
+    assert [entry.label for entry in entries] == names
+    assert all(0 < entry.difference < 1e-6 for entry in entries)
