@@ -70,6 +70,28 @@ def check_rate(rate, name):
     return float(rate)
 
 
+def shape_text(shape):
+    """A shape as messages show it: (N, T, 3), where a size may be a name."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def sequence_advice(shape, features=None, time_major=False):
+    """What to write where sequences (N, T, D) were expected and x of `shape` came; empty where that cannot be told.
+
+    `features` is D where it is known.
+    """
+    if len(shape) == 1:
+        return f"; one series of one feature: give x[{':, None' if time_major else 'None, :'}, None]"
+    if len(shape) == 2:
+        advice = f"; one recording (T, D): give {'x[:, None]' if time_major else 'x[None] or [x]'}"
+        if features in (None, 1):
+            advice += f"; series of one feature {'(T, N)' if time_major else '(N, T)'}: give x[..., None]"
+        return advice
+    if len(shape) == 3 and features == shape[1] and not time_major:
+        return "; features before time, (N, D, T): give x.swapaxes(1, 2)"
+    return ""
+
+
 # -- outputs and labels
 
 

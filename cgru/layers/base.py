@@ -136,6 +136,17 @@ class Layer:
         """Return the number of output features for inputs of `input_size` features."""
         raise NotImplementedError
 
+    def output_shape(self, shape):
+        """Return the shape of the outputs for data of `shape`, in which names like "N" may stand for sizes."""
+        return (*shape[:-1], self.output_size(shape[-1]))
+
+    def expected_shape(self, shape):
+        """Return None if data of `shape` will do, else which shape they should have, in words."""
+        return None
+
+    def check_values(self, batch, name):
+        """Raise for values at valid steps that the layer cannot take; `name` is what the caller calls them."""
+
     def get_config(self):
         """Return the arguments of the constructor as a dict that JSON can hold."""
         return {"dtype": self.dtype.name, "seed": self.seed}

@@ -97,6 +97,12 @@ class Dense(Layer):
     def output_size(self, input_size):
         return self.units
 
+    def expected_shape(self, shape):
+        if len(shape) in (2, 3) and shape[-1] == (self.input_size if self.built else max(1, shape[-1])):
+            return None
+        F = self.input_size or ("F >= 1" if len(shape) in (2, 3) else "F")
+        return f"(N, {F}) or (N, T, {F})"
+
     def parameter_shapes(self, input_size):
         yield "kernel", (input_size, self.units)
         if self.use_bias:

@@ -44,6 +44,9 @@ class Dropout(Layer):
     def output_size(self, input_size):
         return input_size
 
+    def output_shape(self, shape):
+        return shape
+
     def parameter_shapes(self, input_size):
         return iter(())
 

@@ -55,6 +55,28 @@ class Embedding(Layer):
     def output_size(self, input_size):
         return self.output_dim
 
+    def output_shape(self, shape):
+        return (*shape, self.output_dim)
+
+    def expected_shape(self, shape):
+        return None if len(shape) in (1, 2) else "(N, T) or (N,), of ids, or a list of (T_i,) arrays"
+
+    def check_values(self, batch, name):
+        ids = batch.data
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected integer ids, got dtype {ids.dtype}")
+        wrong = (ids < 0) | (ids >= self.input_dim)
+        if wrong.any():
+            valid = batch.valid
+            places = np.argwhere(wrong if valid is None else wrong & valid)
+            if len(places):
+                place = tuple(places[0].tolist())
+                where = f"row {place[0]}" + (f", step {place[1]}" if len(place) == 2 else "")
+                raise ValueError(
+                    f"{name}: expected ids of at least 0 and less than input_dim = {self.input_dim}, "
+                    f"got {ids[place]} in {where}"
+                )
+
     def parameter_shapes(self, input_size):
         yield "embeddings", (self.input_dim, self.output_dim)
 
@@ -64,14 +86,10 @@ class Embedding(Layer):
     def forward_batch(self, batch, state=None, key=None, training=False):
         if batch.data.ndim not in (1, 2):
             raise ValueError(f"Embedding: expected ids of shape (N,) or (N, T), got {batch.data.shape}")
-        if batch.data.dtype.kind not in "iu":
-            raise TypeError(f"Embedding: expected integer ids, got dtype {batch.data.dtype}")
+        self.check_values(batch, "ids")
         self.build()
         valid = batch.valid
         ids = batch.data.reshape(-1) if valid is None else batch.data[valid]
-        if ids.size and (ids.min() < 0 or ids.max() >= self.input_dim):
-            wrong = ids[(ids < 0) | (ids >= self.input_dim)][0]
-            raise ValueError(f"ids: expected at least 0 and less than input_dim = {self.input_dim}, got {wrong}")
         rows = self._built_parameters()["embeddings"][ids]
         out = batch.with_data(from_valid_rows(rows, batch.data.shape, valid))
         return out, None, 0.0, (ids, batch.data.shape, valid)

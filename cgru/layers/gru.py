@@ -3,7 +3,7 @@
 import numpy as np
 
 from cgru import initializers, kernels, recurrence
-from cgru.checks import check_bool, check_int, check_name
+from cgru.checks import check_bool, check_int, check_name, shape_text
 from cgru.layers.stack import Stack, Tape, flipped
 from cgru.sequences import Batch, as_batch, as_numeric
 
@@ -186,7 +186,7 @@ class GRU(Stack):
             states = as_numeric(states, self.dtype, "states")
             rows = states.shape[-2] if states.ndim >= 2 else 0
             if states.shape != self._state_shape(rows):
-                raise ValueError(f"states: expected shape {_shape_text(self._state_shape('N'))}, got {states.shape}")
+                raise ValueError(f"states: expected shape {shape_text(self._state_shape('N'))}, got {states.shape}")
             states = states.copy()
         self._state = states
 
@@ -391,7 +391,3 @@ class GRU(Stack):
 
     def _time_order_shape(self, shape):
         return (shape[1], shape[0], *shape[2:]) if self.time_major and len(shape) == 3 else shape
-
-
-def _shape_text(shape):
-    return f"({', '.join(map(str, shape))})"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cgru import initializers, kernels, recurrence
+from cgru.checks import sequence_advice
 from cgru.layers.base import Layer
 from cgru.sequences import Batch, as_numeric
 
@@ -35,6 +36,16 @@ class Stack(Layer):
 
     def output_size(self, input_size):
         return self.units * (2 if self.bidirectional and self.merge_mode == "concat" else 1)
+
+    def output_shape(self, shape):
+        steps = shape[1:2] if self.return_sequences else ()
+        return (shape[0], *steps, self.output_size(shape[-1]))
+
+    def expected_shape(self, shape):
+        if len(shape) == 3 and shape[2] == (self.input_size if self.built else max(1, shape[2])):
+            return None
+        D = self.input_size or ("D" if len(shape) != 3 else "D >= 1")
+        return f"(N, T, {D}) or a list of (T_i, {D}) arrays"
 
     @cached_property
     def _prefixes(self):
@@ -140,7 +151,8 @@ class Stack(Layer):
         if x.ndim != 3:
             shape = "(T, N, D)" if self.time_major else "(N, T, D)"
             given = x.swapaxes(0, 1) if self.time_major and x.ndim > 1 else x
-            raise ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {given.shape}")
+            advice = sequence_advice(given.shape, self.input_size, self.time_major)
+            raise ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {given.shape}{advice}")
         self._build_for(x, "x")
         N, T, _ = x.shape
         weights, learned, _ = self._ready()

@@ -3,6 +3,7 @@
 import numpy as np
 
 from cgru.checks import check_int
+from cgru.models import examples
 from cgru.models.training import Trainable
 from cgru.sequences import unpad
 
@@ -78,7 +79,7 @@ class Sequential(Trainable):
             If an argument does not fit.
         """
         batch_size = check_int(batch_size, "batch_size", 1)
-        batch = self._batch(x, lengths, mask)
+        batch, _ = examples.inputs(self.layers, x, lengths, mask)
         outputs = None
         for rows in self._chunks(batch, batch_size):
             part = self._forward(batch.take(rows))[0].data

@@ -10,11 +10,11 @@ import math
 import numpy as np
 
 from cgru import losses, metrics, optimizers
-from cgru.checks import check_bool, check_int, check_label_range
-from cgru.layers import Dense, Embedding
+from cgru.checks import check_bool, check_int
+from cgru.layers import Dense
+from cgru.models import examples
 from cgru.models.model import Model
 from cgru.models.progress import progress_of
-from cgru.sequences import as_batch
 
 
 class History:
@@ -126,11 +126,11 @@ class Trainable(Model):
         shuffle = check_bool(shuffle, "shuffle")
         if verbose not in (0, 1):
             raise ValueError(f"verbose: expected 0 or 1, got {verbose!r}")
-        batch = self._batch(x, lengths, mask)
+        batch, shape = examples.inputs(self.layers, x, lengths, mask)
         if not len(batch.data):
             raise ValueError("x: expected at least one example, got none")
-        labels = self._labels(y, batch)
-        validation = self._validation(validation_data)
+        labels = examples.labels(y, batch, shape)
+        validation = self._validation(validation_data, batch)
         self._build_for(batch)
         self.history = history = History()
         updates = math.ceil(len(labels) / batch_size)
@@ -139,7 +139,7 @@ class Trainable(Model):
                 order = self._order.permutation(len(labels)) if shuffle else np.arange(len(labels))
                 totals = _Totals(self)
                 for start in range(0, len(labels), batch_size):
-                    self._update(*_rows(batch, labels, order[start : start + batch_size]), totals)
+                    self._update(*examples.rows_of(batch, labels, order[start : start + batch_size]), totals)
                     progress.update()
                 results = totals.means()
                 if validation is not None:
@@ -160,52 +160,30 @@ class Trainable(Model):
         """
         self._check_compiled()
         batch_size = check_int(batch_size, "batch_size", 1)
-        batch = self._batch(x, lengths, mask)
-        return self._evaluate(batch, self._labels(y, batch), batch_size)
+        batch, shape = examples.inputs(self.layers, x, lengths, mask)
+        return self._evaluate(batch, examples.labels(y, batch, shape), batch_size)
 
-    # -- inputs and labels, checked
+    # -- the work
 
     def _check_compiled(self):
         if self.loss is None:
             raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
 
-    def _batch(self, x, lengths, mask, name="x"):
-        # Ids stay integers; everything else is converted to the first layer's type once, here.
-        dtype = None if isinstance(self.layers[0], Embedding) else self.layers[0].dtype or np.dtype("float32")
-        return as_batch(x, lengths, mask, dtype=dtype, name=name)
-
-    def _labels(self, y, batch, name="y"):
-        """Return labels (N,) or (N, T) for the batch, checked as far as can be before the outputs are known."""
-        count = len(batch.data)
-        if _is_ragged(y):
-            labels = _pad_labels(y, batch, name)
-        else:
-            labels = np.asarray(y)
-        if labels.dtype.kind not in "iu" and labels.size:
-            raise TypeError(f"{name}: expected integer labels, got dtype {labels.dtype}")
-        steps = batch.data.shape[1:2] if labels.ndim > 1 else ()
-        if labels.shape != (count, *steps):
-            expected = f"({count},)" + (f" or {batch.data.shape[:2]}" if batch.data.ndim > 1 else "")
-            raise ValueError(f"{name}: expected shape {expected}, a label for each example or step, got {labels.shape}")
-        classes = self.layers[-1].output_size(None) if isinstance(self.layers[-1], (Dense, Embedding)) else None
-        if classes is not None:
-            valid = batch.valid if labels.ndim == 2 else None
-            check_label_range(labels.reshape(-1) if valid is None else labels[valid], classes)
-        return labels
-
-    def _validation(self, data):
+    def _validation(self, data, like):
         if data is None:
             return None
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
             got = f"{len(data)} values" if isinstance(data, (tuple, list)) else type(data).__name__
             raise ValueError(f"validation_data: expected (x, y) or (x, y, lengths), got {got}")
-        batch = self._batch(data[0], data[2] if len(data) == 3 else None, None, "validation_data x")
-        return batch, self._labels(data[1], batch, "validation_data y")
+        x, y, lengths = (*data, None)[:3]
+        try:
+            batch, shape = examples.inputs(self.layers, x, lengths, like=like)
+            return batch, examples.labels(y, batch, shape)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"validation_data: {error}") from None
 
     def _build_for(self, batch):
         self.build(batch.data.shape[-1] if batch.data.ndim > 1 else None)
-
-    # -- the work
 
     def _chunks(self, batch, batch_size):
         """Return index arrays that cover the rows, rows of like length together; one, empty, if there are no rows."""
@@ -218,7 +196,7 @@ class Trainable(Model):
     def _evaluate(self, batch, labels, batch_size):
         totals = _Totals(self)
         for rows in self._chunks(batch, batch_size):
-            part, part_labels = _rows(batch, labels, rows)
+            part, part_labels = examples.rows_of(batch, labels, rows)
             outputs, _ = self._forward(part)
             totals.add(outputs, part_labels)
         return totals.means()
@@ -283,32 +261,3 @@ def _get_metrics(names):
     if len({metric.name for metric in found}) != len(found):
         raise ValueError(f"metrics: expected each name once, got {names!r}")
     return found
-
-
-def _is_ragged(values):
-    """Whether `values` is a list of sequences, not an array or a list of numbers."""
-    return isinstance(values, (list, tuple)) and len(values) > 0 and np.ndim(values[0]) > 0
-
-
-def _pad_labels(y, batch, name):
-    """Return labels (N, T), zero past the ends, from a list of N arrays (T_i,) as long as the sequences."""
-    steps = batch.data.shape[1] if batch.data.ndim > 1 else 0
-    expected = np.full(len(batch.data), steps) if batch.lengths is None else batch.lengths
-    if len(y) != len(expected):
-        raise ValueError(f"{name}: expected {len(expected)} sequences of labels, got {len(y)}")
-    labels = np.zeros((len(expected), steps), np.intp)
-    for i, (row, length) in enumerate(zip(y, expected, strict=True)):
-        row = np.asarray(row)
-        if row.shape != (length,):
-            raise ValueError(f"{name}[{i}]: expected shape ({length},), a label for each step, got {row.shape}")
-        if row.size and row.dtype.kind not in "iu":
-            raise TypeError(f"{name}[{i}]: expected integer labels, got dtype {row.dtype}")
-        labels[i, :length] = row
-    return labels
-
-
-def _rows(batch, labels, rows):
-    """Return the batch and the labels of `rows`, both cut to the longest of them."""
-    part = batch.take(rows)
-    labels = labels[rows]
-    return part, labels[:, : part.data.shape[1]] if labels.ndim == 2 else labels

@@ -468,9 +468,9 @@ def test_embedding_of_single_ids_and_of_none(rng):
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        ([[0, 4]], ValueError, "ids: expected at least 0 and less than input_dim = 4, got 4"),
-        ([[0, -1]], ValueError, "ids: expected at least 0 and less than input_dim = 4, got -1"),
-        ([[0.0, 1.0]], TypeError, "Embedding: expected integer ids, got dtype float64"),
+        ([[0, 4]], ValueError, "ids: expected ids of at least 0 and less than input_dim = 4, got 4 in row 0, step 1"),
+        ([[0, -1]], ValueError, "ids: expected ids of at least 0 and less than input_dim = 4, got -1 in row 0, step 1"),
+        ([[0.0, 1.0]], TypeError, "ids: expected integer ids, got dtype float64"),
         ([[[0]]], ValueError, "Embedding: expected ids of shape (N,) or (N, T), got (1, 1, 1)"),
     ],
 )

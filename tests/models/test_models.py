@@ -484,20 +484,21 @@ Y = np.zeros(N, int)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"y": Y[:-1]}, ValueError, "y: expected shape (7,) or (7, 5), a label for each example or step, got (6,)"),
-        ({"y": Y[:, None]}, ValueError, "a label for each example or step, got (7, 1)"),
+        ({"y": Y[:-1]}, ValueError, "y: expected shape (7,), a label for each example, got (6,)"),
+        ({"y": Y[:, None]}, ValueError, "y: expected shape (7,), a label for each example, got (7, 1)"),
         ({"y": Y * 1.0}, TypeError, "y: expected integer labels, got dtype float64"),
         ({"y": Y == 0}, TypeError, "y: expected integer labels, got dtype bool"),
         ({"y": ["a"] * N}, TypeError, "y: expected integer labels, got dtype <U1"),
-        ({"y": Y + K}, ValueError, "labels: expected at least 0 and less than 3, the number of outputs, got 3"),
-        ({"y": Y - 1}, ValueError, "labels: expected at least 0 and less than 3, the number of outputs, got -1"),
-        ({"y": [[0]] * N}, ValueError, "y[0]: expected shape (5,), a label for each step, got (1,)"),
-        ({"y": [[0] * 5]}, ValueError, "y: expected 7 sequences of labels, got 1"),
-        ({"y": [[0.5] * 5] * N}, TypeError, "y[0]: expected integer labels, got dtype float64"),
-        ({"y": np.zeros((N, PADDED), int)}, ValueError, "labels: expected shape (7,) for outputs (7, 3), got (7, 5)"),
+        ({"y": Y + K}, ValueError, "y: expected at least 0 and less than 3, the number of outputs, got 3"),
+        ({"y": Y - 1}, ValueError, "y: expected at least 0 and less than 3, the number of outputs, got -1"),
+        ({"y": [[0], [0, 1]] * 3}, ValueError, "a label for each example, got lists of unequal lengths"),
+        ({"y": [[0]] * N}, ValueError, "y: expected shape (7,), a label for each example, got (7, 1)"),
+        ({"y": [[0] * 5]}, ValueError, "y: expected shape (7,), a label for each example, got (1, 5)"),
+        ({"y": [[0.5] * 5] * N}, TypeError, "y: expected integer labels, got dtype float64"),
+        ({"y": np.zeros((N, PADDED), int)}, ValueError, "got (7, 5); for a label for each step every GRU is to have"),
         ({"x": X[:0], "y": Y[:0]}, ValueError, "x: expected at least one example, got none"),
         ({"x": X + 1j}, TypeError, "x: expected real numbers, got dtype complex128"),
-        ({"x": X[:, 0]}, ValueError, "x: expected shape (N, T, D) or a list of (T_i, D) arrays, got (7, 2)"),
+        ({"x": X[:, 0]}, ValueError, "x: expected shape (N, T, 2) or a list of (T_i, 2) arrays for"),
         ({"lengths": [1] * 6}, ValueError, "lengths: expected shape (7,), one for each row, got (6,)"),
         ({"lengths": [9] * N}, ValueError, "lengths: expected values from 0 to T = 5, got 9 in row 0"),
         ({"lengths": LENGTHS, "mask": masked()}, ValueError, "lengths, mask: give one of the two, got both"),
@@ -511,9 +512,9 @@ Y = np.zeros(N, int)
         ({"verbose": "auto"}, ValueError, "verbose: expected 0 or 1, got 'auto'"),
         ({"validation_data": (X,)}, ValueError, "validation_data: expected (x, y) or (x, y, lengths), got 1 values"),
         ({"validation_data": X}, ValueError, "validation_data: expected (x, y) or (x, y, lengths), got ndarray"),
-        ({"validation_data": (X, Y[1:])}, ValueError, "validation_data y: expected shape (7,) or (7, 5)"),
-        ({"validation_data": (X, Y + K)}, ValueError, "labels: expected at least 0 and less than 3"),
-        ({"validation_data": (X, Y, [6] * N)}, ValueError, "lengths: expected values from 0 to T = 5, got 6 in row 0"),
+        ({"validation_data": (X, Y[1:])}, ValueError, "validation_data: y: expected shape (7,), a label for"),
+        ({"validation_data": (X, Y + K)}, ValueError, "validation_data: y: expected at least 0 and less than 3"),
+        ({"validation_data": (X, Y, [6] * N)}, ValueError, "validation_data: lengths: expected values from 0"),
         ({"callbacks": []}, TypeError, "callbacks"),
     ],
 )
@@ -532,11 +533,11 @@ def test_evaluate_and_predict_refuse():
             call(batch_size=0)
         with pytest.raises(ValueError, match="lengths: expected values from 0 to T = 5, got 6 in row 0"):
             call(lengths=[6] * N)
-    with pytest.raises(ValueError, match=re.escape("y: expected shape (7,) or (7, 5)")):
+    with pytest.raises(ValueError, match=re.escape("y: expected shape (7,), a label for each example, got (6,)")):
         model.evaluate(X, Y[1:])
-    with pytest.raises(TypeError, match="Embedding: expected integer ids, got dtype float64"):
+    with pytest.raises(TypeError, match=r"^x: expected integer ids, got dtype float64"):
         tagger().predict(X[:, :, 0])
-    with pytest.raises(ValueError, match="ids: expected at least 0 and less than input_dim = 11, got 11"):
+    with pytest.raises(ValueError, match=r"^x: expected ids of .* input_dim = 11, got 11 in row 0, step 0"):
         tagger().predict(np.full((2, 3), 11))
 
 

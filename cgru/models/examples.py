@@ -1,0 +1,163 @@
+"""What is passed to a model, checked as a whole and in the caller's words before anything is done with it: inputs, and
+the labels for them."""
+
+import numpy as np
+
+from cgru.checks import check_label_range, sequence_advice, shape_text
+from cgru.layers import GRU, Embedding
+from cgru.sequences import as_batch
+
+
+def inputs(layers, x, lengths=None, mask=None, like=None, name="x"):
+    """Return (Batch, shape of the model's outputs for it).
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Of the model, in their order.
+    x, lengths, mask
+        As passed.
+    like : Batch, optional
+        Data of as many features are wanted, before a layer was built for them.
+    name : str
+        What the caller calls `x`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer cannot take the data.
+    """
+    first = layers[0]
+    # Ids stay integers; everything else is converted to the first layer's type once, here.
+    dtype = None if isinstance(first, Embedding) else first.dtype or np.dtype("float32")
+    batch = as_batch(x, lengths, mask, dtype=dtype, name=name)
+    shape = batch.data.shape
+    listed = lengths is None and batch.lengths is not None
+    got = f"a list of {shape_text(('T_i', *shape[2:]))} arrays" if listed else shape_text(shape)
+    outputs = output_shape(layers, shape, name, got)
+    if like is not None and len(shape) > 1 and not isinstance(first, Embedding) and shape[-1] != like.data.shape[-1]:
+        raise ValueError(f"{name}: expected {like.data.shape[-1]} features, as in training, got {got}")
+    first.check_values(batch, name)
+    return batch, outputs
+
+
+def output_shape(layers, shape, name, got):
+    """Return the shape of the outputs for data of `shape`; the ValueError says which layer cannot take what."""
+    given = shape
+    for i, layer in enumerate(layers):
+        expected = layer.expected_shape(shape)
+        if expected is not None:
+            raise ValueError(_misfit(layers, i, given, shape, expected, name, got))
+        shape = layer.output_shape(shape)
+    return shape
+
+
+def title(layers, i):
+    """What messages call layer i."""
+    return f"layer {i} ({type(layers[i]).__name__})"
+
+
+def _misfit(layers, i, given, shape, expected, name, got):
+    who = title(layers, i)
+    if i == 0:
+        return f"{name}: expected shape {expected} for {who}, got {got}{_advice(layers[0], given, got)}"
+    below = f"got {shape_text(shape)} from {title(layers, i - 1)}"
+    if not isinstance(layers[i], GRU) or len(shape) == 3:
+        return f"{who}: expected {expected}, {below}"
+    ends = [j for j in range(i) if isinstance(layers[j], GRU)]
+    if ends:
+        return f"{who}: expected sequences (N, T, D), {below}: give {title(layers, ends[-1])} return_sequences=True"
+    return f"{name}: expected sequences, for {who}, got {got}{_advice(layers[i], given, got)}"
+
+
+def _advice(layer, shape, got):
+    """What to write instead, if it can be told from the shape."""
+    if not isinstance(layer, GRU):
+        return ""
+    if got.startswith("a list"):
+        return "; a series of one feature is array[:, None]" if len(shape) == 2 else ""
+    return sequence_advice(shape, layer.input_size)
+
+
+# -- labels
+
+
+def labels(y, batch, outputs, name="y"):
+    """Return the labels of a batch, an integer array of the shape of `outputs` without its last axis, checked.
+
+    Parameters
+    ----------
+    y : array_like of integers, or list of arrays (T_i,)
+        As passed.
+    batch : Batch
+        The inputs.
+    outputs : tuple
+        Shape of the model's outputs: (N, K), a label for each example, or (N, T, K), a label for each step.
+    name : str
+        What the caller calls `y`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the labels are not integers, of another shape, or not classes that the model has.
+    """
+    steps = len(outputs) == 3
+    if _is_ragged(y) and steps:
+        found = _pad_labels(y, batch, name)
+    else:
+        try:
+            found = np.asarray(y)
+        except ValueError:
+            raise ValueError(f"{name}: expected {_wanted(outputs)}, got lists of unequal lengths") from None
+    if found.dtype.kind not in "iu" and found.size:
+        raise TypeError(f"{name}: expected integer labels, got dtype {found.dtype}")
+    if found.shape != outputs[:-1]:
+        advice = _label_advice(found.shape, batch, steps)
+        raise ValueError(f"{name}: expected {_wanted(outputs)}, got {shape_text(found.shape)}{advice}")
+    valid = batch.valid if steps else None
+    try:
+        check_label_range(found.reshape(-1) if valid is None else found[valid], outputs[-1])
+    except ValueError as error:
+        raise ValueError(str(error).replace("labels", name, 1)) from None
+    return found
+
+
+def _wanted(outputs):
+    return f"shape {shape_text(outputs[:-1])}, a label for each {'step' if len(outputs) == 3 else 'example'}"
+
+
+def _label_advice(shape, batch, steps):
+    if steps and shape == batch.data.shape[:1]:
+        return "; for a label for each example the last GRU is to have return_sequences=False"
+    if not steps and shape == batch.data.shape[:2] and batch.data.ndim > 1 and shape[1:] != (1,):
+        return "; for a label for each step every GRU is to have return_sequences=True"
+    return ""
+
+
+def _is_ragged(values):
+    """Whether `values` is a list of sequences, not an array or a list of numbers."""
+    return isinstance(values, (list, tuple)) and len(values) > 0 and np.ndim(values[0]) > 0
+
+
+def _pad_labels(y, batch, name):
+    """Return labels (N, T), zero past the ends, from a list of N arrays (T_i,) as long as the sequences."""
+    steps = batch.data.shape[1]
+    expected = np.full(len(batch.data), steps) if batch.lengths is None else batch.lengths
+    if len(y) != len(expected):
+        raise ValueError(f"{name}: expected {len(expected)} sequences of labels, got {len(y)}")
+    found = np.zeros((len(expected), steps), np.intp)
+    for i, (row, length) in enumerate(zip(y, expected, strict=True)):
+        row = np.asarray(row)
+        if row.shape != (length,):
+            raise ValueError(f"{name}[{i}]: expected shape ({length},), a label for each step, got {row.shape}")
+        if row.size and row.dtype.kind not in "iu":
+            raise TypeError(f"{name}[{i}]: expected integer labels, got dtype {row.dtype}")
+        found[i, :length] = row
+    return found
+
+
+def rows_of(batch, labels, rows):
+    """Return the batch and the labels of `rows`, both cut to the longest of them."""
+    part = batch.take(rows)
+    labels = labels[rows]
+    return part, labels[:, : part.data.shape[1]] if labels.ndim == 2 else labels
