@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cgru.layers import GRU
+from cgru.layers import GRU, Dense, Dropout, Embedding
 from cgru.models import Sequential
 
 # 1 - f(a) = f(-a): what lets z weigh the other state when its weights change sign.
@@ -190,14 +190,18 @@ def layer_of(cells, *, reset_after, directions=1, each=None, **options):
     each = each or [{}] * len(rows)
     if len({_form(cell) for cell in cells}) == 1 and all(own == each[0] for own in each):
         return _gru_of(rows, options | each[0])
-    # A stack is flipped once, before its first layer, and all but the last layer give their sequences to the next.
     layers = []
     for i, row in enumerate(rows):
-        own = options | each[i]
-        own |= {"go_backwards": False} if i else {}
-        own |= {} if i == len(rows) - 1 else {"return_sequences": True}
+        own = options | each[i] | within(i, len(rows))
+        own |= {"go_backwards": False} if i else {}  # a stack is flipped once, before its first layer
         layers.append(_gru_of([row], own))
     return chain(layers)
+
+
+def within(i, count):
+    """Options of a GRU that is one of several in a Sequential, whatever they are for the whole: a Sequential takes
+    (N, T, D), and all but the last give their sequences to the next."""
+    return {"time_major": False} | ({} if i == count - 1 else {"return_sequences": True})
 
 
 def chain(layers):
@@ -222,9 +226,11 @@ def stack_of(cells, kinds, options):
         for name in kind.keys() & options.keys():
             if kind[name] != options[name]:
                 raise ValueError(f"{name}: expected {kind[name]!r}, as the weights say, got {options[name]!r}")
-    if all(kind == kinds[0] for kind in kinds):
+    turned_again = len(kinds) > 1 and kinds[0].get("go_backwards", False)
+    if all(kind == kinds[0] for kind in kinds) and not turned_again:  # a stack is turned once
         return layer_of([cell for own in cells for cell in own], **kinds[0] | options)
-    return chain([layer_of(own, **kind | options) for own, kind in zip(cells, kinds, strict=True)])
+    parts = enumerate(zip(cells, kinds, strict=True))
+    return chain([layer_of(own, **kind | options | within(i, len(cells))) for i, (own, kind) in parts])
 
 
 def _form(cell):
@@ -255,10 +261,19 @@ def _check_chain(index, got, expected):
 
 def gru_layers(layer):
     """The built GRU layers of a GRU, or of a Sequential of GRUs; TypeError or RuntimeError for anything else."""
+    return _built(layer, (GRU,), "a cgru.GRU or a Sequential of them")
+
+
+def built_layers(layer):
+    """The built layers of a model, or the one layer, where converters know them all."""
+    return _built(layer, (GRU, Dense, Dropout, Embedding), "a GRU, Dense, Embedding, Dropout or a Sequential of them")
+
+
+def _built(layer, kinds, expected):
     layers = list(layer.layers) if isinstance(layer, Sequential) else [layer]
     for part in layers:
-        if not isinstance(part, GRU):
-            raise TypeError(f"layer: expected a cgru.GRU or a Sequential of them, got {type(part).__name__}")
+        if not isinstance(part, kinds):
+            raise TypeError(f"layer: expected {expected}, got {type(part).__name__}")
         if not part.built:
             raise RuntimeError("layer: expected one with parameters: call build(input_size) or use it on data")
     return layers

@@ -10,8 +10,9 @@ import numpy as np
 
 from cgru.checks import check_bool
 from cgru.convert.arrays import Arrays
-from cgru.convert.cells import Cell, add_biases, canonical, chain, layer_of, refuse, require_flippable
+from cgru.convert.cells import Cell, add_biases, canonical, layer_of, refuse, require_flippable, stack_of
 from cgru.convert.onnx_graph import Graph, Operator
+from cgru.models import Sequential
 
 ORDER = "zrn"
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -41,8 +42,8 @@ def import_onnx(function):
     return onnx
 
 
-def from_onnx(model, node=None, *, time_major=None, **attributes):
-    """A layer of a GRU node of an ONNX model, or of the operator's arrays.
+def from_onnx(model, node=None, *, time_major=None, return_sequences=True, return_state=True, **attributes):
+    """A layer of the GRU nodes of an ONNX model, or of the operator's arrays.
 
     Biases are summed with the reset before, where ONNX has two for one sum and the second is not zero; with the reset
     after both are kept, and `to_onnx` gives back the same bits. Only the signs of z's weights change otherwise. Outputs
@@ -59,15 +60,19 @@ def from_onnx(model, node=None, *, time_major=None, **attributes):
     time_major : bool, optional
         Whether the layer takes (T, N, D). Without it, it takes the model's input, if that reaches the node with nothing
         but transpositions in between, and else what the node takes: (T, N, D) with layout 0.
+    return_sequences, return_state : bool
+        What a call of the layer returns, by default both.
     **attributes
         Of the operator, beside a mapping of arrays: direction, linear_before_reset, activations and so on.
 
     Returns
     -------
     GRU or Sequential
-        With return_sequences and return_state on; a Sequential, which takes (N, T, D), of several nodes. Lengths are
-        the caller's where the model takes sequence_lens, and so is the initial state where it is computed in the model
-        or one of its inputs; a constant initial_h becomes a learned initial state.
+        Nodes in a row become the layers of one GRU, or a Sequential, which takes (N, T, D), where they differ in more
+        than their weights. An input whose time is turned around before the first node is go_backwards; directions that
+        are summed, multiplied or averaged after a node are its merge_mode. Lengths are the caller's where the model
+        takes sequence_lens, and so is the initial state where it is computed in the model or one of its inputs; a
+        constant initial_h becomes a learned initial state.
 
     Raises
     ------
@@ -85,22 +90,44 @@ def from_onnx(model, node=None, *, time_major=None, **attributes):
     >>> layer.units, layer.reset_after
     (2, True)
     """
+    options = {"return_sequences": return_sequences, "return_state": return_state}
+    if time_major is not None:
+        options["time_major"] = check_bool(time_major, "time_major")
     if hasattr(model, "keys"):
         operator = Operator("weights", "", attributes, model)
-        return _layer_of(operator, operator.attribute("layout", 0) == 0 if time_major is None else time_major)
+        cells, kind = _read(operator)
+        return layer_of(cells, **{"time_major": operator.attribute("layout", 0) == 0} | kind | options)
     if attributes:
         raise TypeError(f"{next(iter(attributes))}: expected no attributes beside a model, which has its own")
     onnx = import_onnx("from_onnx")
     graph = Graph(onnx, _model_of(onnx, model))
     nodes = graph.gru_nodes(node)
     operators = [graph.operator(chosen) for chosen in nodes]
-    if len(operators) == 1:
-        return _layer_of(operators[0], graph.is_time_major(nodes[0]) if time_major is None else time_major)
-    for operator in operators:
-        if operator.takes_state:
-            refuse(operator.name, "initial_h in a row of nodes", "a Sequential starts from constant states",
-                   "Each node by itself can be converted: give node=")  # fmt: skip
-    return chain([_layer_of(operator, False) for operator in operators])
+    cells, kinds = zip(*map(_read, operators), strict=True)
+    is_time_major, is_turned = graph.entry(nodes[0])
+    options = {"time_major": is_time_major} | options
+    _connect(graph, nodes, kinds)
+    if is_turned and kinds[0]["directions"] == 1 and not kinds[0]["reverse"]:
+        are_equal = all(kind == kinds[0] for kind in kinds)
+        (options if are_equal else kinds[0])["go_backwards"] = True  # a stack is turned once
+    states = {operator.takes_state for operator in operators}
+    layer = stack_of(list(cells), list(kinds), options)
+    if True in states and (len(states) > 1 or isinstance(layer, Sequential)):
+        taking = next(operator for operator in operators if operator.takes_state)
+        refuse(taking.name, "initial_h in a row of nodes", "a Sequential starts from constant states",
+               "Each node by itself can be converted: give node=")  # fmt: skip
+    return layer
+
+
+def _connect(graph, nodes, kinds):
+    """Write into the options of each layer what stands between the nodes and behind the last one."""
+    for below, node, lower, upper in zip(nodes, nodes[1:], kinds, kinds[1:], strict=False):
+        moved = graph.link(below, node)
+        lower |= {"merge_mode": moved.merge} if moved.merge else {}
+        upper |= {"go_backwards": True} if moved.flipped else {}
+    merge = graph.merge_after(nodes[-1])
+    if merge is not None:
+        kinds[-1]["merge_mode"] = merge
 
 
 def _model_of(onnx, model):
@@ -120,7 +147,8 @@ def _model_of(onnx, model):
 # -- a node
 
 
-def _layer_of(operator, time_major):
+def _read(operator):
+    """(cells, options of `layer_of`) of an operator."""
     name = operator.name
     for attribute in operator.attributes:
         if attribute not in _ATTRIBUTES:
@@ -134,15 +162,15 @@ def _layer_of(operator, time_major):
     recurrent_activation, activation = _activations_of(operator, directions)
     require_flippable(recurrent_activation, name)
     reset_after = bool(operator.attribute("linear_before_reset", 0))
-    return layer_of(
-        _cells_of(operator, directions, reset_after),
-        reset_after=reset_after,
-        directions=directions,
-        reverse=direction == "reverse",
-        activation=activation,
-        recurrent_activation=recurrent_activation,
-        time_major=check_bool(time_major, "time_major"),
-    )
+    cells = _cells_of(operator, directions, reset_after)
+    kind = {
+        "reset_after": reset_after,
+        "directions": directions,
+        "reverse": direction == "reverse",
+        "activation": activation,
+        "recurrent_activation": recurrent_activation,
+    }
+    return cells, kind
 
 
 def _activations_of(operator, directions):

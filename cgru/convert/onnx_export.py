@@ -3,86 +3,139 @@
 import numpy as np
 
 from cgru.checks import check_bool, check_dtype
-from cgru.convert.cells import cells_of, foreign, gru_layers, refuse, require_flippable
+from cgru.convert.cells import built_layers, cells_of, foreign, gru_layers, refuse, require_flippable
 from cgru.convert.onnx import ACTIVATIONS, ORDER, import_onnx
+from cgru.layers import GRU, Dense, Dropout, Embedding
 
 _OPSET, _IR_VERSION = 14, 8  # both since ONNX Runtime 1.10
 _WHERE = "ONNX"
+# The operator and its attributes.
+_DENSE_ACTIVATIONS = {
+    "linear": (None, {}),
+    "relu": ("Relu", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "softmax": ("Softmax", {"axis": -1}),
+    "tanh": ("Tanh", {}),
+}
 
 
 def to_onnx(layer, *, lengths=False, initial_state=False, dtype=None):
-    """An ONNX model that computes what a call of the layer does, for batches and sequences of any size.
+    """An ONNX model that computes what a call of the layer or model does, for batches and sequences of any size.
 
-    No biases are summed: `from_onnx` gives back the same bits. ONNX Runtime runs it; it has no GRU in float64, for
-    which `dtype` rounds the weights.
+    No biases are summed: `from_onnx` gives back the same bits of a GRU. ONNX Runtime runs it; it has no GRU in float64,
+    for which `dtype` rounds the weights.
 
     Parameters
     ----------
-    layer : GRU, or Sequential of GRUs
+    layer : GRU, Dense, Embedding, or Sequential of these and of Dropout, which does nothing in inference
     lengths : bool
         Whether the model has an input "sequence_lens", (N,) int32. Where one is 0, ONNX Runtime's final state is zero,
         not the initial one.
     initial_state : bool
-        Whether the model has an input "initial_h" of the state's shape. Without it a learned initial state is a
-        constant of the model.
+        Whether the model has an input "initial_h" of the state's shape, for a GRU. Without it a learned initial state
+        is a constant of the model.
     dtype : {"float32", "float64"}, optional
-        Instead of the layer's.
+        Instead of the layers'.
 
     Returns
     -------
     onnx.ModelProto
-        With an input "x", and outputs "y" as a call returns it and, for a GRU, "h", the final state.
+        With an input "x", of type int64 where it is the ids of an Embedding, and outputs "y" as a call returns it and,
+        for a GRU, "h", the final state. Without a GRU, Embedding and lengths, x are vectors (N, F).
 
     Raises
     ------
     ImportError
         If onnx is not installed.
     TypeError, ValueError
-        If the operator cannot do what the layer does: gates other than sigmoid and hard sigmoids, and with lengths
-        go_backwards or zero_output_for_mask=False.
+        If the operators cannot do what the layers do: gates other than sigmoid and hard sigmoids, layers of several
+        dtypes, and with lengths go_backwards or outputs with zero_output_for_mask=False.
     """
     onnx = import_onnx("to_onnx")
-    layers = gru_layers(layer)
+    parts = [part for part in built_layers(layer) if not isinstance(part, Dropout)]
+    if not parts:
+        raise ValueError("layer: expected at least one beside Dropout, got none")
     lengths, initial_state = check_bool(lengths, "lengths"), check_bool(initial_state, "initial_state")
-    dtype = layers[0].dtype if dtype is None else check_dtype(dtype)
-    for i, part in enumerate(layers):
-        _require_representable(part, lengths, initial_state, is_last=i == len(layers) - 1)
-    alone = layer is layers[0]
+    alone = isinstance(layer, GRU)
     if initial_state and not alone:
-        raise ValueError("initial_state: expected False for a Sequential, which takes no initial state, got True")
-
-    first, last = layers[0], layers[-1]
-    writer = _Writer(onnx, dtype)
+        raise ValueError(f"initial_state: expected False for a {type(layer).__name__}, which takes none, got True")
+    for i, part in enumerate(parts):
+        if isinstance(part, GRU):
+            _require_representable(part, parts[i + 1 :], lengths, initial_state)
+    writer = _Writer(onnx, _dtype_of(parts, dtype))
+    recurrent = [part for part in parts if isinstance(part, GRU)]
+    first = parts[0]
     axes = ["T", "N"] if alone and layer.time_major else ["N", "T"]
-    x = writer.time_major(writer.add_input("x", [*axes, first.input_size]), axes)
-    sequence_lens = writer.add_input("sequence_lens", ["N"], onnx.TensorProto.INT32) if lengths else ""
-    state_axes = ["N", layer.units] if alone and layer._state_is_flat else [len(cells_of(last)), "N", last.units]
-    state = writer.add_input("initial_h", state_axes) if initial_state else None
-    for part in layers:
-        x, finals = _write_gru(writer, part, x, sequence_lens, state)
-    features = last.output_size(None)
-    if last.return_sequences:
-        writer.add_output("y", writer.time_major(x, axes), [*axes, features])
+    if isinstance(first, Embedding):
+        x = writer.add_input("x", axes, onnx.TensorProto.INT64)
     else:
-        writer.add_output("y", writer.merged(last, finals[-1], 0), ["N", features])
+        axes = axes if recurrent or lengths else ["N"]
+        x = writer.add_input("x", [*axes, first.input_size])
+    sequence_lens = writer.add_input("sequence_lens", ["N"], onnx.TensorProto.INT32) if lengths else ""
+    valid = writer.valid(x, sequence_lens, axes) if lengths and not alone else None
+    state_axes = None
+    if alone:
+        state_axes = ["N", layer.units] if layer._state_is_flat else [len(cells_of(layer)), "N", layer.units]
+    state = writer.add_input("initial_h", state_axes) if initial_state else None
+
+    given = axes
+    for part in parts:
+        if isinstance(part, Embedding):
+            x = _write_embedding(writer, part, x, valid)
+        elif isinstance(part, Dense):
+            x = _write_dense(writer, part, x)
+        else:
+            x, finals = _write_gru(writer, part, writer.time_major(x, axes), sequence_lens, state)
+            axes = ["T", "N"]
+            if not part.return_sequences:
+                x, axes = writer.merged(part, finals[-1], 0), ["N"]
+    if len(axes) == 2:
+        x = x if axes == given else writer.node("Transpose", [x], perm=[1, 0, 2])
+        axes = given
+        if valid is not None and not isinstance(parts[-1], GRU):
+            x = writer.zeroed(x, valid)
+    writer.add_output("y", x, [*axes, parts[-1].output_size(None)])
     if alone:
         h = writer.squeeze(finals[0], 0) if layer._state_is_flat else writer.node("Concat", finals, axis=0)
         writer.add_output("h", h, state_axes)
     return writer.model()
 
 
-def _require_representable(part, lengths, initial_state, is_last):
+def _dtype_of(parts, dtype):
+    if dtype is not None:
+        return check_dtype(dtype)
+    found = {part.dtype for part in parts}
+    if len(found) > 1:
+        refuse(_WHERE, "layers of float32 and float64", "a model has one type", "dtype= chooses one, and rounds")
+    return found.pop()
+
+
+def _require_representable(part, above, lengths, initial_state):
     require_flippable(part.recurrent_activation, _WHERE)
     if part.stateful and not initial_state:
         refuse(_WHERE, "stateful=True", "a model has no state between its calls",
                "With initial_state=True each call takes the state that the last one gave")  # fmt: skip
     if lengths and part.go_backwards:
         refuse(_WHERE, "go_backwards=True with lengths", "padding would come first", "reverse=True can be converted")
-    if lengths and not part.zero_output_for_mask:
+    if lengths and part.return_sequences and not above and not part.zero_output_for_mask:
         refuse(_WHERE, "zero_output_for_mask=False with lengths", "outputs past the end are zero",
                "Without lengths it can be converted")  # fmt: skip
-    if not (is_last or part.return_sequences):
+    if not part.return_sequences and any(isinstance(layer, GRU) for layer in above):
         raise ValueError("layer: expected return_sequences=True in all layers but the last, got False")
+
+
+def _write_embedding(writer, part, ids, valid):
+    if valid is not None:  # where it is not, anything may stand
+        ids = writer.node("Where", [valid, ids, writer.constant(np.array(0, np.int64))])
+    return writer.node("Gather", [writer.weight(part.parameters["embeddings"]), ids])
+
+
+def _write_dense(writer, part, x):
+    x = writer.node("MatMul", [x, writer.weight(part.parameters["kernel"])])
+    if part.use_bias:
+        x = writer.node("Add", [x, writer.weight(part.parameters["bias"])])
+    operator, attributes = _DENSE_ACTIVATIONS[part.activation]
+    return writer.node(operator, [x], **attributes) if operator else x
 
 
 def _write_gru(writer, part, x, sequence_lens, state):
@@ -103,7 +156,7 @@ def _write_gru(writer, part, x, sequence_lens, state):
         arrays = _arrays_of(row, part.reset_after)
         if state is None and "initial_h" in arrays:
             h0 = writer.rows(arrays["initial_h"], x)
-        weights = [writer.constant(arrays[name].astype(writer.dtype)) if name in arrays else "" for name in "WRB"]
+        weights = [writer.weight(arrays[name]) if name in arrays else "" for name in "WRB"]
         y, y_h = writer.node(
             "GRU",
             [x, *weights, sequence_lens, h0],
@@ -206,8 +259,11 @@ class _Writer:
 
     def constant(self, array):
         name = f"constant_{len(self.initializers)}"
-        self.initializers.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(self.onnx.numpy_helper.from_array(np.array(array, order="C"), name))
         return name
+
+    def weight(self, array):
+        return self.constant(array.astype(self.dtype))
 
     def integers(self, *values):
         return self.constant(np.array(values, np.int64))
@@ -236,7 +292,20 @@ class _Writer:
         directions, _, units = states.shape
         N = self.node("Gather", [self.node("Shape", [x]), self.integers(1)])
         shape = self.node("Concat", [self.integers(directions), N, self.integers(units)], axis=0)
-        return self.node("Expand", [self.constant(states.astype(self.dtype)), shape])
+        return self.node("Expand", [self.weight(states), shape])
+
+    def valid(self, x, sequence_lens, axes):
+        """Which steps are valid, bool of the first two axes of x."""
+        T = self.node("Gather", [self.node("Shape", [x]), self.constant(np.array(axes.index("T"), np.int64))])
+        zero, one = (self.constant(np.array(value, np.int64)) for value in (0, 1))
+        times = self.node("Range", [zero, T, one])  # (T,)
+        ends = self.node("Cast", [sequence_lens], to=self.onnx.TensorProto.INT64)
+        return self.node("Less", [times, self.node("Unsqueeze", [ends, self.integers(1)])])  # (N, T)
+
+    def zeroed(self, x, valid):
+        """x (N, T, F), zero where it is not valid."""
+        valid = self.node("Unsqueeze", [valid, self.integers(2)])
+        return self.node("Where", [valid, x, self.weight(np.zeros(()))])
 
     def model(self):
         helper = self.onnx.helper

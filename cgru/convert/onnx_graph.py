@@ -12,6 +12,9 @@ _FOLDED = {
     "Cast", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Expand", "Gather", "Identity", "Reshape",
     "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
+_MERGES = {"ReduceSum": "sum", "ReduceProd": "mul", "ReduceMean": "ave"}
+# Operators that may stand between an array and the GRU that takes it, or between two GRUs.
+_MOVING = {"Dropout", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", *_MERGES}
 # Operators that give zeros where their data are zero.
 _KEEP_ZEROS = _FOLDED - {"Constant", "ConstantOfShape", "DequantizeLinear"}
 
@@ -35,6 +38,14 @@ class Operator(NamedTuple):
         return default if value is None else value
 
 
+class Moved(NamedTuple):
+    """Where nodes in between have brought the axes of an array."""
+
+    axes: list  # letters
+    flipped: set  # of the axes that run backwards now
+    merge: str | None  # how two directions became one
+
+
 class Graph:
     """What is asked of a graph: its GRU nodes, constants, and what lies between."""
 
@@ -43,6 +54,7 @@ class Graph:
         self.nodes = list(graph.node)
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.inputs = {value.name for value in graph.input} - self.initializers.keys()
+        self.outputs = {value.name for value in graph.output}
         self.producers = {name: node for node in self.nodes for name in node.output if name}
 
     def gru_nodes(self, name):
@@ -57,7 +69,7 @@ class Graph:
             if len(chosen) != 1:
                 raise ValueError(f"node: expected one of {names}, got {name!r}")
             return chosen
-        if not all(self.feeds(below, node) for below, node in itertools.pairwise(found)):
+        if not all(self.link(below, node) for below, node in itertools.pairwise(found)):
             raise ValueError(f"node: expected one of {names}, which do not stand in a row, got None")
         return found
 
@@ -148,27 +160,37 @@ class Graph:
     def path(self, name, sources):
         """(the first name among `sources` that this one is made of, nodes in between), or None where there is none.
 
-        Nodes that a path may have move axes and change no number.
+        Nodes that a path may have move axes, turn time around or merge directions.
         """
         nodes = []
         while name not in sources:
             node = self.producers.get(name)
-            if node is None or node.op_type not in ("Dropout", "Identity", "Reshape", "Squeeze", "Transpose"):
+            if node is None or node.op_type not in _MOVING:
                 return None
             nodes.append(node)
             name = node.input[0]
         return name, nodes[::-1]
 
-    def axes_after(self, axes, nodes, directions, units):
-        """The axes, letters, as these nodes leave them; None if that is not known. "d" and "H" merge into "dH"."""
+    def moved(self, axes, nodes, directions, units):
+        """The `Moved` of axes, letters, as these nodes leave them; None if that is not known. "d" and "H" merge into
+        "dH"."""
+        flipped, merge = set(), None
         for node in nodes:
             if node.op_type == "Transpose":
                 order = self.attribute(node, "perm", range(len(axes))[::-1])
                 axes = [axes[i] for i in order] if len(order) == len(axes) else None
-            elif node.op_type == "Squeeze":
-                gone = self.constant(node.input[1]) if len(node.input) > 1 else self.attribute(node, "axes", ())
-                gone = [] if gone is None else [axes[i] for i in gone]
+            elif node.op_type == "Squeeze" or (node.op_type in _MERGES and directions == 1):
+                gone = [axes[i] for i in self._axes_of(node)]
                 axes = [axis for axis in axes if axis != "d"] if gone == ["d"] and directions == 1 else None
+            elif node.op_type in _MERGES:
+                if [axes[i] for i in self._axes_of(node)] != ["d"] or self.attribute(node, "keepdims", 1):
+                    return None
+                axes, merge = [axis for axis in axes if axis != "d"], _MERGES[node.op_type]
+            elif node.op_type == "Slice":
+                axis = self._turned(node)
+                if axis is None:
+                    return None
+                flipped ^= {axes[axis]}
             elif node.op_type == "Reshape":
                 shape = self.constant(node.input[1])
                 merges = axes[2:] == ["d", "H"] and shape is not None and len(shape) == 3
@@ -176,23 +198,77 @@ class Graph:
                 axes = [*axes[:2], "dH"] if keeps and shape[2] in (-1, directions * units) else None
             if axes is None:
                 return None
-        return axes
+        return Moved(axes, flipped, merge)
 
-    def feeds(self, below, node):
-        """Whether a GRU node's outputs, and nothing else, are the input of another one."""
-        found = self.path(node.input[0], {below.output[0]})
-        if found is None:
-            return False
-        R = self.constant(below.input[2])
+    def _axes_of(self, node):
+        """The axes that a node names in an input or, before opset 13 or 18, in an attribute."""
+        axes = self.constant(node.input[1]) if len(node.input) > 1 else self.attribute(node, "axes", ())
+        return [] if axes is None else [int(axis) for axis in axes]
+
+    def _turned(self, node):
+        """The axis that a Slice turns around, and does nothing else; or None."""
+        parts = [self.constant(name) if name else None for name in node.input[1:]]
+        if len(parts) != 4 or any(part is None or part.shape != (1,) for part in parts):
+            return None
+        start, end, axis, step = (int(part[0]) for part in parts)
+        return axis if (start, step) == (-1, -1) and end <= -(2**31) + 1 else None
+
+    def _outputs_of(self, node):
+        """(axes of the first output, directions, units) of a GRU node; None if its R is no constant."""
+        R = self.constant(node.input[2])
         if R is None or R.ndim != 3:
-            return False
-        start = ["N", "T", "d", "H"] if self.attribute(below, "layout", 0) else ["T", "d", "N", "H"]
-        axes = self.axes_after(start, found[1], len(R), R.shape[2])
-        return axes is not None and axes[:2] == (["N", "T"] if self.attribute(node, "layout", 0) else ["T", "N"])
+            return None
+        axes = ["N", "T", "d", "H"] if self.attribute(node, "layout", 0) else ["T", "d", "N", "H"]
+        return axes, len(R), R.shape[2]
 
-    def is_time_major(self, node):
-        """Whether an array that the model takes, or else the node, is (T, N, D)."""
+    def link(self, below, node):
+        """The `Moved` between a GRU node's outputs and another one that has them, and nothing else, as its input; None
+        where it has not."""
+        found, start = self.path(node.input[0], {below.output[0]}), self._outputs_of(below)
+        moved = self.moved(start[0], found[1], *start[1:]) if found and start else None
+        expected = ["N", "T"] if self.attribute(node, "layout", 0) else ["T", "N"]
+        return moved if moved is not None and moved.axes[:2] == expected and moved.flipped <= {"T"} else None
+
+    def entry(self, node):
+        """(whether an array that the model takes, or else the node, is (T, N, D), whether time is turned around before
+        the node)."""
         layout = self.attribute(node, "layout", 0)
         found = self.path(node.input[0], self.inputs)
-        order = self.axes_after([0, 1, 2], found[1], 0, 0) if found else None
-        return (layout == 0) == (order != [1, 0, 2])
+        moved = self.moved([0, 1, 2], found[1], 0, 0) if found else None
+        if moved is None:
+            return layout == 0, False
+        time = moved.axes[1 if layout else 0]
+        if moved.flipped - {time}:
+            return layout == 0, False
+        return (layout == 0) == (moved.axes != [1, 0, 2]), bool(moved.flipped)
+
+    def merge_after(self, node):
+        """How the directions of the last node are merged behind it: "sum", "mul" or "ave" where nothing else is done
+        with its outputs (or, where those are not used, with its final state), else None."""
+        start = self._outputs_of(node)
+        if start is None or start[1] == 1:
+            return None
+        axes, *sizes = start
+        used = [name for name in node.output[:2] if name and self._users(name)]
+        for name in used[:1]:
+            merges = list(self._merges_of(name, axes if name == node.output[0] else ["d", "N", "H"], sizes))
+            if name != node.output[0]:  # the final state itself is given beside what it merges into
+                merges = [merge for merge in merges if merge is not None]
+            if len(set(merges)) == 1:
+                return merges[0]
+        return None
+
+    def _users(self, name):
+        return [node for node in self.nodes if name in node.input]
+
+    def _merges_of(self, name, axes, sizes):
+        """Yield how each of the ways from an array on merges its directions; None for one that does not."""
+        users = self._users(name)
+        if not users or name in self.outputs:
+            yield None
+        for node in users:
+            moved = self.moved(axes, [node], *sizes) if node.op_type in _MOVING and node.input[0] == name else None
+            if moved is None or moved.merge or len(moved.axes) != len(axes):
+                yield moved and moved.merge
+            else:
+                yield from self._merges_of(node.output[0], moved.axes, sizes)

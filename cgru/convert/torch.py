@@ -12,6 +12,7 @@ from cgru.convert import torch_layers, torch_modules
 from cgru.convert.arrays import Arrays, as_weight, some, warn_partial
 from cgru.convert.cells import (
     Cell,
+    built_layers,
     canonical,
     cells_of,
     foreign,
@@ -22,7 +23,7 @@ from cgru.convert.cells import (
     require_no_initial_state,
     require_reset,
 )
-from cgru.layers import GRU, Dense, Embedding, Layer
+from cgru.layers import GRU, Dense, Embedding
 from cgru.models import Sequential
 
 _ORDER = "rzn"
@@ -336,12 +337,8 @@ def to_torch_module(layer):
     >>> cgru.convert.to_torch_module(layer)
     GRU(3, 2, batch_first=True)
     """
-    parts = list(layer.layers) if isinstance(layer, Sequential) else [layer]
+    parts = built_layers(layer)
     for part in parts:
-        if not isinstance(part, Layer):
-            raise TypeError(f"layer: expected a layer or a Sequential, got {type(part).__name__}")
-        if not part.built:
-            raise RuntimeError("layer: expected one with parameters: call build(input_size) or use it on data")
         if getattr(part, "stateful", False):
             refuse("PyTorch", "stateful=True", "a module keeps no state between its calls",
                    "With stateful=False it can be converted: give each call the last one's state")  # fmt: skip

@@ -178,7 +178,7 @@ def test_empty_sequences(rng):
 def test_what_cannot_be():
     with pytest.raises(RuntimeError, match=r"^layer: expected one with parameters"):
         to_torch_module(cgru.Sequential([cgru.GRU(3)]))
-    with pytest.raises(TypeError, match=r"^layer: expected a layer or a Sequential, got list"):
+    with pytest.raises(TypeError, match=r"^layer: expected a GRU, Dense, Embedding, Dropout or .*, got list"):
         to_torch_module([])
     with pytest.raises(ValueError, match=r"^PyTorch: cannot convert stateful=True exactly"):
         to_torch_module(cgru.GRU(3, stateful=True, input_size=2))
