@@ -7,9 +7,10 @@ only the (M, K) rows that count.
 import numpy as np
 
 from cgru.checks import check_bool, counted_rows
+from cgru.configured import Configured
 
 
-class Loss:
+class Loss(Configured):
     """Base class of the losses: a mean over what counts.
 
     A subclass implements `_values` and `_gradients` on rows, and may name in `fused_activation` the output activation
@@ -55,10 +56,6 @@ class Loss:
         spread = np.zeros(np.shape(outputs), gradients.dtype)
         spread[valid] = gradients
         return spread
-
-    def get_config(self):
-        """Return the arguments of the constructor as a dict that JSON can hold."""
-        return {}
 
     def _values(self, rows, labels):
         """Return the loss of each row, (M,)."""

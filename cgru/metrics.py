@@ -3,9 +3,10 @@
 import numpy as np
 
 from cgru.checks import check_classes, check_int, counted_rows
+from cgru.configured import Configured
 
 
-class Accuracy:
+class Accuracy(Configured):
     """Share of the labels to which the outputs give the largest value; a row that holds NaN gives it to none."""
 
     name = "accuracy"

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from cgru.checks import check_positive, check_rate
+from cgru.configured import Configured
 
 # Elements worked on at once: what a step touches, eight arrays of them, stays in a second-level cache.
 _BLOCK = 16384
@@ -39,7 +40,7 @@ class State:
         )
 
 
-class Optimizer:
+class Optimizer(Configured):
     """Base class of the optimizers. A subclass sets `slots`, how many arrays it keeps for a parameter, and `_step`."""
 
     name = "optimizer"

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from cgru.checks import check_dtype, check_int
+from cgru.configured import Configured
 
 
 class _Writable(MutableMapping):
@@ -41,7 +42,7 @@ class _Writable(MutableMapping):
         return len(self._arrays)
 
 
-class Layer:
+class Layer(Configured):
     """Base class of the layers: parameters, their construction and their update.
 
     A subclass implements `parameter_shapes`, `_initial`, `forward_batch`, `backward_batch`, `output_size` and

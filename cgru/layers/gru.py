@@ -163,6 +163,11 @@ class GRU(Stack):
         """.split()
         return {name: getattr(self, name) for name in names} | super().get_config()
 
+    def _shown(self):
+        yield from super()._shown()
+        if self.built:
+            yield f"input_size={self.input_size}"
+
     # -- state
 
     def reset_states(self, states=None):

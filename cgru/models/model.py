@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cgru.checks import check_int
+from cgru.checks import check_int, shape_text
 from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
 
 LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}  # what configurations and files may name
@@ -120,15 +120,43 @@ class Model:
             layers.append(LAYERS[name].from_config(entry["config"]))
         return cls(layers, seed=config["seed"])
 
+    def __repr__(self):
+        layers = "".join(f"    {layer!r},\n" for layer in self.layers)
+        return f"{type(self).__name__}([\n{layers}]{'' if self.seed is None else f', seed={self.seed}'})"
+
     def summary(self):
-        """Print the layers, the shapes of their parameters and the number of trainable values."""
+        """Print the layers: the shape of their outputs, the number and the shapes of their parameters.
+
+        Examples
+        --------
+        >>> import cgru
+        >>> model = cgru.Sequential([cgru.GRU(5), cgru.Dense(3, activation="softmax")])
+        >>> model.build(4).summary()
+           layer        output shape    parameters
+        0  GRU          (N, 5)                 150  kernel 4x15  recurrent_kernel 5x15  bias 15
+        1  Dense        (N, 3)                  18  kernel 5x3  bias 3
+        168 parameters
+        """
+        print(f"   {'layer':<12} {'output shape':<15} {'parameters':>10}")
         total = 0
-        for i, layer in enumerate(self.layers):
-            if not layer.built:
-                print(f"{i}  {type(layer).__name__:<12}not built")
-                continue
-            count = sum(p.size for p in layer.parameters.values())
-            shapes = "  ".join(f"{name} {'x'.join(map(str, p.shape))}" for name, p in layer.parameters.items())
-            print(f"{i}  {type(layer).__name__:<12}{count:>10,}  {shapes}".rstrip())
-            total += count
+        for i, (layer, shape) in enumerate(zip(self.layers, self._output_shapes(), strict=True)):
+            line = f"{i:<2} {type(layer).__name__:<12} {shape_text(shape) if shape else '?':<15} "
+            if layer.built:
+                count = sum(p.size for p in layer.parameters.values())
+                shapes = "  ".join(f"{name} {'x'.join(map(str, p.shape))}" for name, p in layer.parameters.items())
+                print(f"{line}{count:>10,}  {shapes}".rstrip())
+                total += count
+            else:
+                print(f"{line}{'not built':>10}")
         print(f"{total:,} parameters" + ("" if self.built else " so far"))
+
+    def _output_shapes(self):
+        """Yield the shape of each layer's outputs, names standing for what is not known; None where no data fit."""
+        first = self.layers[0]
+        steps = ("T",) if any(isinstance(layer, (GRU, Embedding)) for layer in self.layers) else ()
+        shape = ("N", *steps) if isinstance(first, Embedding) else ("N", *steps, first.input_size or "D")
+        for layer in self.layers:
+            if shape is not None:
+                fits = not isinstance(layer, GRU) or len(shape) == 3
+                shape = layer.output_shape(shape) if fits else None
+            yield shape

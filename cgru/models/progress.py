@@ -27,7 +27,7 @@ class _Lines(_Silent):
     def epoch(self, results):
         self._epoch += 1
         now = time.perf_counter()
-        print(f"epoch {self._epoch}/{self._epochs}  {_figures(results)}  {now - self._started:.2f} s", flush=True)
+        print(f"epoch {self._epoch}/{self._epochs}  {figures(results)}  {now - self._started:.2f} s", flush=True)
         self._started = now
 
 
@@ -46,10 +46,10 @@ class _Bar(_Silent):
 
     def epoch(self, results):
         self._epoch += 1
-        self._bar.set_postfix_str(f"epoch {self._epoch}/{self._epochs}  {_figures(results)}", refresh=False)
+        self._bar.set_postfix_str(f"epoch {self._epoch}/{self._epochs}  {figures(results)}", refresh=False)
 
 
-def _figures(results):
+def figures(results):
     return "  ".join(f"{name} {value:.4f}" for name, value in results.items())
 
 

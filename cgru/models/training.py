@@ -14,7 +14,7 @@ from cgru.checks import check_bool, check_int
 from cgru.layers import Dense
 from cgru.models import examples
 from cgru.models.model import Model
-from cgru.models.progress import progress_of
+from cgru.models.progress import figures, progress_of
 
 
 class History:
@@ -30,6 +30,10 @@ class History:
 
     def __init__(self):
         self._results = []  # one dict an epoch: an append is whole or has not happened
+
+    def __repr__(self):
+        last = f", the last: {figures(self._results[-1])}" if self._results else ""
+        return f"<History of {len(self._results)} epochs{last}>"
 
     @property
     def epochs(self):

@@ -332,7 +332,7 @@ def test_inference_from_many_threads(rng):
 def test_parameters_weights_and_summary(rng, capsys):
     model = cgru.Sequential([cgru.Embedding(11, 4), cgru.GRU(5), cgru.Dropout(0.1), cgru.Dense(K)], seed=0)
     model.summary()
-    assert "1  GRU         not built" in capsys.readouterr().out
+    assert re.search(r"^1  GRU +\(N, 5\) +not built$", capsys.readouterr().out, re.MULTILINE)
     assert model.build() is model and model.built
     names = ["0.embeddings", "1.kernel", "1.recurrent_kernel", "1.bias", "3.kernel", "3.bias"]
     assert list(model.parameters) == names
@@ -345,8 +345,69 @@ def test_parameters_weights_and_summary(rng, capsys):
     model.summary()
     out = capsys.readouterr().out
     count = 11 * 4 + 4 * 15 + 5 * 15 + 15 + 5 * 3 + 3
-    assert "0  Embedding           44  embeddings 11x4" in out and f"{count} parameters" in out
-    assert "1  GRU                150  kernel 4x15  recurrent_kernel 5x15  bias 15" in out
+    assert out.splitlines() == [
+        "   layer        output shape    parameters",
+        "0  Embedding    (N, T, 4)               44  embeddings 11x4",
+        "1  GRU          (N, 5)                 150  kernel 4x15  recurrent_kernel 5x15  bias 15",
+        "2  Dropout      (N, 5)                   0",
+        "3  Dense        (N, 3)                  18  kernel 5x3  bias 3",
+        f"{count} parameters",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layers", "shapes"),
+    [
+        ([cgru.Dense(5), cgru.Dropout(0.5)], ["(N, 5)", "(N, 5)"]),
+        ([cgru.Dropout(0.5), cgru.Dense(5)], ["(N, D)", "(N, 5)"]),
+        ([cgru.Dense(5), cgru.GRU(4, return_sequences=True)], ["(N, T, 5)", "(N, T, 4)"]),
+        ([cgru.GRU(4, bidirectional=True)], ["(N, 8)"]),
+        ([cgru.GRU(4, bidirectional=True, merge_mode="sum", num_layers=2)], ["(N, 4)"]),
+        ([cgru.GRU(4), cgru.GRU(3), cgru.Dense(2)], ["(N, 4)", "?", "?"]),
+    ],
+)
+def test_the_output_shapes_of_a_summary(layers, shapes, capsys):
+    model = cgru.Sequential(layers)
+    model.summary()
+    lines = capsys.readouterr().out.splitlines()[1:-1]
+    assert [line[16:31].strip() for line in lines] == shapes
+
+
+def test_reprs_show_the_configuration():
+    layers = [
+        cgru.Embedding(11, 4, dtype="float64"),
+        cgru.GRU(5, "relu", return_sequences=True, seed=3),
+        cgru.GRU(5, input_size=5),
+        cgru.Dropout(0.25),
+        cgru.Dense(K, activation="softmax", use_bias=False),
+        cgru.Dense(K),
+    ]
+    reprs = [
+        "Embedding(11, 4, dtype='float64')",
+        "GRU(5, activation='relu', return_sequences=True, seed=3)",
+        "GRU(5, input_size=5)",
+        "Dropout(0.25)",
+        "Dense(3, activation='softmax', use_bias=False)",
+        "Dense(3)",
+    ]
+    assert [repr(layer) for layer in layers] == reprs
+    for text, layer in zip(reprs, layers, strict=True):
+        assert eval(text, vars(cgru)).get_config() == layer.get_config()
+    model = cgru.Sequential(layers[2:3], seed=7)
+    assert repr(model) == str(model) == "Sequential([\n    GRU(5, input_size=5),\n], seed=7)"
+    assert eval(repr(model), vars(cgru)).get_config() == model.get_config()
+    assert repr(cgru.Sequential([cgru.Dense(2)])) == "Sequential([\n    Dense(2),\n])"
+    assert repr(optimizers.Adam()) == "Adam()" and repr(optimizers.Adam(0.5)) == "Adam(learning_rate=0.5)"
+    assert repr(losses.SparseCategoricalCrossentropy(True)) == "SparseCategoricalCrossentropy(from_logits=True)"
+    assert repr(metrics.get("accuracy")) == "Accuracy()"
+
+
+def test_the_repr_of_a_history(rng):
+    model = classifier()
+    model.fit(ragged(rng), np.arange(N) % K, epochs=0, verbose=0)
+    assert repr(model.history) == "<History of 0 epochs>"
+    model.fit(ragged(rng), np.arange(N) % K, epochs=2, verbose=0)
+    assert re.fullmatch(r"<History of 2 epochs, the last: loss \d\.\d{4}  accuracy \d\.\d{4}>", repr(model.history))
 
 
 def test_config_makes_the_same_model(rng):
