@@ -1,6 +1,7 @@
 """Compiled kernels. One build of them is chosen here, once, at import: the best that the CPU can run, or CGRU_ISA's.
 
-`available` lists the builds that are installed and that this CPU can run, best first; `isa` is the one in use.
+`available` lists the builds that are installed and that this CPU can run, best first; `isa` is the one in use, and
+`fuses` says whether it fuses multiplications with additions (platform.h): all builds that do give the same bits.
 """
 
 import importlib
@@ -32,6 +33,7 @@ def _choose():
 available = tuple(isa for isa in runtime.supported_isas() if _installed(isa))
 isa = _choose()
 calls.use(importlib.import_module(f"cgru.kernels.{isa}").build)
+fuses = calls.fuses()
 
 BLAS_MOST = calls.BLAS_MOST
 activate = calls.activate

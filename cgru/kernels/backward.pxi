@@ -5,7 +5,7 @@ cdef inline void multiply_gates(
     Forward *j, int gates, Py_ssize_t n, const floating *dg, const Matrix *b, Py_ssize_t k0, Py_ssize_t column0,
     Py_ssize_t column1, floating *c, bint accumulate,
 ) noexcept nogil:
-    """C (n x columns) = dg (n x gates of H) B (gates of H x columns), or +=, for gates side by side; B's from row k0 on.
+    """C (n x columns) = dg (n x gates of H) B (gates of H x columns), or +=, for gates side by side; B from row k0.
     One sum over k in order.
 
     The units that pad a gate take part in nothing: what stands there may be infinite or NaN, as anything times the

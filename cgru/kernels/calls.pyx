@@ -40,6 +40,11 @@ def use(capsule):
     build = (<Build *>PyCapsule_GetPointer(capsule, "cgru.kernels.build"))[0]
 
 
+def fuses():
+    """Whether the build in use fuses multiplications with additions: all builds that do give the same bits."""
+    return bool(build.fuses)
+
+
 cdef inline Py_ssize_t lanes(Py_ssize_t itemsize) noexcept nogil:
     """Elements of a vector."""
     return build.vector_bytes // itemsize

@@ -121,6 +121,7 @@ cdef struct Packing:
 
 cdef struct Build:  # what one instruction set's module does; filled at the end of kernels.pxi
     Py_ssize_t vector_bytes, tile_rows, tile_vectors
+    bint fuses  # see platform.h
     task_t pack, forward, backward_gates, backward_large
     int (*large_tasks)(const Backward *j) noexcept nogil  # tasks of `backward_large`
     void (*step)(Forward *j) noexcept nogil               # one step of all rows and units, by this thread alone

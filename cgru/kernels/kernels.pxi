@@ -52,6 +52,8 @@ cdef extern from "team.h" nogil:
     void cgru_await(const cgru_member *me) noexcept
 
 cdef extern from "platform.h" nogil:
+    enum:
+        CGRU_FUSES
     unsigned cgru_flush_denormals() noexcept
     void cgru_restore_denormals(unsigned was) noexcept
 
@@ -72,6 +74,7 @@ cdef void activate(int f, bint single, Py_ssize_t n, void *gates) noexcept nogil
 
 cdef Build table
 table.vector_bytes, table.tile_rows, table.tile_vectors = CGRU_VECTOR_BYTES, CGRU_TILE_ROWS, CGRU_TILE_VECTORS
+table.fuses = CGRU_FUSES
 table.pack, table.activate = pack_task, activate
 table.forward, table.step = forward_task, forward_step
 table.backward_gates, table.backward_large, table.large_tasks = backward_gates_task, backward_large_task, large_tasks

@@ -1,0 +1,139 @@
+"""Digests of what the kernels compute for many random problems, to the bit.
+
+    python tests/kernels/digests.py            print those of the build in use, as JSON
+    python tests/kernels/digests.py --write    write them to digests.json: after a change that is meant to change bits
+
+There are two sets: "fused", of all builds that fuse multiplications with additions (kernels.fuses), whatever the
+machine and the width of its vectors, and "separate", of those that cannot. test_digests.py compares. Inputs come from
+integer arithmetic, so that no library's version matters; values stay away from the denormal numbers.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import cgru
+from cgru import kernels
+
+FILE = Path(__file__).with_name("digests.json")
+PROBLEMS = 48
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "linear", "hard_sigmoid", "hard_sigmoid_keras2")
+
+
+class Stream:
+    """Numbers from a counter (SplitMix64 of Steele, Lea and Flood 2014)."""
+
+    def __init__(self, seed):
+        self.next = seed << 32
+
+    def integers(self, count):
+        """(count,) uint64."""
+        z = np.arange(self.next, self.next + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        self.next += count
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+    def choice(self, options):
+        return options[int(self.integers(1)[0] % np.uint64(len(options)))]
+
+    def values(self, shape, dtype, exponent):
+        """Multiples of 2^(exponent - 20) within +-2^exponent, exact in both types."""
+        integers = (self.integers(int(np.prod(shape))) >> np.uint64(43)).astype(np.int64) - 2**20
+        return np.ldexp(integers.astype(dtype), exponent - 20).reshape(shape)
+
+
+def random_problem(number):
+    """(name, layer, arrays of `both_passes`, validity), decided by the number alone."""
+    draw = Stream(number + 1)
+    large = number % 8 == 7  # several blocks of steps, panels and pieces of panels
+    dtype = ("float32", "float64")[number % 2]
+    N, T = (draw.choice(range(30, 50)), 20) if large else (draw.choice(range(1, 21)), draw.choice(range(1, 13)))
+    D, H = (draw.choice(range(60, 90)), draw.choice(range(130, 160))) if large else (
+        draw.choice(range(1, 40)), draw.choice(range(1, 70)))  # fmt: skip
+    options = {
+        "reset_after": bool(number // 2 % 2),
+        "activation": draw.choice(("tanh", *ACTIVATIONS)),
+        "recurrent_activation": draw.choice(("sigmoid", "sigmoid", *ACTIVATIONS)),
+        "num_layers": draw.choice((1, 1, 2)),
+        **draw.choice(({}, {}, {"reverse": True}, {"bidirectional": True})),
+    }
+    layer = cgru.GRU(H, input_size=D, dtype=dtype, return_sequences=True, return_state=True, **options)
+    exponent = -(max(D, H).bit_length() // 2) - 1  # sums below one: nothing saturates, no state runs away
+    layer.set_weights([draw.values(w.shape, dtype, exponent) for w in layer.get_weights()])
+    y, h = layer(np.zeros((N, T, D), dtype))
+    arrays = [draw.values(shape, dtype, 0) for shape in ((N, T, D), h.shape, y.shape, h.shape)]
+    validity = {}
+    kind = draw.choice(("all", "all", "lengths", "mask"))
+    if kind == "lengths":
+        validity["lengths"] = (draw.integers(N) % np.uint64(T + 1)).astype(np.intp)
+    elif kind == "mask":
+        validity["mask"] = draw.integers(N * T).reshape(N, T) % np.uint64(4) > 0
+    said = " ".join(f"{name}={value}" for name, value in options.items())
+    return f"{number:02} {dtype} N,T,D,H={N},{T},{D},{H} {kind} {said}", layer, arrays, validity
+
+
+def both_passes(layer, x, h0, dy, dh, validity):
+    """(outputs, gradients): lists of arrays."""
+    y, h, tape = layer.forward(x, h0, training=True, **validity)
+    dx, dh0, gradients = layer.backward(dy, tape, dh)
+    assert np.array_equal(layer(x, h0, **validity)[0], y), "inference differs from training"
+    return [y, h], [dx, dh0, *gradients.values()]
+
+
+def step_by_step(layer, x, h0):
+    ys = []
+    for t in range(x.shape[1]):
+        h0 = layer.step(np.ascontiguousarray(x[:, t]), h0)
+        ys.append(h0 if h0.ndim == 2 else h0[-1])
+    return [np.stack(ys, axis=1), h0]
+
+
+def digest(arrays):
+    """The first 16 digits of the SHA-256 of the arrays' little-endian bytes."""
+    hashed = hashlib.sha256()
+    for array in arrays:
+        assert np.isfinite(array).all()
+        tiny = np.abs(array[array != 0])
+        assert not tiny.size or tiny.min() > 1e6 * np.finfo(array.dtype).tiny, "too near the denormal numbers"
+        hashed.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+    return hashed.hexdigest()[:16]
+
+
+def digests():
+    """name: "digest of the outputs, digest of the gradients", which no number of threads and no cut changes."""
+    before, threads = kernels.tune(thread_work=0, small_work=0, team_work=0), kernels.get_num_threads()
+    found = {}
+    try:
+        for number in range(PROBLEMS):
+            name, layer, arrays, validity = random_problem(number)
+            ways = []
+            for count in (1, 2):
+                kernels.set_num_threads(count)
+                outputs, gradients = both_passes(layer, *arrays, validity)
+                ways.append(f"{digest(outputs)} {digest(gradients)}")
+                if not validity and not layer.bidirectional and not layer.reverse:
+                    steps = step_by_step(layer, *arrays[:2])
+                    assert digest(steps) == digest(outputs), f"{name}: step by step differs"
+            assert ways[0] == ways[1], f"{name}: two threads differ from one"
+            found[name] = ways[0]
+    finally:
+        kernels.tune(**before)
+        kernels.set_num_threads(threads)
+    return found
+
+
+def main():
+    found = {"fused" if kernels.fuses else "separate": digests()}
+    if "--write" not in sys.argv:
+        print(json.dumps(found))
+        return
+    kept = json.loads(FILE.read_text()) if FILE.exists() else {}
+    FILE.write_text(json.dumps({**kept, **found}, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
