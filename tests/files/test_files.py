@@ -259,13 +259,6 @@ def test_bfloat16_widens(path):
     checks.assert_same_arrays([w], [np.array([[1, -3], [np.inf, 2.0**-133]], "float32")])
 
 
-def test_types_that_numpy_does_not_have_are_named(path):
-    header = {"w": {"dtype": "F8_E4M3", "shape": [3], "data_offsets": [0, 3]}}
-    path.write_bytes(file_of(header, b"abc"))
-    with pytest.raises(ValueError, match=r"w: expected a dtype among .*, got 'F8_E4M3'"):
-        cgru.files.load_tensors(path)
-
-
 # -- arguments
 
 
@@ -281,7 +274,6 @@ class MyDense(cgru.Dense):
         (lambda: cgru.Sequential([cgru.Dropout(0.5), built(MyDense(3), 2)]), TypeError, "got MyDense at index 1"),
         (lambda: cgru.Dense(3), RuntimeError, "no parameters yet"),
         (lambda: cgru.Sequential([cgru.GRU(3), cgru.Dense(2)]), RuntimeError, r"layer 0 \(GRU\) has no parameters yet"),
-        (lambda: cgru.GRU(1, num_layers=5000, input_size=1), ValueError, "too many tensors"),
     ],
 )
 def test_what_cannot_be_saved(path, model, error, message):
@@ -523,9 +515,8 @@ W = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (b"", "got 0 bytes: truncated"),
         (b"1234567", "got 7 bytes: truncated"),
         ((2**60).to_bytes(8, "little") + b"{}", "a header of 1152921504606846976, got 10 bytes"),
-        (b"\xff" * 16, "truncated, or no safetensors"),
-        (pickle.dumps({"a": np.ones(30)}), "truncated, or no safetensors"),
-        (raw_file(b"{" + b" " * (1 << 20) + b"}"), "a header of at most 1048576 bytes, got one of 1048578"),
+        (b"\xff" * 16, "not a safetensors file$"),
+        (pickle.dumps({"a": np.ones(30)}), "not a safetensors file; it looks like a pickle"),
         (raw_file(b""), "no valid JSON"),
         (raw_file(b"\xff\xfe{}"), "can't decode byte"),
         (raw_file(b"[]"), "header: expected a JSON object, got list"),
