@@ -5,7 +5,7 @@ from cgru._version import __version__
 from cgru.files import load, save
 from cgru.layers import GRU, Dense, Dropout, Embedding
 from cgru.models import Sequential
-from cgru.threads import get_num_threads, set_num_threads
+from cgru.threads import get_num_threads, limit_threads, set_num_threads
 
 __all__ = [
     "GRU",
@@ -21,6 +21,7 @@ __all__ = [
     "from_onnx",
     "from_torch",
     "get_num_threads",
+    "limit_threads",
     "load",
     "save",
     "set_num_threads",

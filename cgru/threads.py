@@ -1,10 +1,40 @@
 """How many threads a call uses, and who may say so: the program, OMP_NUM_THREADS, threadpoolctl."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from cgru.kernels import get_num_threads, set_num_threads
+from cgru.kernels import get_num_threads, set_num_threads, swap_thread_limit
 
-__all__ = ["get_num_threads", "register_threadpoolctl", "set_num_threads"]
+__all__ = ["get_num_threads", "limit_threads", "register_threadpoolctl", "set_num_threads"]
+
+
+@contextmanager
+def limit_threads(n: int | None) -> Iterator[None]:
+    """Context in which calls from this Python thread use at most n threads; other threads go on as they were.
+
+    Parameters
+    ----------
+    n : int or None
+        From 1 on; more than `set_num_threads` allows are not used. None lifts the limit of a context around this one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is not an integer of at least 1.
+
+    Examples
+    --------
+    >>> import cgru
+    >>> with cgru.limit_threads(1):
+    ...     cgru.get_num_threads()
+    1
+    """
+    before = swap_thread_limit(n)
+    try:
+        yield
+    finally:
+        swap_thread_limit(before)
 
 
 def register_threadpoolctl():

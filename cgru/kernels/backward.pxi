@@ -110,7 +110,7 @@ cdef void backward_gates_task(void *job, int task, int slot) noexcept nogil:
         i0 = task * j.forward.way.range_rows
         i1 = min(i0 + j.forward.way.range_rows, i1)
     else:
-        me.id = cgru_join(me.team, j.forward.way.threads, patience(&j.forward))
+        me.id = cgru_join(me.team, j.forward.members, patience(&j.forward))
         together = me.id >= 0 and me.team.size > 1
         if together:
             u0 = first_unit(j.forward.Hp, size, me.id, me.team.size)

@@ -21,9 +21,24 @@ from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from blas cimport gemm as blas_gemm
-from cgru.kernels.runtime cimport awake, run
+from cgru.kernels.runtime cimport awake, begin, end, gap, now, processors, run
 from gates cimport slope_terms
-from jobs cimport BLAS, Backward, Build, Forward, Limits, Matrix, Packing, Route, Sharing, cgru_team, emit, matrix
+from jobs cimport (
+    BLAS,
+    Backward,
+    Build,
+    Forward,
+    Limits,
+    Matrix,
+    Packing,
+    Route,
+    Sharing,
+    cgru_team,
+    emit,
+    itemsize_of,
+    matrix,
+    task_t,
+)
 from schedule cimport Schedule, batch_row, block_end, block_start_before, offset
 
 cdef extern from "team.h" nogil:
@@ -79,6 +94,7 @@ cdef inline floating *carve(floating **work, Py_ssize_t n) noexcept nogil:
     return part
 
 
+include "choice.pxi"
 include "sharing.pxi"
 include "products.pxi"
 include "passes.pxi"

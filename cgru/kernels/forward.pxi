@@ -87,10 +87,8 @@ cdef void forward_rows(Forward *j, int task, int slot, floating *dtype) noexcept
 
 
 cdef inline int patience(const Forward *j) noexcept nogil:
-    """Turns to wait for a worker that may have to be woken: up to a fourth of what the block takes
-    alone."""
-    cdef Py_ssize_t work = (offset(&j.s, j.k1) - offset(&j.s, j.k0)) * 3 * j.H * (j.D + j.H)
-    return <int>min(8000, max(400, work // 4000))
+    """Turns to wait for the others at the start of a block: as long as somebody who looks for work needs to come."""
+    return 100 if j.limits.measured else 20000
 
 
 cdef inline Py_ssize_t first_unit(Py_ssize_t Hp, Py_ssize_t itemsize, int member, int members) noexcept nogil:
@@ -102,7 +100,7 @@ cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
     """This thread's units of all rows through the block of steps, as one of a team."""
     cdef cgru_member me
     me.team, me.turn = j.team, 0
-    me.id = cgru_join(me.team, j.way.threads, patience(j))
+    me.id = cgru_join(me.team, j.members, patience(j))
     if me.id < 0:
         return
     cdef Py_ssize_t u0 = first_unit(j.Hp, sizeof(floating), me.id, me.team.size)

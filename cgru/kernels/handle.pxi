@@ -161,15 +161,20 @@ cdef class Handle:
             self.work = np.empty(needed, np.uint8)
         return self.work
 
-    cdef int worth(self, Py_ssize_t work, int threads) noexcept:
-        """How many of the threads a call of this many multiplications uses."""
-        if self.jobs[0].U.route == BLAS or self.jobs[0].W.route == BLAS:
-            return 1
-        return awake(threads) if limits.small_work <= work < limits.thread_work else worth(work, threads)
+    cdef int most(self, int threads) noexcept:
+        """Of the threads, those that may work here: BLAS has its own."""
+        return 1 if self.jobs[0].U.route == BLAS or self.jobs[0].W.route == BLAS else threads
+
+    cdef Choice choose_step(self, Py_ssize_t N, int threads) noexcept:
+        """How to share a step of all layers, which begins here."""
+        cdef Forward j = self.jobs[0]
+        j.s.N, j.s.K, j.s.offsets = N, 1, NULL
+        return choose_for(&j, STEP, self.layers, self.most(threads))
 
     cdef int run_step(self, const char *x, const char *h, char *out, Py_ssize_t N, int threads) except -1:
         cdef Py_ssize_t size = 4 if self.single else 8, i, work = 0, state = N * self.jobs[0].H * size
         cdef Py_ssize_t input = N * self.jobs[0].D * size, all_states = self.layers * state, copied = 0
+        cdef Choice choice
         if N == 0:
             return 0
         for i in range(self.layers):
@@ -185,7 +190,6 @@ cdef class Handle:
             copied += input
         if copy_h:
             copied += all_states
-        threads = self.worth(work, threads)
         cdef unsigned char[::1] space = self.workspace(needed + copied)
         cdef char *start = <char *>&space[0]
         cdef bint mine = not self.busy
@@ -193,12 +197,15 @@ cdef class Handle:
             x = <const char *>memcpy(start + needed, x, input)
         if copy_h:
             h = <const char *>memcpy(start + needed + copied - all_states, h, all_states)
+        choice = self.choose_step(N, threads)
         if work < limits.gil_work:
-            self.all_cells(x, h, out, N, start, threads)
+            self.all_cells(x, h, out, N, start, &choice)
+            finish(&choice, N, True)
             return 0
         self.busy = True
         with nogil:
-            self.all_cells(x, h, out, N, start, threads)
+            self.all_cells(x, h, out, N, start, &choice)
+            finish(&choice, N, True)
         if mine:
             self.busy = False
         return 0
@@ -212,17 +219,20 @@ cdef class Handle:
             j.y, j.yn, j.yt = b[1].buf, b[1].strides[0] // size, b[1].strides[1] // size
         j.h = b[2].buf
         cdef Py_ssize_t work = 3 * j.H * (j.D + j.H) * N * T
-        threads = self.worth(work, threads)
+        threads = self.most(threads)
         cdef unsigned char[::1] space = self.workspace(
-            size * workspace_of(share(N, j.D, j.H, j.Hp, size, threads), N, j.D, j.Hp, j.G, False))
+            size * most_work(threads, N, j.D, j.H, j.Hp, j.G, size, False))
         cdef bint mine = not self.busy, done = False
         cdef const void *h0 = b[2].buf if started else NULL
+        cdef Choice choice = choose_for(&j, False, 1, threads)
+        j.slow = choice.slow
         if self.single:
-            start_forward(&j, <const float *>h0, <float *>&space[0], threads)
+            start_forward(&j, <const float *>h0, <float *>&space[0], choice.way, choice.threads)
         else:
-            start_forward(&j, <const double *>h0, <double *>&space[0], threads)
+            start_forward(&j, <const double *>h0, <double *>&space[0], choice.way, choice.threads)
         if work < limits.gil_work:
             advance_forward(&j)
+            finish(&choice, N * T, True)
             return 0
         self.busy = True
         try:
@@ -232,31 +242,34 @@ cdef class Handle:
                 if not done:
                     PyErr_CheckSignals()
         finally:
+            finish(&choice, N * T, done)
             if mine:
                 self.busy = False
         return 0
 
     cdef void all_cells(
-        self, const char *x, const char *h, char *out, Py_ssize_t N, char *work, int threads
+        self, const char *x, const char *h, char *out, Py_ssize_t N, char *work,
+        const Choice *choice,
     ) noexcept nogil:
         cdef Py_ssize_t row = self.jobs[0].H * (4 if self.single else 8), state = N * row
         cdef int i
         for i in range(self.layers):
             if h != NULL:
-                self.cell(i, x, h + i * state, row, out, N, work, threads)
+                self.cell(i, x, h + i * state, row, out, N, work, choice)
             elif self.start != NULL:
-                self.cell(i, x, self.start + i * row, 0, out, N, work, threads)
+                self.cell(i, x, self.start + i * row, 0, out, N, work, choice)
             else:
-                self.cell(i, x, NULL, 0, out, N, work, threads)
+                self.cell(i, x, NULL, 0, out, N, work, choice)
             x, out = out, out + state
 
     cdef void cell(
-        self, int i, const char *x, const char *h, Py_ssize_t h_row, char *out, Py_ssize_t N, char *work, int threads
+        self, int i, const char *x, const char *h, Py_ssize_t h_row, char *out, Py_ssize_t N, char *work,
+        const Choice *choice,
     ) noexcept nogil:
         if self.single:
-            step_cell(&self.jobs[i], <const float *>x, h, h_row, <float *>out, N, <float *>work, threads)
+            step_cell(&self.jobs[i], <const float *>x, h, h_row, <float *>out, N, <float *>work, choice)
         else:
-            step_cell(&self.jobs[i], <const double *>x, h, h_row, <double *>out, N, <double *>work, threads)
+            step_cell(&self.jobs[i], <const double *>x, h, h_row, <double *>out, N, <double *>work, choice)
 
 
 cdef inline bint overlap(const char *a, Py_ssize_t a_bytes, const char *b, Py_ssize_t b_bytes) noexcept nogil:
@@ -266,12 +279,12 @@ cdef inline bint overlap(const char *a, Py_ssize_t a_bytes, const char *b, Py_ss
 cdef void step_cell(
     const Forward *cell, const floating *x,
     const char *h,     # the states before, a row every h_row bytes, all the same one where that is 0; NULL: zero
-    Py_ssize_t h_row, floating *out, Py_ssize_t N, floating *work, int threads,
+    Py_ssize_t h_row, floating *out, Py_ssize_t N, floating *work, const Choice *choice,
 ) noexcept nogil:
     """One step of one cell; out may overlap h."""
     cdef Forward j = cell[0]
     cdef Py_ssize_t i, size = sizeof(floating)
-    cdef Sharing way = share(N, j.D, j.H, j.Hp, size, threads)
+    cdef Sharing way = sharing_of(choice.way, choice.threads, N, j.H, j.Hp, size)
     cdef floating *next_work = first_aligned(work)
     cdef floating *states
     cdef cgru_team team
@@ -288,7 +301,8 @@ cdef void step_cell(
     j.s.N, j.s.K, j.k1 = N, 1, 1
     j.x, j.xn, j.xt = x, j.D, 0
     if way.by_rows or way.threads > 1:
-        cgru_clear(&team, way.threads)
-        run(way.threads, gate_tasks(&j), build.forward, &j)
+        j.slow = 0
+        gather_members(&j)
+        run_block(&j, &j, build.forward, N)
         return
     build.step(&j)

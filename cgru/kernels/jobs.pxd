@@ -39,14 +39,18 @@ cdef inline Matrix matrix(
 cdef struct Limits:  # where one way of working ends and another begins; `tune` moves them
     Py_ssize_t signal_work  # multiplications between two looks for signals: some 10 to 100 ms
     Py_ssize_t gil_work     # multiplications below which a step keeps the GIL: some 20 us; taking it back can cost 5 ms
-    Py_ssize_t thread_work  # multiplications of a call from which a second thread pays
-    Py_ssize_t small_work   # the same where that thread is awake
-    Py_ssize_t team_work    # multiplications of a step from which a second thread pays though they meet at every step
-    Py_ssize_t few_rows     # rows from which threads share a batch by rows; below, by units
+    Py_ssize_t thread_work  # multiplications of a call from which threads are expected to pay
+    Py_ssize_t small_work   # the same where they are awake; below half of it they are not tried
+    Py_ssize_t cold_work    # multiplications of a call from which threads that sleep are woken for it
+    Py_ssize_t close_ns     # time between calls up to which threads are woken for the next ones
+    Py_ssize_t team_work    # multiplications of a step from which threads are expected to pay though they meet in it
+    Py_ssize_t few_rows     # rows from which threads are expected to share a batch by rows; below, by units
     Py_ssize_t step_rows    # rows from which a step reads its own input; below, the steps of a block do it together
     Py_ssize_t block_rows   # packed rows of such a block
     Py_ssize_t large_rows   # packed rows of a block in backward
     Py_ssize_t dx_rows      # packed rows of a task of dx
+    Py_ssize_t alone_work   # multiplications of a block while the caller is alone and workers may come
+    Py_ssize_t measured     # whether calls are shared as was fast before; 0: as expected, with all threads waited for
 
 
 cdef struct Sharing:
@@ -78,6 +82,8 @@ cdef struct Forward:
     void *rows    # (slots, N, D) input rows brought together
     Py_ssize_t xn, xt, yn, yt, scratch_rows
     Py_ssize_t k0, k1  # the block of steps
+    int members        # of the team that walks through it, at most
+    double slow        # ns a packed row beyond which it is not worth going on with others; 0: nobody looks
     cgru_team *team
 
 

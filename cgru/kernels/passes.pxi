@@ -1,24 +1,40 @@
 # Passes: forward and backward of one layer in one direction, from arrays to jobs, and the blocks of steps in which
 # they run. Included by calls.pyx.
 
+cdef enum:
+    STEP = 2            # what a call does, for `choose_for`; forward is 0, backward 1
+    BLOCK_NS = 1000000  # that a block may take longer than it should
+
+cdef double SLOWEST = 0.4  # ns that a multiplication may take where nothing is known
+
+
 cdef class Call:
     """What `forward` and `backward` prepare and `run_calls` runs. It points to arrays that its maker keeps alive."""
     cdef Backward job  # in a forward pass only its `forward`
     cdef bint backward, finished
+    cdef const void *h0
+    cdef void *work
 
     def __cinit__(self):
         memset(&self.job, 0, sizeof(self.job))
         self.backward = self.finished = False
 
-    cdef Py_ssize_t work(self) noexcept:
-        """Multiplications of the forward pass."""
-        cdef Forward *j = &self.job.forward
-        return offset(&j.s, j.s.K) * 3 * j.H * (j.D + j.H)
-
     cdef bint by_blas(self) noexcept:
         cdef Matrix *state = &self.job.U_back if self.backward else &self.job.forward.U
         cdef Matrix *inputs = &self.job.W_back if self.backward else &self.job.forward.W
         return state.route == BLAS or inputs.route == BLAS
+
+    cdef void start(self, Choice choice) noexcept:
+        """Take the way that was chosen, before the first block."""
+        cdef Forward *j = &self.job.forward
+        cdef int threads = 1 if choice.way == ONCE else choice.threads
+        j.slow = choice.slow
+        if self.backward:
+            j.way = sharing_of(choice.way, threads, j.s.N, j.H, j.Hp, itemsize_of(j))
+        elif j.single:
+            start_forward(j, <const float *>self.h0, <float *>self.work, choice.way, threads)
+        else:
+            start_forward(j, <const double *>self.h0, <double *>self.work, choice.way, threads)
 
 
 cdef Schedule schedule_of(
@@ -52,7 +68,7 @@ def forward_work(
 ):
     """Elements of the workspace of `forward`."""
     cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
-    return workspace_of(share(N, D, H, Hp, itemsize, worth(M * 3 * H * (D + H), threads)), N, D, Hp, G, training)
+    return most_work(threads, N, D, H, Hp, G, itemsize, training)
 
 
 def forward(
@@ -108,16 +124,16 @@ def forward(
         j.y, j.yn, j.yt = &y[0, 0, 0], y.strides[0] // size, y.strides[1] // size
     if j.training:
         j.gates, j.states = &gates[0, 0], &states[0, 0]
-    start_forward(j, &h0[0, 0], &work[0], worth(M * 3 * H * (D + H), threads))
+    call.h0, call.work = &h0[0, 0], &work[0]
     return call
 
 
-cdef void start_forward(Forward *j, const floating *h0, floating *work, int threads) noexcept nogil:
+cdef void start_forward(Forward *j, const floating *h0, floating *work, int way, int threads) noexcept nogil:
     """Share out the work and the workspace of a job, and set its first states: h0 (N, H), NULL for zeros."""
     cdef Py_ssize_t N = j.s.N, H = j.H, Hp = j.Hp, i
     cdef floating *next_work = first_aligned(work)
     cdef floating *h_now
-    j.way = share(N, j.D, H, Hp, sizeof(floating), threads)
+    j.way = sharing_of(way, threads, N, H, Hp, sizeof(floating))
     j.scratch_rows = j.way.range_rows if j.way.by_rows else max(limits.block_rows, N)
     j.reset = carve(&next_work, N * Hp)
     j.rows = carve(&next_work, j.way.threads * N * j.D)
@@ -135,16 +151,47 @@ cdef void start_forward(Forward *j, const floating *h0, floating *work, int thre
 
 cdef bint advance_forward(Forward *j) noexcept nogil:
     """Run blocks of steps until it is time to look for signals; return whether all are done."""
-    cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), worked = 0
-    cdef Py_ssize_t most = max(j.s.N, limits.signal_work // row_work) if j.way.by_rows else j.scratch_rows
+    cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), worked = 0, rows
+    cdef Py_ssize_t most = j.scratch_rows * 4 if j.training else j.scratch_rows
     cdef cgru_team team
     j.team = &team
+    if j.way.by_rows:
+        most = max(j.s.N, limits.signal_work // row_work)
     while j.k1 < j.s.K and worked < limits.signal_work:
-        j.k0, j.k1 = j.k1, block_end(&j.s, j.k1, most, not j.way.by_rows)
-        cgru_clear(&team, j.way.threads)
-        run(j.way.threads, gate_tasks(j), build.forward, j)
-        worked += (offset(&j.s, j.k1) - offset(&j.s, j.k0)) * row_work
+        gather_members(j)
+        j.k0 = j.k1
+        j.k1 = block_end(&j.s, j.k0, block_rows(j, most, row_work), not j.way.by_rows)
+        rows = offset(&j.s, j.k1) - offset(&j.s, j.k0)
+        run_block(j, j, build.forward, rows)
+        worked += rows * row_work
     return j.k1 == j.s.K
+
+
+cdef inline void gather_members(Forward *j) noexcept nogil:
+    """Who walks through the next block of steps: those who look for work now. Nobody is waited for."""
+    j.members = j.way.threads
+    if limits.measured and not j.way.by_rows and j.way.threads > 1:
+        j.members = awake(j.way.threads)
+
+
+cdef inline Py_ssize_t block_rows(const Forward *j, Py_ssize_t most, Py_ssize_t row_work) noexcept nogil:
+    """Packed rows of the next block, at most; fewer while the caller waits for others to come."""
+    if j.members < j.way.threads and j.members == 1:
+        return max(j.s.N, min(most, limits.alone_work // row_work))
+    return most
+
+
+cdef inline void run_block(Forward *j, void *job, task_t task, Py_ssize_t rows) noexcept nogil:
+    """A block of steps, by the members of a team or by ranges of rows. One that took far longer than it does alone was
+    held up by somebody who has no processor: the rest of the call goes without him."""
+    cdef int64_t started = now() if j.slow > 0 and j.way.threads > 1 else 0
+    if j.way.by_rows:
+        run(j.way.threads, <int>((j.s.N + j.way.range_rows - 1) // j.way.range_rows), task, job)
+    else:
+        cgru_clear(j.team, j.members)
+        run(j.members, j.members, task, job)
+    if started > 0 and now() - started > j.slow * rows + BLOCK_NS:
+        j.way.threads = 1
 
 
 def backward_work(
@@ -153,10 +200,9 @@ def backward_work(
     """Elements of the workspace of `backward`."""
     cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
     cdef Py_ssize_t most = max(min(limits.large_rows, M), N)
-    cdef Sharing way = share(N, D, H, Hp, itemsize, worth(M * 3 * H * (D + H), threads))
     return (
         ALIGN + 2 * aligned(N * Hp) + aligned(most * G) + aligned(most * D) + 2 * aligned(most * Hp)
-        + aligned(most * padded(D, itemsize)) + aligned(G) + aligned(way.threads * most * panel_width(itemsize))
+        + aligned(most * padded(D, itemsize)) + aligned(G) + aligned(threads * most * panel_width(itemsize))
     )
 
 
@@ -208,13 +254,11 @@ def backward(
             dh0[:, :] = dh
         return call
 
-    cdef Sharing way = share(N, D, H, Hp, size, worth(M * 3 * H * (D + H), threads))
     cdef floating *next_work = first_aligned(&work[0])
     cdef floating *dh_now = carve(&next_work, N * Hp)
     forward.D, forward.H, forward.Hp = D, H, Hp
     forward.reset_after, forward.training, forward.single = reset_after, True, floating is float
     forward.limits = &limits
-    forward.way = way
     forward.x, forward.xn, forward.xt = &x[0, 0, 0], x.strides[0] // size, x.strides[1] // size
     forward.gates, forward.states = <void *>&gates[0, 0], <void *>&states[0, 0]
     j.most = max(min(limits.large_rows, M), N)
@@ -226,7 +270,7 @@ def backward(
     j.reset_block = carve(&next_work, j.most * Hp)
     j.dx_block = carve(&next_work, j.most * j.Dp)
     j.bias_block = carve(&next_work, forward.G)
-    j.panels = carve(&next_work, way.threads * j.most * panel_width(size))
+    j.panels = carve(&next_work, threads * j.most * panel_width(size))
     j.W_back = matrix(&kernel[0], 3 * Hp, j.Dp, 1, batched)
     j.U_back = matrix(&recurrent_kernel[0], 3 * Hp, Hp, 1, recurrent)
     j.batched = <Route>batched
@@ -251,16 +295,18 @@ def backward(
 cdef bint advance_backward(Backward *j) noexcept nogil:
     """Run blocks of steps, the last first, until it is time to look for signals; return whether all are done."""
     cdef Forward *forward = &j.forward
-    cdef Py_ssize_t worked = 0, i, size = 4 if forward.single else 8, row = forward.H * size
+    cdef Py_ssize_t worked = 0, i, size = itemsize_of(forward), row = forward.H * size, rows
     cdef Py_ssize_t row_work = 6 * forward.H * (forward.D + forward.H)
     cdef cgru_team team
     forward.team = &team
     while forward.k0 > 0 and worked < limits.signal_work:
-        forward.k1, forward.k0 = forward.k0, block_start_before(&forward.s, forward.k0, j.most)
-        cgru_clear(&team, forward.way.threads)
-        run(forward.way.threads, gate_tasks(forward), build.backward_gates, j)
+        gather_members(forward)
+        forward.k1 = forward.k0
+        forward.k0 = block_start_before(&forward.s, forward.k1, block_rows(forward, j.most, row_work))
+        rows = offset(&forward.s, forward.k1) - offset(&forward.s, forward.k0)
+        run_block(forward, j, build.backward_gates, rows)
         run(forward.way.threads, build.large_tasks(j), build.backward_large, j)
-        worked += (offset(&forward.s, forward.k1) - offset(&forward.s, forward.k0)) * row_work
+        worked += rows * row_work
     if forward.k0 > 0:
         return False
     for i in range(forward.s.N):
@@ -279,39 +325,74 @@ cdef void advance_task(void *passes, int task, int slot) noexcept nogil:
         p.finished = advance_backward(<Backward *>p.job) if p.backward else advance_forward(<Forward *>p.job)
 
 
+cdef uint64_t kind_of(const Forward *j, int what) noexcept nogil:
+    """The key (choice.pxi) of calls like this one: of these sizes, and about as many steps."""
+    cdef uint64_t key = mixed(<uint64_t>what, <uint64_t>j.D)
+    cdef Py_ssize_t steps = j.s.K
+    cdef int length = 0
+    while steps > 1:
+        steps //= 2
+        length += 1
+    key = mixed(mixed(key, <uint64_t>j.H), <uint64_t>j.s.N)
+    return mixed(key, <uint64_t>(length * 8 + j.training * 4 + j.reset_after * 2 + j.single))
+
+
+cdef Choice choose_for(const Forward *j, int what, Py_ssize_t passes, int threads) noexcept nogil:
+    """How to share passes like this one, which begin here."""
+    cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), N = j.s.N, rows = offset(&j.s, j.s.K)
+    cdef Py_ssize_t work = passes * rows * row_work
+    cdef Py_ssize_t enough = limits.small_work if limits.measured and awake(2) == 2 else limits.thread_work
+    cdef int first = expected_way(N, row_work, work, enough, threads)
+    cdef bint pair = passes == 2 and what != STEP  # the layers of a step follow each other
+    if pair and first != ALONE and not is_rows(first):
+        first = ONCE
+    cdef Choice choice = choose(
+        kind_of(j, 8 * what + <int>passes), work, threads, first, by_units_possible(N, j.Hp, itemsize_of(j)), N >= 4,
+        pair,
+    )
+    if choice.slow == 0 and choice.key != 0:
+        choice.slow = SLOWEST * row_work
+    return choice
+
+
 def run_calls(list calls, int threads):
-    """Run passes that do not depend on each other: at once where each would leave a thread idle, else one after the
-    other.
+    """Run passes that do not depend on each other: one after the other, or at once where that is faster.
 
     Between pieces of work it looks for signals, so Ctrl-C ends it, with what the calls write left unfinished.
     """
     cdef Pass[2] passes
     cdef int n = <int>len(calls), i, left = 0
-    cdef bint at_once = n > 1 and threads > 1
-    cdef Py_ssize_t work = 0
+    cdef bint blas = False, whole = False
+    cdef Choice choice
     cdef Call call
     assert 1 <= n <= 2
     for i in range(n):
         call = calls[i]
         passes[i].job, passes[i].backward, passes[i].finished = &call.job, call.backward, call.finished
-        # By rows each keeps all threads busy, and BLAS is not called from two threads.
-        if call.job.forward.way.by_rows or call.by_blas():
-            at_once = False
-        work += call.work()
-    if at_once and work >= limits.thread_work:
-        for i in range(n):
-            call = calls[i]
-            call.job.forward.way.threads = 1
-    else:
-        at_once = False
-    while True:
-        with nogil:
-            if at_once:
-                run(threads, n, advance_task, passes)
-            else:
-                advance_task(passes, left, 0)
-        while left < n and passes[left].finished:
-            left += 1
-        if left == n:
-            return
-        PyErr_CheckSignals()
+        blas = blas or call.by_blas()
+    while left < n and passes[left].finished:
+        left += 1
+    if left == n:
+        return
+    call = calls[left]
+    choice = choose_for(&call.job.forward, call.backward, n - left, 1 if blas else threads)
+    for i in range(left, n):
+        call = calls[i]
+        if not call.finished:
+            call.start(choice)
+    try:
+        while True:
+            with nogil:
+                if choice.way == ONCE:
+                    run(choice.threads, n, advance_task, passes)
+                else:
+                    advance_task(passes, left, 0)
+            while left < n and passes[left].finished:
+                left += 1
+            if left == n:
+                break
+            PyErr_CheckSignals()
+        whole = True
+    finally:
+        call = calls[n - 1]
+        finish(&choice, offset(&call.job.forward.s, call.job.forward.s.K), whole)

@@ -55,22 +55,77 @@ static inline double cgru_fma_double(double a, double b, double c) { return a * 
 #define CGRU_ACQUIRE(v) (v)
 #define CGRU_RELEASE(v, to) ((v) = (to))
 #define CGRU_ADD(v, n) (((v) += (n)) - (n))
+#define CGRU_SWAP(v, to) ((v) = (to), 0)
 #endif
 
 #if defined(__GNUC__) && !defined(_WIN32) && !defined(CGRU_NO_THREADS)
+#define CGRU_THREADS 1
 #include <sched.h>
-#define CGRU_SPINS 2000 /* some 20 to 40 us */
-#define CGRU_EAGER 100 /* looks without a pause, which may last as long as a meeting does */
-/* One turn of a wait. After a while the core is given away: on an oversubscribed machine whom we wait for may need it. */
-static inline void cgru_pause(int spun) {
-    if (spun > CGRU_SPINS) sched_yield();
+#include <time.h>
+#include <unistd.h>
+#define CGRU_THREAD_LOCAL __thread
+#define CGRU_SPINS 200   /* pauses of a wait, some 5 to 10 us, before the processor is given away: on an oversubscribed machine */
+#define CGRU_YIELDS 1500 /* whom we wait for may need it; and after so many turns, some ms, we sleep between two looks */
+#define CGRU_EAGER 100   /* looks without a pause, which may last as long as a meeting does */
+
+static inline int64_t cgru_now(void) { /* ns */
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+}
+
+static inline void cgru_relax(void) {
 #if defined(__x86_64__)
-    else __builtin_ia32_pause();
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#endif
+}
+
+/* One turn of a wait. */
+static inline void cgru_pause(int spun) {
+    static const struct timespec nap = {0, 20000};
+    if (spun < CGRU_SPINS) cgru_relax();
+    else if (spun < CGRU_YIELDS) sched_yield();
+    else nanosleep(&nap, 0);
+}
+
+/* Processors that the calling thread may use; 0 where that is not known. */
+static int cgru_processors(void) {
+#if defined(__linux__)
+    cpu_set_t mask;
+    if (!sched_getaffinity(0, sizeof mask, &mask)) return CPU_COUNT(&mask);
+#endif
+    return (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+/* Move the calling thread off this processor once, and let it go where it likes afterwards. A new thread starts where its creator runs
+   and would share that processor with it for milliseconds. */
+static void cgru_move_off(int processor) {
+#if defined(__linux__)
+    cpu_set_t mask, others;
+    if (processor < 0 || sched_getaffinity(0, sizeof mask, &mask) || CPU_COUNT(&mask) < 2) return;
+    others = mask;
+    CPU_CLR(processor, &others);
+    if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others)) sched_setaffinity(0, sizeof mask, &mask);
+#else
+    (void)processor;
+#endif
+}
+
+static int cgru_this_processor(void) {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
 #endif
 }
 #else
 #define CGRU_EAGER 0
+#define CGRU_THREAD_LOCAL
+static inline int64_t cgru_now(void) { return 0; }
 static inline void cgru_pause(int spun) { (void)spun; }
+static int cgru_processors(void) { return 1; }
 #endif
 
 /* Denormals as zero for this thread, and back. A decaying state would make every operation on it many times slower. */

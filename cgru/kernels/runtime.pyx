@@ -2,6 +2,8 @@
 
 import os
 
+from libc.stdint cimport int64_t
+
 cdef extern from *:
     """
     #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
@@ -31,11 +33,30 @@ def supported_isas():
 
 # ---- threads ----
 
-cdef extern from "pool.h" nogil:
+cdef extern from *:
+    """
+    #include "pool.h"
+    /* Of the calling thread: its own limit (0: none), and the processors that it may use, as of a look at them. */
+    typedef struct { int limit, processors; int64_t looked; } cgru_thread;
+    static CGRU_THREAD_LOCAL cgru_thread cgru_mine;
+    #define CGRU_LOOK_NS 10000000
+    """
     enum:
         CGRU_MOST_THREADS
-    int cgru_awake(int threads) noexcept
-    void cgru_run(int threads, int tasks, task_t task, void *job) noexcept
+        CGRU_LOOK_NS
+    int cgru_awake(int threads) noexcept nogil
+    void cgru_run(int threads, int tasks, task_t task, void *job) noexcept nogil
+    void cgru_begin(int threads, int wake) noexcept nogil
+    void cgru_end(int threads) noexcept nogil
+    void cgru_park() noexcept nogil
+    int64_t cgru_gap() noexcept nogil
+    int64_t cgru_now() noexcept nogil
+    int cgru_processors() noexcept nogil
+    ctypedef struct cgru_thread:
+        int limit
+        int processors
+        int64_t looked
+    cgru_thread cgru_mine
 
 
 cdef void run(int threads, int tasks, task_t task, void *job) noexcept nogil:
@@ -44,32 +65,135 @@ cdef void run(int threads, int tasks, task_t task, void *job) noexcept nogil:
 
 
 cdef int awake(int threads) noexcept nogil:
-    """How many of `threads` a call of microseconds should use: those that are awake."""
+    """How many of `threads` could work on a job that starts now, without anybody being woken."""
     return cgru_awake(threads)
 
 
-def _initial_threads():
-    """OMP_NUM_THREADS where it is set, else the CPUs that this process may use."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+cdef void begin(int threads, int wake) noexcept nogil:
+    """A call begins, which ends with `end`: with more than one thread workers stay awake until then. `wake` of them are
+    woken if they sleep; nobody waits for that."""
+    cgru_begin(threads, wake)
+
+
+cdef void end(int threads) noexcept nogil:
+    cgru_end(threads)
+
+
+cdef void park() noexcept nogil:
+    """Let the workers sleep, for somebody else's threads."""
+    cgru_park()
+
+
+cdef int64_t gap() noexcept nogil:
+    """The usual time between two calls, ns."""
+    return cgru_gap()
+
+
+cdef int64_t now() noexcept nogil:
+    """A clock, ns."""
+    return cgru_now()
+
+
+cdef int processors() noexcept nogil:
+    """How many processors the calling thread may use; looked at again every 10 ms."""
+    cdef int64_t t = cgru_now()
+    if cgru_mine.processors == 0 or t - cgru_mine.looked > CGRU_LOOK_NS:
+        cgru_mine.looked = t
+        cgru_mine.processors = max(1, cgru_processors())
+    return min(cgru_mine.processors, _quota) if _quota > 0 else cgru_mine.processors
+
+
+cdef int _quota = 0   # processors' worth of time that the control group may use; 0: no limit
+cdef int64_t _quota_looked = 0
+cdef int _threads = 0  # set by the program or the environment; 0: as many as there are processors
+
+
+def read_quota(root="/"):
+    """Processors' worth of time that this process's control groups allow (version 1 or 2), rounded down but at least
+    1; None without a limit.
+
+    Parameters
+    ----------
+    root : str
+        Folder that holds proc and sys; another one in tests.
+    """
+    try:
+        with open(os.path.join(root, "proc/self/cgroup")) as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    found = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            found += _limits_above(os.path.join(root, "sys/fs/cgroup"), path, _quota_of_v2)
+        elif "cpu" in controllers.split(","):
+            for folder in (controllers, "cpu"):
+                found += _limits_above(os.path.join(root, "sys/fs/cgroup", folder), path, _quota_of_v1)
+    return max(1, int(min(found))) if found else None
+
+
+def _limits_above(base, path, read):
+    """The limits of a group and of those it is in; in a container its own stands at the top."""
+    parts = [part for part in path.split("/") if part not in ("", "..")]
+    found = []
+    for depth in range(len(parts), -1, -1):
+        try:
+            quota = read(os.path.join(base, *parts[:depth]))
+        except (OSError, ValueError):
+            continue
+        if quota is not None:
+            found.append(quota)
+    return found
+
+
+def _quota_of_v2(folder):
+    with open(os.path.join(folder, "cpu.max")) as file:
+        quota, period = file.read().split()
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_of_v1(folder):
+    with open(os.path.join(folder, "cpu.cfs_quota_us")) as file:
+        quota = int(file.read())
+    with open(os.path.join(folder, "cpu.cfs_period_us")) as file:
+        period = int(file.read())
+    return None if quota <= 0 or period <= 0 else quota / period
+
+
+def _look_at_quota():
+    global _quota, _quota_looked
+    _quota_looked = cgru_now()
+    _quota = min(read_quota() or 0, CGRU_MOST_THREADS)
+
+
+def _threads_of_environment():
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return min(int(wanted) if wanted.isdigit() and int(wanted) > 0 else cpus, CGRU_MOST_THREADS)
-
-
-_threads = _initial_threads()
+    return min(int(wanted), CGRU_MOST_THREADS) if wanted.isdigit() else 0
 
 
 def get_num_threads():
-    """The most threads that a call uses, its own among them."""
-    return _threads
+    """The most threads that a call from this Python thread uses, its own among them.
+
+    That is what `set_num_threads` set, else OMP_NUM_THREADS, else the number of processors that the thread may use:
+    those of its affinity mask, within the time that its control group may take. `limit_threads` may lower it.
+    """
+    if cgru_now() - _quota_looked > 1_000_000_000:
+        _look_at_quota()
+    n = _threads if _threads > 0 else min(processors(), CGRU_MOST_THREADS)
+    return min(n, cgru_mine.limit) if cgru_mine.limit > 0 else n
 
 
 def set_num_threads(n):
     """Set the most threads that a call uses, its own among them, for the whole process.
 
+    More threads than there are processors are not used.
+
     Parameters
     ----------
-    n : int
-        From 1 on. The start value is OMP_NUM_THREADS, else the number of CPUs that the process may use.
+    n : int or None
+        From 1 on; None goes back to the start value (see `get_num_threads`).
 
     Raises
     ------
@@ -77,9 +201,24 @@ def set_num_threads(n):
         If n is not an integer of at least 1.
     """
     global _threads
+    _threads = _threads_of_environment() if n is None else _checked(n)
+
+
+def swap_thread_limit(n):
+    """Set the limit of this Python thread, None for none, and return what it was."""
+    before = cgru_mine.limit
+    cgru_mine.limit = 0 if n is None else _checked(n)
+    return before if before > 0 else None
+
+
+def _checked(n):
     if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"n: expected an integer, got {n!r}")
     n = n.__index__()
     if n < 1:
         raise ValueError(f"n: expected at least 1, got {n}")
-    _threads = min(n, CGRU_MOST_THREADS)
+    return min(n, CGRU_MOST_THREADS)
+
+
+_threads = _threads_of_environment()
+_look_at_quota()

@@ -5,12 +5,16 @@ limits.signal_work = 1_000_000_000
 limits.gil_work = 500_000
 limits.thread_work = 2_000_000
 limits.small_work = 90_000
+limits.cold_work = 1_500_000
+limits.close_ns = 100_000
 limits.team_work = 15_000
 limits.few_rows = 8
 limits.step_rows = 4
 limits.block_rows = 64
 limits.large_rows = 512
 limits.dx_rows = 48
+limits.alone_work = 5_000_000
+limits.measured = 1
 
 
 def tune(**changes):
@@ -27,45 +31,68 @@ def tune(**changes):
     return before
 
 
-cdef inline int worth(Py_ssize_t work, int threads) noexcept nogil:
-    """How many of the threads a call of this many multiplications uses."""
-    return threads if work >= limits.thread_work else 1
-
-
-cdef inline Sharing share(
-    Py_ssize_t N, Py_ssize_t D, Py_ssize_t H, Py_ssize_t Hp, Py_ssize_t itemsize, int threads
+cdef inline int expected_way(
+    Py_ssize_t N, Py_ssize_t row_work, Py_ssize_t work, Py_ssize_t enough, int threads
 ) noexcept nogil:
-    """How a call shares N rows among at most this many threads."""
-    cdef Sharing way
-    cdef Py_ssize_t row_work = 3 * H * (D + H), tasks, most
-    way.threads = threads
-    way.by_rows = N >= limits.few_rows
-    way.range_rows = N
-    if not way.by_rows:
-        most = 1 if N * row_work < limits.team_work else 1 + N * row_work // max(1, limits.team_work)
-        way.threads = <int>min(way.threads, most, Hp // lanes(itemsize))
-        return way
+    """The way (choice.pxi) of a call of `work` multiplications, a row and step of it `row_work`, before anything is
+    known; `enough`: from how many of them on threads are expected to pay."""
+    cdef int level = 0
+    while (1 << level) < threads and level < LEVELS:
+        level += 1
+    if level == 0 or work < enough:
+        return ALONE
+    if N >= limits.few_rows:
+        return 2 * level
+    return 2 * level - 1 if N * row_work >= limits.team_work else ALONE
+
+
+cdef inline bint by_units_possible(Py_ssize_t N, Py_ssize_t Hp, Py_ssize_t itemsize) noexcept nogil:
+    return N < 4 * limits.few_rows and Hp >= 2 * lanes(itemsize)
+
+
+cdef inline Sharing sharing_of(
+    int way, int threads, Py_ssize_t N, Py_ssize_t H, Py_ssize_t Hp, Py_ssize_t itemsize
+) noexcept nogil:
+    """How N rows are shared among at most so many threads."""
+    cdef Sharing sharing
+    cdef Py_ssize_t tasks
+    sharing.threads = threads
+    sharing.by_rows = N >= limits.few_rows if threads == 1 else is_rows(way)
+    sharing.range_rows = N
+    if N == 0:
+        return sharing
+    if not sharing.by_rows:
+        sharing.threads = <int>min(threads, Hp // lanes(itemsize))
+        return sharing
     # Rows whose gates and states stay in the first cache, unless the weights must be fetched from beyond the second for
     # each range.
     if 3 * H * H * itemsize < 1 << 20:
-        way.range_rows = max(2 * build.tile_rows, 32768 // (7 * Hp * itemsize) // build.tile_rows * build.tile_rows)
-    tasks = (N + way.range_rows - 1) // way.range_rows
-    tasks = (tasks + way.threads - 1) // way.threads * way.threads
-    way.range_rows = (N + tasks - 1) // tasks
-    return way
+        sharing.range_rows = max(
+            2 * build.tile_rows, 32768 // (7 * Hp * itemsize) // build.tile_rows * build.tile_rows)
+    tasks = (N + sharing.range_rows - 1) // sharing.range_rows
+    tasks = (tasks + threads - 1) // threads * threads
+    sharing.range_rows = (N + tasks - 1) // tasks
+    return sharing
+
+
+cdef inline Py_ssize_t most_work(
+    int threads, Py_ssize_t N, Py_ssize_t D, Py_ssize_t H, Py_ssize_t Hp, Py_ssize_t G, Py_ssize_t itemsize,
+    bint training,
+) noexcept nogil:
+    """Elements that `start_forward` carves up, whichever way at most so many threads share the call."""
+    cdef Py_ssize_t most = 0
+    cdef int way, shared
+    for way in range(WAYS - 1):
+        shared = threads_of(way, threads)
+        most = max(
+            most, workspace_of(sharing_of(way, shared, N, H, Hp, itemsize), N, D, Hp, G, training))
+    return most
 
 
 cdef inline Py_ssize_t workspace_of(
-    Sharing way, Py_ssize_t N, Py_ssize_t D, Py_ssize_t Hp, Py_ssize_t G, bint training
+    Sharing sharing, Py_ssize_t N, Py_ssize_t D, Py_ssize_t Hp, Py_ssize_t G, bint training
 ) noexcept nogil:
     """Elements that `start_forward` carves up."""
-    cdef Py_ssize_t scratch = way.range_rows if way.by_rows else max(limits.block_rows, N)
-    cdef Py_ssize_t own_tape = 0 if training else aligned(way.threads * scratch * G) + 2 * aligned(N * Hp)
-    return ALIGN + aligned(N * Hp) + aligned(way.threads * N * D) + own_tape
-
-
-cdef inline int gate_tasks(const Forward *j) noexcept nogil:
-    """Tasks of a block of steps: ranges of rows, or the members of a team."""
-    if not j.way.by_rows:
-        return j.way.threads
-    return <int>((j.s.N + j.way.range_rows - 1) // j.way.range_rows)
+    cdef Py_ssize_t scratch = sharing.range_rows if sharing.by_rows else max(limits.block_rows, N)
+    cdef Py_ssize_t own_tape = 0 if training else aligned(sharing.threads * scratch * G) + 2 * aligned(N * Hp)
+    return ALIGN + aligned(N * Hp) + aligned(sharing.threads * N * D) + own_tape

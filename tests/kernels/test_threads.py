@@ -17,8 +17,8 @@ MODES = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "af
 
 @pytest.fixture
 def eager():
-    """Threads share the smallest call; afterwards everything is as it was."""
-    before, threads = kernels.tune(thread_work=0, team_work=0, gil_work=0), kernels.get_num_threads()
+    """All threads share the smallest call, even if there are fewer processors; afterwards everything is as it was."""
+    before, threads = kernels.tune(thread_work=0, team_work=0, gil_work=0, measured=0), kernels.get_num_threads()
     yield
     kernels.tune(**before)
     kernels.set_num_threads(threads)
@@ -42,8 +42,11 @@ def typed(problem, dtype):
 @MODES
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["all", "lengths", "mask"])
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 8, 31, 67])
-def test_the_number_of_threads_changes_no_bit(rng, eager, n, kind, dtype, reset_after):
+@pytest.mark.parametrize(
+    ("n", "few_rows"), [(1, 8), (2, 8), (3, 8), (3, 1), (7, 8), (7, 2), (8, 8), (31, 8), (31, 40), (67, 8)]
+)
+def test_the_number_of_threads_changes_no_bit(rng, eager, n, few_rows, kind, dtype, reset_after):
+    kernels.tune(few_rows=few_rows)  # below by units, from there on by rows
     sizes = (n, 37, 5, 150)
     problem = typed(checks.random_problem(rng, reset_after, sizes=sizes), dtype)
     weights = recurrence.prepare(problem.kernel, problem.recurrent_kernel, problem.bias, reset_after=reset_after)
@@ -58,7 +61,8 @@ def test_the_number_of_threads_changes_no_bit(rng, eager, n, kind, dtype, reset_
 @MODES
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_small_calls_that_find_a_worker_awake_change_no_bit(rng, eager, dtype, reset_after):
-    kernels.tune(thread_work=10**9, small_work=0)
+    kernels.tune(measured=1, small_work=0, close_ns=10**9)
+    kernels.forget()
     layer = cgru.GRU(37, return_sequences=True, reset_after=reset_after, dtype=dtype, seed=1, input_size=5)
     x = rng.standard_normal((3, 200, 5)).astype(dtype)
     results = []
@@ -214,7 +218,7 @@ def test_a_forked_child_has_threads_again(n):
 import os, warnings, numpy as np, cgru
 from cgru import kernels
 warnings.simplefilter("ignore")
-kernels.tune(thread_work=0, team_work=0)
+kernels.tune(thread_work=0, team_work=0, measured=0)
 cgru.set_num_threads(2)
 layer, x = cgru.GRU(140, input_size=3, seed=0), np.ones(({n}, 200, 3), "float32")
 y = layer(x)

@@ -524,7 +524,6 @@ def test_step_of_a_stateful_layer():
         (1.0, TypeError, ["n", "integer", "1.0"]),
         ("2", TypeError, ["n", "integer", "'2'"]),
         (True, TypeError, ["n", "integer", "True"]),
-        (None, TypeError, ["n", "integer", "None"]),
     ],
 )
 def test_set_num_threads(n, error, words):

@@ -1,0 +1,168 @@
+"""How many threads there are to choose from, and how the choice between one and several finds its way."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import cgru
+from cgru import kernels
+
+ALONE, UNITS, ROWS, ONCE = 0, 1, 2, 13  # of two threads
+
+
+@pytest.fixture
+def threads():
+    """Afterwards the number is as it was."""
+    yield
+    kernels.set_num_threads(None)
+
+
+def rehearse(times, calls=400, first=ALONE, threads=2, **possible):
+    """The ways that calls choose which take so long; `times` may change: a function of the call's number."""
+    time_of = (lambda i, way: times(i)[way]) if callable(times) else (lambda i, way: times[way])
+    return kernels.rehearse(time_of, calls, first, threads, **possible)
+
+
+@pytest.mark.parametrize("first", [ALONE, UNITS, ROWS])
+@pytest.mark.parametrize("fast", [ALONE, UNITS, ROWS])
+def test_the_fast_way_is_found(fast, first):
+    times = dict.fromkeys((ALONE, UNITS, ROWS), 1.3) | {fast: 1.0}
+    ways = rehearse(times, first=first, by_units=True, by_rows=True)
+    assert set(ways[:40]) == {ALONE, UNITS, ROWS}
+    later = ways[40:]
+    assert later.count(fast) >= 0.9 * len(later) and set(later) == {ALONE, UNITS, ROWS}  # the others now and then
+
+
+def test_only_what_is_possible_is_tried():
+    times = dict.fromkeys((ALONE, UNITS, ROWS, ONCE), 1.0)
+    assert set(rehearse(times, by_units=True)) == {ALONE, UNITS}
+    assert set(rehearse(times, by_rows=True)) == {ALONE, ROWS}
+    assert set(rehearse(times, by_units=True, pair=True)) == {ALONE, UNITS, ONCE}
+
+
+def test_many_threads_are_found_step_by_step():
+    def way(level, rows):
+        return 2 * level - 1 + rows
+
+    times = {ALONE: 8.0} | {way(level, rows): 8 / 2**level + 0.3 * 2**level for level in range(1, 5) for rows in (0, 1)}
+    ways = rehearse(times, 1000, way(4, 1), 16, by_units=True, by_rows=True)
+    best = min(times.values())
+    assert np.median([times[w] for w in ways[200:]]) == best
+
+
+def test_a_crowded_machine_ends_sharing_within_some_calls_and_a_quiet_one_brings_it_back():
+    quiet, crowded = {ALONE: 1.0, UNITS: 0.6}, {ALONE: 1.1, UNITS: 30.0}
+    ways = rehearse(lambda i: crowded if 100 <= i < 600 else quiet, 2000, UNITS, by_units=True)
+    assert np.median([w == UNITS for w in ways[20:100]]) == 1
+    assert sum(w == UNITS for w in ways[100:110]) <= 5
+    assert sum(w == UNITS for w in ways[110:600]) <= 12
+    assert ways[-200:].count(UNITS) >= 180
+
+
+def test_single_outliers_change_nothing():
+    rng = np.random.default_rng(0)
+    ways = rehearse(
+        lambda i: {ALONE: 1.0 * rng.choice([1] * 9 + [20]), UNITS: 0.8 * rng.choice([1] * 9 + [20])},
+        3000, ALONE, by_units=True,
+    )  # fmt: skip
+    assert ways[50:].count(UNITS) > 0.85 * len(ways[50:])
+
+
+def child(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_a_process_that_is_pinned_after_the_import_has_one_thread():
+    code = """
+import os, time, cgru
+os.environ.pop("OMP_NUM_THREADS", None)
+before = cgru.get_num_threads()
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+time.sleep(0.02)
+print(before, cgru.get_num_threads())
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    before, after = map(int, done.stdout.split())
+    assert after == 1 and 1 <= before <= len(os.sched_getaffinity(0))
+
+
+def group(root, cgroup, **files):
+    """A folder as / with these control groups."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(cgroup)
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name.replace("__", "/").replace("_max", ".max").replace("_cfs", ".cfs")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "expected"),
+    [
+        ("0::/\n", {"cpu_max": "max 100000\n"}, None),
+        ("0::/\n", {"cpu_max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu_max": "50000 100000\n"}, 1),
+        ("0::/a/b\n", {"a__b__cpu_max": "max 100000\n", "a__cpu_max": "390000 100000\n"}, 3),
+        ("0::/not/seen/from/inside\n", {"cpu_max": "400000 100000\n"}, 4),
+        ("0::/\n", {"cpu_max": "no number\n"}, None),
+        ("0::/\n", {}, None),
+        ("4:cpu,cpuacct:/x\n1:name=systemd:/\n",
+         {"cpu__x__cpu_cfs_quota_us": "150000\n", "cpu__x__cpu_cfs_period_us": "50000\n"}, 3),
+        ("4:cpu,cpuacct:/\n", {"cpu__cpu_cfs_quota_us": "-1\n", "cpu__cpu_cfs_period_us": "100000\n"}, None),
+        ("", {}, None),
+    ],
+)  # fmt: skip
+def test_quota_of_control_groups(tmp_path, cgroup, files, expected):
+    assert kernels.read_quota(group(tmp_path, cgroup, **files)) == expected
+
+
+def test_quota_without_control_groups(tmp_path):
+    assert kernels.read_quota(str(tmp_path)) is None
+
+
+def test_limit_threads_is_of_this_thread_alone(threads):
+    cgru.set_num_threads(5)
+    seen = {}
+
+    def look():
+        seen["other"] = cgru.get_num_threads()
+
+    with cgru.limit_threads(3):
+        assert cgru.get_num_threads() == 3
+        other = threading.Thread(target=look)
+        other.start()
+        other.join()
+        with cgru.limit_threads(1):
+            assert cgru.get_num_threads() == 1
+        with cgru.limit_threads(7):
+            assert cgru.get_num_threads() == 5
+        with cgru.limit_threads(None):
+            assert cgru.get_num_threads() == 5
+        assert cgru.get_num_threads() == 3
+    assert cgru.get_num_threads() == 5 and seen == {"other": 5}
+    with pytest.raises(RuntimeError), cgru.limit_threads(2):
+        raise RuntimeError
+    assert cgru.get_num_threads() == 5
+
+
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (True, TypeError), (1.5, TypeError), ("2", TypeError)])
+def test_limits_are_checked(threads, n, error):
+    with pytest.raises(error, match=r"^n: expected .* got "), cgru.limit_threads(n):
+        pass
+
+
+def test_none_is_the_default(threads):
+    default = cgru.get_num_threads()
+    cgru.set_num_threads(default + 3)
+    assert cgru.get_num_threads() == default + 3
+    cgru.set_num_threads(None)
+    assert cgru.get_num_threads() == default
