@@ -1,14 +1,43 @@
-"""What is made from a handful of settings, and shows them."""
+"""What is made from a handful of options, keeps them, and shows them."""
 
 import inspect
 
 
 class Configured:
-    """Base class of whatever has settings: `get_config` gives them back, and the repr is the call that sets them."""
+    """Base class of whatever has options: they are read-only after construction, because other forms are made from
+    them that would not see a change; `get_config` gives them back, and the repr is the call that sets them.
+
+    A class lists in `_options` what its constructor takes and keeps; those of its bases come with it. Each may be set
+    once. Attributes of any other name are free, in subclasses as well.
+    """
+
+    _options = ()
+    _read_only = frozenset()
+
+    def __init_subclass__(cls, **arguments):
+        super().__init_subclass__(**arguments)
+        cls._read_only = cls._read_only | frozenset(cls.__dict__.get("_options", ()))
+
+    def __setattr__(self, name, value):
+        if name in self._read_only and name in self.__dict__:
+            self._refuse_change(name, repr(value))
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name):
+        if name in self._read_only:
+            self._refuse_change(name, "...")
+        super().__delattr__(name)
+
+    def _refuse_change(self, name, value):
+        raise AttributeError(f"{name} is read-only after construction: {self._instead_of_change(name, value)}")
+
+    def _instead_of_change(self, name, value):
+        return f"make a new {type(self).__name__}({name}={value}, ...)"
 
     def get_config(self):
         """Return the arguments of the constructor as a dict that JSON can hold."""
-        return {}
+        classes = type(self).__mro__
+        return {name: getattr(self, name) for cls in classes for name in cls.__dict__.get("_options", ())}
 
     def __repr__(self):
         return f"{type(self).__name__}({', '.join(self._shown())})"

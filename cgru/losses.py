@@ -102,13 +102,11 @@ from cgru.checks import check_bool, counted_rows
     """
 
     name = "sparse_categorical_crossentropy"
+    _options = ("from_logits",)
 
     def __init__(self, from_logits=False):
         self.from_logits = check_bool(from_logits, "from_logits")
         self.fused_activation = None if self.from_logits else "softmax"
-
-    def get_config(self):
-        return {"from_logits": self.from_logits}
 
     def _values(self, rows, labels):
         if self.from_logits:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cgru.checks import check_positive, check_rate
 from cgru.configured import Configured
+from cgru.locks import owned
 
 # Elements worked on at once: what a step touches, eight arrays of them, stays in a second-level cache.
 _BLOCK = 16384
@@ -38,6 +39,16 @@ class State:
             for key, slots in self.slots.items()
             for slot in slots[:1]
         )
+
+    def take_over(self, other):
+        """Go on from another state, with what it remembers about the same parameters."""
+        self.iterations = other.iterations
+        for key in self.slots.keys() & other.slots.keys():
+            self.slots[key] = tuple(array.copy() for array in other.slots[key])
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self.slots = {key: tuple(map(owned, arrays)) for key, arrays in self.slots.items()}
 
 
 class Optimizer(Configured):
@@ -91,8 +102,7 @@ class Optimizer(Configured):
         raise NotImplementedError
 
     def get_config(self):
-        """Return the arguments of the constructor as a dict that JSON can hold."""
-        return {"learning_rate": self.learning_rate}
+        return {"learning_rate": self.learning_rate, **super().get_config()}
 
 
 class Adam(Optimizer):
@@ -126,15 +136,13 @@ class Adam(Optimizer):
 
     name = "adam"
     slots = 2
+    _options = ("beta_1", "beta_2", "epsilon")
 
     def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
         super().__init__(learning_rate)
         self.beta_1 = check_rate(beta_1, "beta_1")
         self.beta_2 = check_rate(beta_2, "beta_2")
         self.epsilon = check_positive(epsilon, "epsilon")
-
-    def get_config(self):
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
     def _step(self, iteration):
         rate = self.learning_rate * math.sqrt(1 - self.beta_2**iteration) / (1 - self.beta_1**iteration)

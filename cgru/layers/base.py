@@ -6,14 +6,14 @@ number of threads may use it. What lies outside lengths or mask is never read: l
 rows of the valid steps alone.
 """
 
-import threading
 from collections.abc import MutableMapping
 from contextlib import contextmanager
 
 import numpy as np
 
-from cgru.checks import check_dtype, check_int
+from cgru.checks import check_bool, check_dtype, check_int
 from cgru.configured import Configured
+from cgru.locks import Locked, owned
 
 
 class _Writable(MutableMapping):
@@ -42,11 +42,11 @@ class _Writable(MutableMapping):
         return len(self._arrays)
 
 
-class Layer(Configured):
+class Layer(Locked, Configured):
     """Base class of the layers: parameters, their construction and their update.
 
-    A subclass implements `parameter_shapes`, `_initial`, `forward_batch`, `backward_batch`, `output_size` and
-    `get_config`; one that derives something from its parameters (a packed form) drops it in `_changed`.
+    A subclass implements `parameter_shapes`, `_initial`, `forward_batch`, `backward_batch` and `output_size`, and lists
+    its options in `_options`; one that derives something from its parameters (a packed form) drops it in `_changed`.
 
     Parameters
     ----------
@@ -55,20 +55,26 @@ class Layer(Configured):
     seed : int, optional
         Seed of the initial parameters. Without it they are drawn from the seed of the `Sequential` that the layer is
         in, or else from the operating system.
+    trainable : bool
+        Whether `Sequential.fit` changes the parameters.
 
     Raises
     ------
     ValueError, TypeError
-        If `dtype` is not one of the two, or `seed` is not an integer of at least 0.
+        If `dtype` is not one of the two, `seed` is not an integer of at least 0, or `trainable` is no bool.
     """
 
-    def __init__(self, dtype="float32", seed=None):
-        self.dtype = check_dtype(dtype)
+    _options = ("dtype", "seed")
+    _has_dtype = True  # False: results have the type of the inputs
+
+    def __init__(self, dtype="float32", seed=None, trainable=True):
+        super().__init__()
+        self.dtype = check_dtype(dtype) if self._has_dtype else None
         self.seed = None if seed is None else check_int(seed, "seed")
+        self.trainable = trainable
         self._inherited_seed = None
         self._parameters = None
         self._input_size = None
-        self._lock = threading.RLock()
 
     # -- what a subclass implements
 
@@ -148,12 +154,71 @@ class Layer(Configured):
     def check_values(self, batch, name):
         """Raise for values at valid steps that the layer cannot take; `name` is what the caller calls them."""
 
-    def get_config(self):
-        """Return the arguments of the constructor as a dict that JSON can hold."""
-        return {"dtype": self.dtype.name, "seed": self.seed}
-
     def _changed(self):
         """Called whenever parameters were written."""
+
+    # -- configuration
+
+    @property
+    def trainable(self):
+        """Whether `Sequential.fit` changes the parameters; the one option that may be set at any time."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        self._trainable = check_bool(value, "trainable")
+
+    def get_config(self):
+        """Return the arguments of the constructor as a dict that JSON can hold."""
+        config = super().get_config()
+        dtype = config.pop("dtype")
+        return config | ({"dtype": dtype.name} if self._has_dtype else {}) | {"trainable": self.trainable}
+
+    def _instead_of_change(self, name, value):
+        return f"with_options({name}={value}) makes a layer with the same weights and other options"
+
+    def with_options(self, **options):
+        """Return a new layer of the same weights under other options; this one stays as it is.
+
+        The new layer has a copy of the weights, converted if `dtype` is another; training one leaves the other alone.
+
+        Parameters
+        ----------
+        **options
+            Arguments of the constructor; the others stay. `input_size` is not one of them.
+
+        Raises
+        ------
+        RuntimeError
+            If the layer is not built.
+        TypeError, ValueError
+            If there is no such option, its value is wrong, or the parameters would get other names or shapes.
+
+        Examples
+        --------
+        >>> import numpy as np, cgru
+        >>> layer = cgru.GRU(4, return_sequences=True, seed=0)
+        >>> layer(np.ones((2, 5, 3))).shape
+        (2, 5, 4)
+        >>> layer.with_options(return_sequences=False)(np.ones((2, 5, 3))).shape
+        (2, 4)
+        """
+        self._built_parameters()
+        config = self.get_config()
+        for name in options:
+            if name not in config:
+                raise TypeError(f"{name}: expected one of {type(self).__name__}'s options, {', '.join(config)}")
+        other = self.from_config(config | options)
+        own, new = (dict(layer.parameter_shapes(self.input_size)) for layer in (self, other))
+        if own != new:
+            changed = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            raise ValueError(
+                f"{', '.join(options)}: expected options under which the parameters stay {_shapes_text(own)}, "
+                f"got {changed}, with which they are {_shapes_text(new)}"
+            )
+        if own:
+            other.build_from(self.input_size, self.get_weights())
+        return other
 
     # -- construction
 
@@ -322,17 +387,14 @@ class Layer(Configured):
             finally:
                 self._changed()
 
-    # -- pickle, deepcopy: the lock stays behind
-
-    def __getstate__(self):
-        with self._lock:
-            state = self.__dict__.copy()
-        del state["_lock"]
-        return state
-
     def __setstate__(self, state):
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
+        super().__setstate__(state)
+        if self._parameters is not None:
+            self._parameters = {name: owned(array) for name, array in self._parameters.items()}
+
+
+def _shapes_text(shapes):
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
 
 
 # -- rows of the valid steps

@@ -44,6 +44,8 @@ class Dense(Layer):
         Whether there is a bias b.
     kernel_initializer, bias_initializer : str
         Names from `cgru.initializers`.
+    trainable : bool
+        Whether `Sequential.fit` changes the parameters; the one option that may be set later.
     dtype : {"float32", "float64"}
         Type of parameters and results.
     seed : int, optional
@@ -67,32 +69,26 @@ class Dense(Layer):
     {'kernel': (5, 3), 'bias': (3,)}
     """
 
+    _options = ("units", "activation", "use_bias", "kernel_initializer", "bias_initializer")
+
     def __init__(
         self,
         units,
         activation="linear",
+        *,
         use_bias=True,
         kernel_initializer="glorot_uniform",
         bias_initializer="zeros",
+        trainable=True,
         dtype="float32",
         seed=None,
     ):
-        super().__init__(dtype, seed)
+        super().__init__(dtype, seed, trainable)
         self.units = check_int(units, "units", 1)
         self.activation = check_name("linear" if activation is None else activation, "activation", _ACTIVATIONS)
         self.use_bias = check_bool(use_bias, "use_bias")
         self.kernel_initializer = initializers.check(kernel_initializer, "kernel_initializer")
         self.bias_initializer = initializers.check(bias_initializer, "bias_initializer")
-
-    def get_config(self):
-        return {
-            "units": self.units,
-            "activation": self.activation,
-            "use_bias": self.use_bias,
-            "kernel_initializer": self.kernel_initializer,
-            "bias_initializer": self.bias_initializer,
-            **super().get_config(),
-        }
 
     def output_size(self, input_size):
         return self.units

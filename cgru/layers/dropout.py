@@ -15,6 +15,8 @@ class Dropout(Layer):
         From 0 up to, but not including, 1.
     seed : int, optional
         Seed of the masks.
+    trainable : bool
+        For likeness with the other layers: there is nothing to train.
 
     Raises
     ------
@@ -27,15 +29,14 @@ class Dropout(Layer):
     training run follow from the seed.
     """
 
-    def __init__(self, rate, seed=None):
-        super().__init__(seed=seed)
-        self.dtype = None
+    _options = ("rate",)
+    _has_dtype = False
+
+    def __init__(self, rate, *, seed=None, trainable=True):
+        super().__init__(seed=seed, trainable=trainable)
         self.rate = check_rate(rate, "rate")
         self._parameters = {}
         self._masks = None
-
-    def get_config(self):
-        return {"rate": self.rate, "seed": self.seed}
 
     def build(self, input_size):
         """Nothing to create; inputs of any size will do."""

@@ -18,6 +18,8 @@ class Embedding(Layer):
         Number of output features.
     embeddings_initializer : str
         Name from `cgru.initializers`.
+    trainable : bool
+        Whether `Sequential.fit` changes the parameters; the one option that may be set later.
     dtype : {"float32", "float64"}
         Type of parameters and results.
     seed : int, optional
@@ -34,19 +36,15 @@ class Embedding(Layer):
     Parameter: `embeddings` (input_dim, output_dim).
     """
 
-    def __init__(self, input_dim, output_dim, embeddings_initializer="uniform", dtype="float32", seed=None):
-        super().__init__(dtype, seed)
+    _options = ("input_dim", "output_dim", "embeddings_initializer")
+
+    def __init__(
+        self, input_dim, output_dim, *, embeddings_initializer="uniform", trainable=True, dtype="float32", seed=None
+    ):
+        super().__init__(dtype, seed, trainable)
         self.input_dim = check_int(input_dim, "input_dim", 1)
         self.output_dim = check_int(output_dim, "output_dim", 1)
         self.embeddings_initializer = initializers.check(embeddings_initializer, "embeddings_initializer")
-
-    def get_config(self):
-        return {
-            "input_dim": self.input_dim,
-            "output_dim": self.output_dim,
-            "embeddings_initializer": self.embeddings_initializer,
-            **super().get_config(),
-        }
 
     def build(self, input_size=None):
         """Create the table, once; an id has no features, so `input_size` does not matter."""

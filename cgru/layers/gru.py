@@ -52,6 +52,8 @@ class GRU(Stack):
     zero_output_for_mask : bool
         Whether outputs at steps that are not valid are zero, or repeat the last output before them in processing order
         (zero where there is none).
+    trainable : bool
+        Whether `Sequential.fit` changes the parameters; the one option that may be set later.
     dtype : {"float32", "float64"}
         Of parameters, state and results; inputs of another type are converted once.
     seed : int, optional
@@ -95,10 +97,18 @@ class GRU(Stack):
     True
     """
 
+    _options = (
+        *("units", "activation", "recurrent_activation", "use_bias", "return_sequences", "return_state"),
+        *("go_backwards", "reverse", "stateful", "kernel_initializer", "recurrent_initializer", "bias_initializer"),
+        *("reset_after", "num_layers", "bidirectional", "merge_mode", "learn_initial_state", "time_major"),
+        "zero_output_for_mask",
+    )
+
     def __init__(
         self,
         units,
         activation="tanh",
+        *,
         recurrent_activation="sigmoid",
         use_bias=True,
         return_sequences=False,
@@ -116,11 +126,12 @@ class GRU(Stack):
         learn_initial_state=False,
         time_major=False,
         zero_output_for_mask=True,
+        trainable=True,
         dtype="float32",
         seed=None,
         input_size=None,
     ):
-        super().__init__(dtype, seed)
+        super().__init__(dtype, seed, trainable)
         self.units = check_int(units, "units", 1)
         self.activation = check_name(activation, "activation", recurrence.ACTIVATIONS)
         self.recurrent_activation = check_name(recurrent_activation, "recurrent_activation", recurrence.ACTIVATIONS)
@@ -154,14 +165,6 @@ class GRU(Stack):
         self._is_plain = self._state_is_flat and self._runs_forward and not special
         if input_size is not None:
             self.build(input_size)
-
-    def get_config(self):
-        names = """
-            units activation recurrent_activation use_bias return_sequences return_state go_backwards reverse stateful
-            kernel_initializer recurrent_initializer bias_initializer reset_after num_layers bidirectional merge_mode
-            learn_initial_state time_major zero_output_for_mask
-        """.split()
-        return {name: getattr(self, name) for name in names} | super().get_config()
 
     def _shown(self):
         yield from super()._shown()

@@ -9,6 +9,7 @@ import numpy as np
 from cgru import initializers, kernels, recurrence
 from cgru.checks import sequence_advice
 from cgru.layers.base import Layer
+from cgru.locks import owned
 from cgru.sequences import Batch, as_numeric
 
 
@@ -108,6 +109,10 @@ class Stack(Layer):
 
     def __getstate__(self):
         return super().__getstate__() | {"_prepared": None}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._state = None if self._state is None else owned(self._state)
 
     # -- state
 

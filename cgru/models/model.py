@@ -3,12 +3,14 @@
 import numpy as np
 
 from cgru.checks import check_int, shape_text
+from cgru.configured import Configured
 from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
+from cgru.locks import Locked
 
 LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}  # what configurations and files may name
 
 
-class Model:
+class Model(Locked, Configured):
     """Base class of the models: the parameters of their layers, and their configuration.
 
     Parameters
@@ -20,7 +22,10 @@ class Model:
         order of the examples in training.
     """
 
+    _options = ("layers", "seed")
+
     def __init__(self, layers, seed=None):
+        super().__init__()
         if not isinstance(layers, (list, tuple)):
             raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
         if not layers:
@@ -125,7 +130,8 @@ class Model:
         return f"{type(self).__name__}([\n{layers}]{'' if self.seed is None else f', seed={self.seed}'})"
 
     def summary(self):
-        """Print the layers: the shape of their outputs, the number and the shapes of their parameters.
+        """Print the layers: the shape of their outputs, the number and the shapes of their parameters; and how
+        many of the values are frozen, in layers with trainable=False, which `fit` leaves alone.
 
         Examples
         --------
@@ -138,7 +144,7 @@ class Model:
         168 parameters
         """
         print(f"   {'layer':<12} {'output shape':<15} {'parameters':>10}")
-        total = 0
+        total = frozen = 0
         for i, (layer, shape) in enumerate(zip(self.layers, self._output_shapes(), strict=True)):
             line = f"{i:<2} {type(layer).__name__:<12} {shape_text(shape) if shape else '?':<15} "
             if layer.built:
@@ -146,9 +152,10 @@ class Model:
                 shapes = "  ".join(f"{name} {'x'.join(map(str, p.shape))}" for name, p in layer.parameters.items())
                 print(f"{line}{count:>10,}  {shapes}".rstrip())
                 total += count
+                frozen += 0 if layer.trainable else count
             else:
                 print(f"{line}{'not built':>10}")
-        print(f"{total:,} parameters" + ("" if self.built else " so far"))
+        print(f"{total:,} parameters{f', {frozen:,} frozen' if frozen else ''}{'' if self.built else ' so far'}")
 
     def _output_shapes(self):
         """Yield the shape of each layer's outputs, names standing for what is not known; None where no data fit."""

@@ -104,13 +104,14 @@ class Sequential(Trainable):
         return batch, tapes
 
     def _backward(self, d_out, tapes, at_logits):
-        """Return dict (layer index, parameter name) -> gradient, from the gradient of the outputs, or with `at_logits`
-        from that at the input of the last activation."""
-        trained = [i for i, layer in enumerate(self.layers) if layer.parameters]
+        """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
+        outputs, or with `at_logits` from that at the input of the last activation."""
+        trained = [i for i, layer in enumerate(self.layers) if layer.parameters and layer.trainable]
         first, last = min(trained, default=len(self.layers)), len(self.layers) - 1
         gradients, d = {}, d_out
         for i in range(last, first - 1, -1):
             extra = {"at_logits": True} if at_logits and i == last else {}
             d, _, grads = self.layers[i].backward_batch(d, None, tapes[i], need_dx=i > first, **extra)
-            gradients.update({(i, name): gradient for name, gradient in grads.items()})
+            if i in trained:
+                gradients.update({(i, name): gradient for name, gradient in grads.items()})
         return gradients

@@ -12,6 +12,7 @@ import numpy as np
 from cgru import losses, metrics, optimizers
 from cgru.checks import check_bool, check_int
 from cgru.layers import Dense
+from cgru.locks import owned
 from cgru.models import examples
 from cgru.models.model import Model
 from cgru.models.progress import figures, progress_of
@@ -211,7 +212,7 @@ class Trainable(Model):
         at_logits = self._fuses_loss()
         d = self.loss.gradient(outputs.data, labels, outputs.valid, at_logits=at_logits)
         gradients = self._backward(d, tapes, at_logits)
-        parameters = {(i, name): p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
+        parameters = {(i, name): self.layers[i].parameters[name] for i, name in gradients}
         current, spare = self._optimizer_states(parameters)
         self.optimizer.propose(parameters, gradients, current, self._proposed, spare)
         self._publish((spare, current))
@@ -223,22 +224,30 @@ class Trainable(Model):
         return isinstance(last, Dense) and last.activation == self.loss.fused_activation
 
     def _optimizer_states(self, parameters):
-        if self._states is None or not self._states[0].fits(parameters):
+        if self._states is None or not self._states[0].fits(parameters) or self._proposed.keys() != parameters.keys():
+            states = self.optimizer.start(parameters), self.optimizer.start(parameters)
+            if self._states is not None:  # other layers are trainable now
+                states[0].take_over(self._states[0])
             self._proposed = {key: np.empty_like(array) for key, array in parameters.items()}
-            self._states = self.optimizer.start(parameters), self.optimizer.start(parameters)
+            self._states = states
         return self._states
 
     def _publish(self, states):
-        try:
-            self._copy_proposed(states)
-        except KeyboardInterrupt:
-            self._copy_proposed(states)
-            raise
+        with self._lock:
+            try:
+                self._copy_proposed(states)
+            except KeyboardInterrupt:
+                self._copy_proposed(states)
+                raise
 
     def _copy_proposed(self, states):
-        for i, layer in enumerate(self.layers):
-            layer._write({name: array for (j, name), array in self._proposed.items() if j == i})
+        for i in {i for i, _ in self._proposed}:
+            self.layers[i]._write({name: array for (j, name), array in self._proposed.items() if j == i})
         self._states = states
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._proposed = self._proposed and {key: owned(array) for key, array in self._proposed.items()}
 
 
 class _Totals:

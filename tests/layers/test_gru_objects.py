@@ -213,6 +213,7 @@ def test_get_config_round_trip():
         "learn_initial_state": True,
         "time_major": True,
         "zero_output_for_mask": False,
+        "trainable": False,
         "dtype": "float64",
         "seed": 5,
     }
