@@ -6,6 +6,7 @@ import numpy as np
 
 import cgru
 from cgru import kernels, metrics, optimizers, plot, reference
+from cgru.cli import timing
 from cgru.datasets import load_japanese_vowels
 from cgru.sequences import pad
 
@@ -142,9 +143,4 @@ def _reference_backward(d_out, out, tapes):
 
 def _best(function, repeats=20):
     """Return the shortest of `repeats` run times, in seconds."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return min(timing.single_calls(function, 0, repeats)) / 1e9
