@@ -25,16 +25,19 @@ import numpy as np
 from report import Record, progress, table
 
 import cgru
+from cgru import kernels
 from cgru.cli import timing
 from cgru.cli.case import Case, draw
 
 ROWS, STEPS = (1, 2, 4, 8, 16, 32, 64), (1, 10, 100, 1000)
 SIZES = ((8, 16), (16, 32), (24, 80), (40, 96), (64, 128), (128, 256), (128, 384))
 FORMS = tuple(itertools.product(("inference", "training"), (True, False)))
-MOST_FLOPS = 4e9  # of the products of a call: some 80 ms with one thread
+MOST_FLOPS = 3e9  # of the products of a call: some 60 ms with one thread
+WARM = 12  # calls before any is counted: the choice may learn from them
 BURST = 0.003  # s of the calls of a round, one at least
 ROUNDS, PAIRS, LIMIT = (12, 48), 30, 1.10
-LIMITS = {"one": 1, "two": 2}
+# Limits of kernels.tune that keep threads from work that does not pay, as far as there are such.
+FORCED = {"thread_work", "small_work", "cold_work", "team_work", "measured"}
 
 
 def cells():
@@ -63,45 +66,54 @@ def call_of(case):
 
 
 class Calls:
-    """Bursts of a call with the default number of threads (None) and with limits."""
+    """Bursts of a call with the default number of threads and with limits.
 
-    def __init__(self, case, default):
-        self.call, self.default = call_of(case), default
-        for limit in (None, *LIMITS.values()):  # each warm
-            self.limit(limit)
-            timing.single_calls(self.call, BURST, 2)
-        self.limit(1)
+    `ways` names them: the number of threads for `cgru.set_num_threads`, None for the default, and whether to share all
+    calls among them, whatever they cost.
+    """
+
+    def __init__(self, case, ways):
+        self.call, self.ways, self.limits = call_of(case), ways, kernels.tune()
+        for name in ways:
+            self.choose(name)
+            timing.single_calls(self.call, BURST, WARM)
+        self.choose("one")
         seconds = statistics.median(timing.single_calls(self.call, BURST, 2)) / 1e9
         self.repeat = max(1, round(BURST / seconds))
         self.seconds = self.repeat * seconds
 
-    def limit(self, number):
-        cgru.set_num_threads(self.default if number is None else number)
+    def choose(self, name):
+        number, always = self.ways[name]
+        cgru.set_num_threads(number)
+        kernels.tune(**self.limits | (dict.fromkeys(FORCED & set(self.limits), 0) if always else {}))
 
-    def measure(self, limits, rounds):
-        """{name: ns of a call in each round} for a dict of limits."""
-        times = {name: [] for name in limits}
-        for count in range(rounds):
-            for name in timing.turns(limits, count):
-                self.limit(limits[name])
-                times[name].append(sum(timing.single_calls(self.call, 0, self.repeat)) / self.repeat)
+    def measure(self, names, rounds):
+        """{name: ns of a call in each round}."""
+        times = {name: [] for name in names}
+        try:
+            for count in range(rounds):
+                for name in timing.turns(names, count):
+                    self.choose(name)
+                    times[name].append(sum(timing.single_calls(self.call, 0, self.repeat)) / self.repeat)
+        finally:
+            kernels.tune(**self.limits)
         return times
 
 
-def measure(case, default, seconds):
+def measure(case, ways, seconds):
     """What JSON says of a case, after the first run."""
-    calls = Calls(case, default)
-    fits = int(seconds / (3 * calls.seconds)) // 4 * 4
-    times = calls.measure({"default": None, **LIMITS}, min(max(fits, ROUNDS[0]), ROUNDS[1]))
+    calls = Calls(case, ways)
+    fits = int(seconds / (len(ways) * calls.seconds)) // 4 * 4
+    times = calls.measure(ways, min(max(fits, ROUNDS[0]), ROUNDS[1]))
     better, ratio = timing.chosen_and_scored(times, "default")
     medians = {name: statistics.median(each) / 1e3 for name, each in times.items()}
     return {"case": case.as_dict(), "microseconds": medians, "better": better, "ratio": ratio, "bound": None}
 
 
-def measure_again(found, default, pairs=PAIRS):
+def measure_again(found, ways, pairs=PAIRS):
     """Run the pairs of a cell that was slow, and put their median ratio and its lower bound into what was found."""
     better = found["better"]
-    times = Calls(Case(**found["case"]), default).measure({"default": None, better: LIMITS[better]}, pairs)
+    times = Calls(Case(**found["case"]), ways).measure(("default", better), pairs)
     ratios = [ours / theirs for ours, theirs in zip(times["default"], times[better], strict=True)]
     found |= {"again": statistics.median(ratios), "bound": timing.lower_bound(ratios)}
 
@@ -130,6 +142,9 @@ def options_of(argv=None):
     made.add_argument("--pinned", action="store_true", help="this process may use one processor alone")
     made.add_argument("--oversubscribe", action="store_true", help="the default is twice as many threads as processors")
     made.add_argument("--beside", action="store_true", help="beside a second process that computes all the time")
+    made.add_argument(
+        "--forced", action="store_true", help="beside the limits also two threads for every call, whatever it costs"
+    )
     made.add_argument("--minutes", type=float, default=20, help="after which no cell is begun (default: 20)")
     made.add_argument("--seconds", type=float, default=3, help="of a cell, or its least rounds (default: 3)")
     made.add_argument("--all", action="store_true", help="print all cells, not the worst 20")
@@ -143,10 +158,11 @@ def main():
     if options.pinned:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    default = 2 * cpus if options.oversubscribe else cgru.get_num_threads()
-    cgru.set_num_threads(default)
+    ways = {"default": (2 * cpus if options.oversubscribe else None, False), "one": (1, False), "two": (2, False)}
+    if options.forced:
+        ways["forced"] = 2, True
     record = Record(__file__, options)
-    record.conditions |= {"default": default, "usable_cpus": cpus}
+    record.conditions |= {"ways": ways, "usable_cpus": cpus}
     record.print_conditions()
     end, cases, found = time.monotonic() + 60 * options.minutes, cells(), []
     if options.quick:
@@ -155,18 +171,18 @@ def main():
         for number, case in enumerate(cases, 1):
             if time.monotonic() > end:
                 break
-            found.append(measure(case, default, options.seconds))
+            found.append(measure(case, ways, options.seconds))
             progress(f"{number}/{len(cases)} {title(case)}: {found[-1]['ratio']:.2f} of {found[-1]['better']}")
             record.add("cells", found)
         for each in [each for each in found if each["ratio"] > LIMIT]:
             if time.monotonic() > end:
                 break
-            measure_again(each, default)
+            measure_again(each, ways)
             progress(f"again {title(Case(**each['case']))}: {each['again']:.2f}, lower bound {each['bound']:.2f}")
     summary = summarise(found)
     record.add("cells", found)
     record.add("summary", summary)
-    show(found, summary, len(cases), options.all)
+    show(found, summary, len(cases), ways, options.all)
     return 0
 
 
@@ -185,17 +201,17 @@ def summarise(found):
     }
 
 
-def show(found, summary, wanted, whole):
+def show(found, summary, wanted, ways, whole):
     """Print the cells, the worst first, and what they say together."""
     rows = []
     for each in sorted(found, key=lambda each: -each["ratio"])[: None if whole else 20]:
         times = each["microseconds"]
         again = [each.get("again"), each["bound"]] if each["bound"] is not None else [None, None]
         rows.append([
-            title(Case(**each["case"])), times["default"], times["one"], times["two"], each["better"],
+            title(Case(**each["case"])), *times.values(), each["better"],
             *(ratio and f"{ratio:.2f}" for ratio in (each["ratio"], *again)), "slower" if counts(each) else "",
         ])  # fmt: skip
-    table(["N,T,D,H", "default us", "one", "two", "better", "ratio", "again", "lower bound", ""], rows)
+    table(["N,T,D,H; us", *ways, "better", "ratio", "again", "lower bound", ""], rows)
     missing = f" of {wanted}: the time was over" if len(found) < wanted else ""
     print(f"\n{len(found)} cells{missing}; {summary['slower']} slower by default than {LIMIT:.2f} of the better limit")
     unsure = sum(each["ratio"] > LIMIT and each["bound"] is None for each in found)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cgru import kernels
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -59,15 +61,18 @@ def test_which_cells_count_as_slower(script, ratio, bound, slower):
 
 def test_default_threads_measures_a_cell(script, monkeypatch):
     default_threads = script("default_threads")
-    asked, restored = [], default_threads.cgru.get_num_threads()
+    asked, limits = [], kernels.tune()
     monkeypatch.setattr(default_threads.cgru, "set_num_threads", asked.append)
     monkeypatch.setattr(default_threads, "BURST", 1e-4)
     case = default_threads.Case(1, 2, 3, 4, "training", False)
-    found = default_threads.measure(case, restored, seconds=0)
-    assert default_threads.Case(**found["case"]) == case and found["better"] in ("one", "two")
-    assert set(found["microseconds"]) == {"default", "one", "two"} and found["ratio"] > 0 and found["bound"] is None
-    assert set(asked) == {1, 2, restored} and len(asked) == 4 + 3 * default_threads.ROUNDS[0]
-    default_threads.measure_again(found, restored, pairs=6)
+    ways = {"default": (None, False), "one": (1, False), "two": (2, False), "forced": (2, True)}
+    found = default_threads.measure(case, ways, seconds=0)
+    assert default_threads.Case(**found["case"]) == case and found["better"] in ("one", "two", "forced")
+    assert set(found["microseconds"]) == set(ways) and found["ratio"] > 0 and found["bound"] is None
+    rounds = default_threads.ROUNDS[0]
+    assert [asked.count(each) for each in (None, 1, 2)] == [1 + rounds, 2 + rounds, 2 + 2 * rounds]
+    assert kernels.tune() == limits
+    default_threads.measure_again(found, ways, pairs=6)
     assert 0 < found["bound"] <= found["again"]
     summary = default_threads.summarise([found, found | {"ratio": 4 * found["ratio"]}])
     assert summary["cells"] == 2 and summary["worst"] == 4 * found["ratio"]
