@@ -199,9 +199,9 @@ class GRU(Stack):
         self._state = states
 
     def _keep_state(self, h):
-        """Let the next call start from h if the layer is stateful."""
+        """Let the next call start from h, or afresh if it is None, if the layer is stateful."""
         if self.stateful:
-            self._state = h.copy()
+            self._state = None if h is None else h.copy()
 
     # -- calls
 

@@ -134,10 +134,14 @@ class Stack(Layer):
             if h0.shape != shape:
                 raise ValueError(f"initial_state: expected shape {shape}, got {h0.shape}")
             return np.ascontiguousarray(h0).reshape(len(self._prefixes), N, self.units), False
+        return self._first_state(N, learned), learned is not None
+
+    def _first_state(self, N, learned):
+        """(cells, N, H): where sequences start from that go on from nothing."""
         h0 = np.zeros((len(self._prefixes), N, self.units), self.dtype)
         if learned is not None:
             h0 += learned[:, None]
-        return h0, learned is not None
+        return h0
 
     # -- the passes
 

@@ -6,6 +6,7 @@ from cgru.checks import check_int, shape_text
 from cgru.configured import Configured
 from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
 from cgru.locks import Locked
+from cgru.models.stateful import stateful_layers
 
 LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}  # what configurations and files may name
 
@@ -124,6 +125,35 @@ class Model(Locked, Configured):
                 raise ValueError(f"config: expected a class among {sorted(LAYERS)}, got {name!r}")
             layers.append(LAYERS[name].from_config(entry["config"]))
         return cls(layers, seed=config["seed"])
+
+    # -- states
+
+    def reset_states(self):
+        """Forget the states of the stateful layers.
+
+        Raises
+        ------
+        RuntimeError
+            If no layer is stateful.
+        """
+        kept = stateful_layers(self.layers)
+        if not kept:
+            raise RuntimeError("reset_states: expected a model with a stateful GRU, got none")
+        for i in kept:
+            self.layers[i].reset_states()
+
+    def _keep_states(self, states):
+        """Let the next call go on from `states`, one entry a layer, in the layers that are stateful: in all or none."""
+        kept = [(self.layers[i], states[i]) for i in stateful_layers(self.layers)]
+        try:
+            for layer, state in kept:
+                layer._keep_state(state)
+        except KeyboardInterrupt:
+            for layer, state in kept:
+                layer._keep_state(state)
+            raise
+
+    # -- what is printed
 
     def __repr__(self):
         layers = "".join(f"    {layer!r},\n" for layer in self.layers)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cgru.checks import check_int
-from cgru.models import examples
+from cgru.models import examples, stateful
 from cgru.models.training import Trainable
 from cgru.sequences import unpad
 
@@ -80,28 +80,47 @@ class Sequential(Trainable):
         """
         batch_size = check_int(batch_size, "batch_size", 1)
         batch, _ = examples.inputs(self.layers, x, lengths, mask)
+        ragged = lengths is None and batch.lengths is not None
+        return self._outputs(batch, ragged, batch_size)
+
+    def __call__(self, x, lengths=None, mask=None):
+        """Return the outputs for examples `x`, as `predict` does, from one pass over all of them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit.
+        """
+        batch, _ = examples.inputs(self.layers, x, lengths, mask)
+        return self._outputs(batch, lengths is None and batch.lengths is not None, max(1, len(batch.data)))
+
+    def _outputs(self, batch, ragged, batch_size):
+        count = len(batch.data)
+        stateful.check_one_batch(self.layers, count, batch_size)
         outputs = None
         for rows in self._chunks(batch, batch_size):
-            part = self._forward(batch.take(rows))[0].data
+            part, states, _ = self._forward(batch.take(rows))
+            part = part.data
             if outputs is None:
-                shape = (len(batch.data), batch.data.shape[1]) if part.ndim == 3 else (len(batch.data),)
+                shape = (count, batch.data.shape[1]) if part.ndim == 3 else (count,)
                 outputs = np.zeros((*shape, part.shape[-1]), part.dtype)
             if part.ndim == 3:
                 outputs[rows, : part.shape[1]] = part
             else:
                 outputs[rows] = part
-        ragged = lengths is None and batch.lengths is not None
+        self._keep_states(states)
         return unpad(outputs, batch.lengths) if ragged and outputs.ndim == 3 else outputs
 
-    def _forward(self, batch, training=False):
-        """Return (Batch of outputs, list of the layers' tapes)."""
-        tapes = []
-        for layer in self.layers:
-            batch, state, _, tape = layer.forward_batch(batch, training=training)
+    def _forward(self, batch, states=None, training=False, key=None):
+        """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept."""
+        tapes, after = [], []
+        for i, layer in enumerate(self.layers):
+            batch, state, _, tape = layer.forward_batch(
+                batch, None if states is None else states[i], None if key is None else (key, i), training
+            )
+            after.append(state)
             tapes.append(tape)
-            if getattr(layer, "stateful", False):
-                layer._keep_state(state)
-        return batch, tapes
+        return batch, after, tapes
 
     def _backward(self, d_out, tapes, at_logits):
         """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the

@@ -13,7 +13,7 @@ from cgru import losses, metrics, optimizers
 from cgru.checks import check_bool, check_int
 from cgru.layers import Dense
 from cgru.locks import owned
-from cgru.models import examples
+from cgru.models import examples, finite, stateful
 from cgru.models.model import Model
 from cgru.models.progress import figures, progress_of
 
@@ -122,9 +122,22 @@ class Trainable(Model):
         RuntimeError
             If `compile` was not called.
         TypeError, ValueError
-            If an argument does not fit, before anything is trained.
+            If an argument does not fit, before anything is trained; or, later, if the examples hold a number that is
+            not finite.
+        FloatingPointError
+            If the loss, a gradient or an update is not finite. Like the error for the examples, the message says in
+            which batch and for which row; that update is not made.
         KeyboardInterrupt
-            On Ctrl-C. The model is then as the last finished update left it, and `history` holds the finished epochs.
+            On Ctrl-C.
+
+        Notes
+        -----
+        After an error or Ctrl-C in the midst of training, parameters, optimizer and the states of stateful layers are
+        as the last finished update left them, and `history` holds the finished epochs.
+
+        With a stateful GRU, row i of a batch goes on from row i of the batch before, so `shuffle` must be False and
+        `batch_size` divide the number of rows. Each epoch starts from the state that the model has now; validation
+        starts from none and leaves none.
         """
         self._check_compiled()
         epochs, batch_size = check_int(epochs, "epochs"), check_int(batch_size, "batch_size", 1)
@@ -135,20 +148,26 @@ class Trainable(Model):
         if not len(batch.data):
             raise ValueError("x: expected at least one example, got none")
         labels = examples.labels(y, batch, shape)
-        validation = self._validation(validation_data, batch)
+        validation = self._validation(validation_data, batch, batch_size)
+        stateful.check_batches(self.layers, len(labels), batch_size, shuffle)
         self._build_for(batch)
+        begun = [getattr(layer, "_state", None) for layer in self.layers]
         self.history = history = History()
         updates = math.ceil(len(labels) / batch_size)
         with progress_of(epochs, updates, verbose) as progress:
-            for _ in range(epochs):
+            for epoch in range(1, epochs + 1):
+                self._keep_states(begun)
                 order = self._order.permutation(len(labels)) if shuffle else np.arange(len(labels))
                 totals = _Totals(self)
-                for start in range(0, len(labels), batch_size):
-                    self._update(*examples.rows_of(batch, labels, order[start : start + batch_size]), totals)
+                for number, start in enumerate(range(0, len(labels), batch_size), start=1):
+                    place = finite.Place(epoch, number, order[start : start + batch_size])
+                    self._update(*examples.rows_of(batch, labels, place.rows), totals, place)
                     progress.update()
                 results = totals.means()
                 if validation is not None:
-                    results |= {f"val_{name}": v for name, v in self._evaluate(*validation, batch_size).items()}
+                    states = stateful.first_states(self.layers, min(batch_size, len(validation[1])))
+                    values, _ = self._evaluate(*validation, batch_size, states)
+                    results |= {f"val_{name}": value for name, value in values.items()}
                 history._results.append(results)
                 progress.epoch(results)
         return history
@@ -166,7 +185,11 @@ class Trainable(Model):
         self._check_compiled()
         batch_size = check_int(batch_size, "batch_size", 1)
         batch, shape = examples.inputs(self.layers, x, lengths, mask)
-        return self._evaluate(batch, examples.labels(y, batch, shape), batch_size)
+        labels = examples.labels(y, batch, shape)
+        stateful.check_one_batch(self.layers, len(labels), batch_size)
+        results, states = self._evaluate(batch, labels, batch_size)
+        self._keep_states(states)
+        return results
 
     # -- the work
 
@@ -174,7 +197,7 @@ class Trainable(Model):
         if self.loss is None:
             raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
 
-    def _validation(self, data, like):
+    def _validation(self, data, like, batch_size):
         if data is None:
             return None
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
@@ -183,7 +206,9 @@ class Trainable(Model):
         x, y, lengths = (*data, None)[:3]
         try:
             batch, shape = examples.inputs(self.layers, x, lengths, like=like)
-            return batch, examples.labels(y, batch, shape)
+            labels = examples.labels(y, batch, shape)
+            stateful.check_equal_batches(self.layers, len(labels), batch_size)
+            return batch, labels
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
@@ -194,29 +219,47 @@ class Trainable(Model):
         """Return index arrays that cover the rows, rows of like length together; one, empty, if there are no rows."""
         count = len(batch.data)
         order = np.arange(count)
-        if batch.lengths is not None and not any(getattr(layer, "stateful", False) for layer in self.layers):
+        if batch.lengths is not None and not stateful.stateful_layers(self.layers):
             order = np.argsort(-batch.lengths, kind="stable")
         return [order[start : start + batch_size] for start in range(0, max(1, count), batch_size)]
 
-    def _evaluate(self, batch, labels, batch_size):
+    def _evaluate(self, batch, labels, batch_size, states=None):
+        """Return (dict of means, states after the last batch); the states are those of the first batch's start."""
         totals = _Totals(self)
         for rows in self._chunks(batch, batch_size):
             part, part_labels = examples.rows_of(batch, labels, rows)
-            outputs, _ = self._forward(part)
-            totals.add(outputs, part_labels)
-        return totals.means()
+            outputs, states, _ = self._forward(part, states)
+            states = stateful.carried(self.layers, states)
+            totals.add(totals.of(outputs, part_labels))
+        return totals.means(), states
 
-    def _update(self, batch, labels, totals):
-        """One update from a batch; adds what it saw to `totals`."""
-        outputs, tapes = self._forward(batch, training=True)
+    def _update(self, batch, labels, totals, place):
+        """One update from a batch; adds what it saw to `totals`. It is made whole, or refused whole."""
+        with np.errstate(all="ignore"):  # what is not finite is looked for below
+            outputs, states, tapes = self._forward(batch, training=True)
+            seen = totals.of(outputs, labels)
+            if not math.isfinite(seen["loss"][0]):
+                raise finite.loss_error(self, batch, labels, outputs, place)
+            gradients = self._backward_of_loss(outputs, labels, tapes)
+            if not finite.all_finite(gradients.values(), squares=True):
+                raise finite.gradient_error(self, batch, labels, gradients, place)
+            parameters = {(i, name): self.layers[i].parameters[name] for i, name in gradients}
+            current, spare = self._optimizer_states(parameters)
+            self.optimizer.propose(parameters, gradients, current, self._proposed, spare)
+            if not finite.all_finite(self._proposed.values()):
+                raise finite.update_error(self, self._proposed, place)
+        self._publish((spare, current), states)
+        totals.add(seen)
+
+    def _gradients(self, batch, labels, states=None, key=None):
+        """The gradients that a batch gives, dict (layer index, parameter name) -> array; nothing is updated."""
+        outputs, _, tapes = self._forward(batch, states, training=True, key=key)
+        return self._backward_of_loss(outputs, labels, tapes)
+
+    def _backward_of_loss(self, outputs, labels, tapes):
         at_logits = self._fuses_loss()
         d = self.loss.gradient(outputs.data, labels, outputs.valid, at_logits=at_logits)
-        gradients = self._backward(d, tapes, at_logits)
-        parameters = {(i, name): self.layers[i].parameters[name] for i, name in gradients}
-        current, spare = self._optimizer_states(parameters)
-        self.optimizer.propose(parameters, gradients, current, self._proposed, spare)
-        self._publish((spare, current))
-        totals.add(outputs, labels)
+        return self._backward(d, tapes, at_logits)
 
     def _fuses_loss(self):
         """Whether the loss knows its gradient at the input of the last layer's activation."""
@@ -232,18 +275,19 @@ class Trainable(Model):
             self._states = states
         return self._states
 
-    def _publish(self, states):
+    def _publish(self, optimizer_states, states):
         with self._lock:
             try:
-                self._copy_proposed(states)
+                self._copy_proposed(optimizer_states, states)
             except KeyboardInterrupt:
-                self._copy_proposed(states)
+                self._copy_proposed(optimizer_states, states)
                 raise
 
-    def _copy_proposed(self, states):
+    def _copy_proposed(self, optimizer_states, states):
         for i in {i for i, _ in self._proposed}:
             self.layers[i]._write({name: array for (j, name), array in self._proposed.items() if j == i})
-        self._states = states
+        self._states = optimizer_states
+        self._keep_states(states)
 
     def __setstate__(self, state):
         super().__setstate__(state)
@@ -257,9 +301,14 @@ class _Totals:
         self._measures = {"loss": model.loss, **{metric.name: metric for metric in model.metrics}}
         self._sums = {name: [0.0, 0] for name in self._measures}
 
-    def add(self, outputs, labels):
-        for name, measure in self._measures.items():
-            total, count = measure.total(outputs.data, labels, outputs.valid)
+    def of(self, outputs, labels):
+        """Return dict name -> (sum, number of terms) of one batch."""
+        return {
+            name: measure.total(outputs.data, labels, outputs.valid) for name, measure in self._measures.items()
+        }
+
+    def add(self, seen):
+        for name, (total, count) in seen.items():
             self._sums[name][0] += total
             self._sums[name][1] += count
 

@@ -1,0 +1,109 @@
+"""Numbers that are not finite: a cheap look at each update, and the search for their origin when one is refused."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cgru.models import examples, stateful
+
+
+class Place(NamedTuple):
+    """Where in the training a batch stands."""
+
+    epoch: int  # from 1
+    batch: int  # from 1
+    rows: np.ndarray  # of x, in the batch's order
+
+    def __str__(self):
+        return f"epoch {self.epoch}, batch {self.batch}"
+
+
+def all_finite(arrays, squares=False):
+    """Whether all elements of the arrays are finite numbers, and with `squares` their squares too."""
+    # A sum that is finite has finite terms; one that is not may have overflowed.
+    for array in arrays:
+        flat = array.reshape(-1)
+        total = np.einsum("i,i->", flat, flat) if squares else flat.sum()
+        if not np.isfinite(total) and not np.isfinite(flat * flat if squares else flat).all():
+            return False
+    return True
+
+
+def input_error(batch, place):
+    """A ValueError that names the first number at a valid step that is not finite; None if there is none."""
+    data = batch.data
+    if data.dtype.kind != "f":
+        return None
+    wrong = ~np.isfinite(data)
+    if batch.valid is not None:
+        wrong &= batch.valid.reshape(batch.valid.shape + (1,) * (data.ndim - 2))
+    if not wrong.any():
+        return None
+    where = tuple(np.argwhere(wrong)[0].tolist())
+    names = ("step", "feature") if data.ndim == 3 else ("feature",)
+    inside = ", ".join(f"{name} {index}" for name, index in zip(names, where[1:], strict=True))
+    return ValueError(
+        f"x: expected finite numbers, got an input of {data[where]} in row {place.rows[where[0]]}, {inside} ({place}); "
+        "no update was made with it"
+    )
+
+
+def loss_error(model, batch, labels, outputs, place):
+    """The error for a batch whose loss is not finite: its input's, the parameters', or the loss' own."""
+    error = input_error(batch, place) or _parameter_error(model, place)
+    if error is not None:
+        return error
+    valid = outputs.valid
+    for i, row in enumerate(place.rows):
+        one = slice(i, i + 1)
+        value = model.loss.total(outputs.data[one], labels[one], None if valid is None else valid[one])[0]
+        if not np.isfinite(value):
+            return FloatingPointError(
+                f"the loss of row {row} of x is {value} in {place}, though input and parameters are finite; "
+                "no update was made with it"
+            )
+    return FloatingPointError(f"the sum of the losses is not finite in {place}; no update was made with it")
+
+
+def gradient_error(model, batch, labels, gradients, place):
+    """The error for a batch whose gradients, or their squares, are not finite."""
+    error = input_error(batch, place) or _parameter_error(model, place)
+    if error is not None:
+        return error
+    names = [_name(model, key) for key, gradient in gradients.items() if not all_finite([gradient], squares=True)]
+    for i, row in enumerate(place.rows):
+        part, part_labels = examples.rows_of(batch, labels, np.array([i]))
+        states = stateful.states_of_row(model.layers, i)
+        if not all_finite(model._gradients(part, part_labels, states, key=0).values(), squares=True):
+            because = f" because of row {row} of x"
+            break
+    else:
+        because = ""
+    return FloatingPointError(
+        f"the gradient of {' and '.join(names[:2])}, or its square, is not finite in {place}{because}, "
+        "though the loss is; no update was made with it"
+    )
+
+
+def update_error(model, proposed, place):
+    """The error for new parameters that are not finite."""
+    names = [_name(model, key) for key, array in proposed.items() if not all_finite([array])]
+    return FloatingPointError(
+        f"the update of {' and '.join(names[:2])} is not finite in {place}, though the gradient is: "
+        f"{model.optimizer!r} is too much; it was not made"
+    )
+
+
+def _parameter_error(model, place):
+    for i, layer in enumerate(model.layers):
+        for name, array in layer.parameters.items():
+            if not all_finite([array]):
+                value = array[~np.isfinite(array)][0]
+                return FloatingPointError(
+                    f"{_name(model, (i, name))} holds {value} before the update of {place}, which was not made"
+                )
+    return None
+
+
+def _name(model, key):
+    return f"{key[1]} of {examples.title(model.layers, key[0])}"
