@@ -198,6 +198,30 @@ def layer_of(cells, *, reset_after, directions=1, each=None, **options):
     return chain(layers)
 
 
+def dense_of(kernel, bias, activation="linear"):
+    """A built Dense layer; bias None: there is none."""
+    layer = Dense(kernel.shape[1], activation=activation, use_bias=bias is not None, dtype=kernel.dtype)
+    layer.build_from(len(kernel), [kernel] if bias is None else [kernel, bias])
+    return layer
+
+
+def embedding_of(table):
+    """A built Embedding."""
+    layer = Embedding(*table.shape, dtype=table.dtype)
+    layer.build_from(1, [table])
+    return layer
+
+
+def activate(layers, activation, where, name, instead):
+    """Let the last of these layers, a Dense without an activation, have this one; ValueError if it is none."""
+    last = layers[-1] if layers else None
+    if not isinstance(last, Dense) or last.activation != "linear":
+        refuse(where, f"{name} where no Dense without activation stands before it", "activations are those of a Dense",
+               instead)  # fmt: skip
+    parameters = last.parameters
+    layers[-1] = dense_of(parameters["kernel"], parameters.get("bias"), activation)
+
+
 def within(i, count):
     """Options of a GRU that is one of several in a Sequential, whatever they are for the whole: a Sequential takes
     (N, T, D), and all but the last give their sequences to the next."""

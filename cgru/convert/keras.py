@@ -11,29 +11,36 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cgru.convert import keras_files
-from cgru.convert.arrays import Arrays, as_weight, check_shape
+from cgru.checks import check_bool
+from cgru.convert import keras_files, keras_layers
+from cgru.convert.arrays import Arrays, as_weight, check_shape, some, warn_partial
 from cgru.convert.cells import (
     Cell,
     canonical,
-    cells_of,
-    foreign,
-    gru_layers,
     layer_of,
     refuse,
-    require_activations,
     require_flippable,
-    require_no_initial_state,
-    require_reset,
 )
-from cgru.convert.keras_files import ROLES, Stored
+from cgru.convert.keras_files import ROLES, Part, Stored
 
-_ORDER = "zrn"
+ORDER = "zrn"
 _ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
 
 
-def from_keras(weights, name=None, *, reset_after=None, bidirectional=None, initial_state=None, **options):
-    """A layer of Keras' GRU, from its weights, the layer itself, or a file; Keras is not needed for arrays and files.
+def from_keras(
+    weights,
+    name=None,
+    *,
+    reset_after=None,
+    bidirectional=None,
+    initial_state=None,
+    return_sequences=None,
+    return_state=True,
+    without_masks=False,
+    **options,
+):
+    """A layer of Keras' GRU, from its weights, the layer itself, or a file, or a whole Sequential; Keras is not needed
+    for arrays and files.
 
     No biases are summed and only the signs of z's weights change: `to_keras` gives back the same bits. Outputs agree to
     rounding.
@@ -44,10 +51,11 @@ def from_keras(weights, name=None, *, reset_after=None, bidirectional=None, init
         * What get_weights() returns: kernel, recurrent_kernel and bias of a GRU, or of each cell in turn of a
           Bidirectional or of stacked cells; a list of such lists is a stack. A bias of shape (6H,) is a CuDNNGRU's.
         * A mapping of these names to arrays; paths may stand before the names, as in "gru/gru_cell/kernel:0".
-        * A GRU, Bidirectional, RNN of GRUCells or CuDNNGRU of Keras 2 or 3, or a model that holds one.
+        * A GRU, Bidirectional, RNN of GRUCells or CuDNNGRU of Keras 2 or 3, or a model that holds one; a Dense or an
+          Embedding; a Sequential of these, of Dropout and of activations.
         * A file of Keras 2 or 3: ".keras", ".weights.h5" or ".h5". Needs h5py: ``pip install "cgru[keras]"``.
     name : str, optional
-        Of the layer, in a model or file that holds more than one.
+        Of the layer, in a model or file: one of several GRUs, or one layer of a Sequential.
     reset_after : bool, optional
         Needed where nothing tells: for arrays without a bias.
     bidirectional : bool, optional
@@ -55,16 +63,22 @@ def from_keras(weights, name=None, *, reset_after=None, bidirectional=None, init
         of plain arrays allow both.
     initial_state : array_like of shape (H,) or (cells, H), or list of (H,) arrays; optional
         A learned initial state, which Keras keeps outside of the layer.
+    return_sequences, return_state : bool, optional
+        What a call of the layer returns, by default both. In a Sequential, return_sequences is that of the last GRU, by
+        default as Keras has it.
+    without_masks : bool
+        Whether layers of a Sequential that make masks (Embedding with mask_zero, Masking) are taken all the same,
+        because calls give the mask: ``model.predict(ids, mask=ids != 0)``.
     **options
         Of cgru.GRU. They stand above what the layer or file says; plain arrays say nothing, and have Keras' defaults.
         Names of activations are cgru's: "hard_sigmoid_keras2" is what Keras 2 calls "hard_sigmoid".
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on, and Keras' rule for steps that are masked: the output before them is
-        repeated (zero_output_for_mask=False), or zero where two directions are merged. A Sequential where stacked cells
-        differ.
+    GRU, Dense, Embedding or Sequential
+        A GRU has Keras' rule for steps that are masked: the output before them is repeated
+        (zero_output_for_mask=False), or zero where two directions are merged. A Sequential of a Sequential, without a
+        name and options of a GRU; and where stacked cells differ.
 
     Raises
     ------
@@ -74,6 +88,11 @@ def from_keras(weights, name=None, *, reset_after=None, bidirectional=None, init
         If there is no GRU or more than one, an array is missing, unknown or misshapen, or something is not known or
         cannot be exact; the message names it.
 
+    Warns
+    -----
+    PartialConversionWarning
+        If a Sequential holds layers that there are not here, no name was given, and its one GRU comes alone.
+
     Examples
     --------
     >>> import numpy as np, cgru
@@ -81,7 +100,36 @@ def from_keras(weights, name=None, *, reset_after=None, bidirectional=None, init
     >>> layer.units, layer.reset_after
     (2, True)
     """
+    if return_sequences is not None:
+        check_bool(return_sequences, "return_sequences")
+    given = options | {"reset_after": reset_after, "bidirectional": bidirectional, "initial_state": initial_state}
+
+    def convert_gru(stored, more):
+        returns = {"return_sequences": return_sequences is not False, "return_state": return_state}
+        return _gru_of(stored, reset_after, bidirectional, initial_state, options | returns | more)
+
     stored = _stored(weights, name)
+    if stored is not None:
+        return convert_gru(stored, {})
+    if type(weights).__name__ in keras_files.LAYERS and hasattr(weights, "get_config"):
+        return keras_layers.layer_of(keras_layers.part_of(weights, type(weights).__name__), without_masks)
+    found, parts, where = _found(weights)
+    if parts is not None and all(value is None for value in given.values()):
+        if name is None and keras_layers.is_whole(parts):
+            return keras_layers.whole(parts, convert_gru, return_sequences, check_bool(without_masks, "without_masks"))
+        named = [part for part in parts if part.name == name and part.class_name in keras_files.LAYERS]
+        if len(named) == 1 and all(stored.name != name for stored in found):
+            return keras_layers.layer_of(named[0], without_masks)
+    stored = keras_files.choose(found, name, where)
+    left = keras_layers.left_out(parts or []) if name is None else []
+    if left:
+        own = repr(stored.name)
+        warn_partial(f"from_keras: only {own} was converted; left out: {some(left)}. name={own} says it is meant so")
+    return convert_gru(stored, {})
+
+
+def _gru_of(stored, reset_after, bidirectional, initial_state, options):
+    """The layer of a `Stored`, with options of cgru.GRU."""
     chosen = {key: options.pop(key) for key in ("activation", "recurrent_activation") if key in options}
     settings = _settings(stored, chosen)
     known = settings.layers * (settings.directions or 1) or [chosen] * len(stored.cells)
@@ -106,18 +154,35 @@ def from_keras(weights, name=None, *, reset_after=None, bidirectional=None, init
 
 
 def _stored(weights, name):
-    if isinstance(weights, (str, os.PathLike)):
-        return keras_files.from_file(weights, name)
+    """The `Stored` of plain arrays; None of files and objects."""
     if isinstance(weights, (list, tuple)):
         return Stored("weights", _cells_of_list(weights))
-    if hasattr(weights, "keys"):
-        return keras_files.from_names(weights, name)
+    return keras_files.from_names(weights, name) if hasattr(weights, "keys") else None
+
+
+def _found(weights):
+    """(the `Stored` of each GRU, the `Part`s of a Sequential or one layer, or None, what errors call it)."""
+    if isinstance(weights, (str, os.PathLike)):
+        return *keras_files.from_file(weights), os.fspath(weights)
     if hasattr(weights, "get_config") and hasattr(weights, "get_weights"):
-        return keras_files.choose(list(_of_object(weights)), name, type(weights).__name__)
+        return list(_of_object(weights)), _parts_of(weights), type(weights).__name__
     raise TypeError(
         "weights: expected a list of arrays, a mapping, a layer or model of Keras, or a path, "
         f"got {type(weights).__name__}"
     )
+
+
+def _parts_of(layer):
+    """The `Part`s of a Sequential, of Sequentials in it, or of one layer; None of other models."""
+    if not hasattr(layer, "layers"):
+        stored = list(_of_object(layer))
+        if stored:
+            return [Part(layer.name, stored[0].class_name, layer.get_config(), None, [], stored[0])]
+        return [keras_layers.part_of(layer)]
+    if type(layer).__name__ != "Sequential" or _root(type(layer)) not in ("keras", "tf_keras", "tensorflow"):
+        return None
+    parts = [_parts_of(child) for child in layer.layers]
+    return None if None in parts else [part for own in parts for part in own]
 
 
 def _cells_of_list(weights):
@@ -281,10 +346,10 @@ def _cell_of(named, reset_after):
         if reset_after is None:
             reset_after = bias.ndim != 1
         check_shape(bias, names["bias"], "2 3H" if reset_after else "3H", arrays.sizes)
-        bias = canonical(bias, _ORDER)
+        bias = canonical(bias, ORDER)
     elif reset_after is None:
         raise ValueError("reset_after: expected True or False, because arrays without a bias do not tell, got None")
-    return Cell(canonical(kernel, _ORDER), canonical(recurrent_kernel, _ORDER), bias), bool(reset_after)
+    return Cell(canonical(kernel, ORDER), canonical(recurrent_kernel, ORDER), bias), bool(reset_after)
 
 
 def _from_cudnn(kernel, recurrent_kernel, bias):
@@ -293,13 +358,6 @@ def _from_cudnn(kernel, recurrent_kernel, bias):
     kernel = np.concatenate([gate.reshape(H, D).T for gate in np.split(kernel, 3, axis=1)], axis=1)
     recurrent_kernel = np.concatenate([gate.T for gate in np.split(recurrent_kernel, 3, axis=1)], axis=1)
     return kernel, recurrent_kernel, bias.reshape(2, 3 * H)
-
-
-def _to_cudnn(kernel, recurrent_kernel, bias):
-    D, H = len(kernel), len(recurrent_kernel)
-    kernel = np.concatenate([gate.T.reshape(D, H) for gate in np.split(kernel, 3, axis=1)], axis=1)
-    recurrent_kernel = np.concatenate([gate.T for gate in np.split(recurrent_kernel, 3, axis=1)], axis=1)
-    return kernel, recurrent_kernel, bias.reshape(6 * H)
 
 
 def _with_initial_states(cells, states):
@@ -330,62 +388,3 @@ def _is_bidirectional(cells, given):
             f"bidirectional: expected True or False, because the shapes of {len(cells)} cells allow both, got None"
         )
     return are_pairs
-
-
-# -- the way back
-
-
-def to_keras(layer, *, cudnn=False, without_initial_state=False):
-    """The list of arrays for set_weights() of Keras.
-
-    No biases are summed: `from_keras` gives back the same bits.
-
-    Parameters
-    ----------
-    layer : GRU, or Sequential of GRUs
-    cudnn : bool
-        Whether it is for the CuDNNGRU of Keras 2.
-    without_initial_state : bool
-        Whether a learned initial state may be left out, because it will be given to Keras at each call.
-
-    Returns
-    -------
-    list of ndarray
-        kernel, recurrent_kernel and bias of each cell, in the order of the state: for a GRU, a Bidirectional, an RNN of
-        several GRUCells, or a model of Bidirectionals. The list does not hold settings: make the layer of Keras with
-        the same units, activations, reset_after, use_bias, merge_mode and go_backwards.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If Keras has no such layer: gates other than sigmoid and hard sigmoids, reverse=True, a learned initial state;
-        for cudnn, all but reset_after=True, tanh and sigmoid.
-
-    Examples
-    --------
-    >>> import cgru
-    >>> layer = cgru.GRU(2, input_size=3)
-    >>> [array.shape for array in cgru.convert.to_keras(layer)]
-    [(3, 6), (2, 6), (6,)]
-    """
-    weights = []
-    for part in gru_layers(layer):
-        cells = cells_of(part)
-        require_flippable(part.recurrent_activation, "Keras")
-        if part.reverse:
-            refuse("Keras", "reverse=True", "its go_backwards gives outputs in processing order",
-                   "A layer with go_backwards=True and the same weights can be converted")  # fmt: skip
-        if cudnn:
-            require_reset(part.reset_after, True, "CuDNNGRU", "GRU has both")
-            require_activations(part, "tanh", "sigmoid", "CuDNNGRU")
-        if not without_initial_state:
-            require_no_initial_state(
-                cells, "Keras", "With without_initial_state=True it is left out, for you to give at each call"
-            )
-        for cell in cells:
-            arrays = [foreign(array, _ORDER) for array in cell[:3] if array is not None]
-            if cudnn:
-                bias = arrays[2] if len(arrays) == 3 else np.zeros((2, 3 * cell.units), part.dtype)
-                arrays = _to_cudnn(*arrays[:2], bias)
-            weights += arrays
-    return weights

@@ -23,6 +23,7 @@ from cgru.convert.arrays import some
 
 ROLES = ("kernel", "recurrent_kernel", "bias")
 CLASSES = ("GRU", "CuDNNGRU", "RNN", "Bidirectional")
+LAYERS = ("Dense", "Embedding")  # those beside them that have arrays and a counterpart here
 _CONTAINERS = ("Sequential", "Functional", "Model")
 
 
@@ -35,6 +36,17 @@ class Stored(NamedTuple):
     class_name: str | None = None  # of the config
     config: dict | None = None
     version: str | None = None  # of Keras
+
+
+class Part(NamedTuple):
+    """A layer of a Sequential."""
+
+    name: str
+    class_name: str
+    config: dict
+    version: str | None  # of Keras
+    arrays: list  # (name for errors, array), in the order of get_weights()
+    recurrent: Stored | None = None  # of a GRU
 
 
 def choose(found, name, where):
@@ -92,8 +104,9 @@ def is_gru(cell):
 # -- files
 
 
-def from_file(path, name=None):
-    """The `Stored` of the GRU in a file; `name` chooses if there are several.
+def from_file(path):
+    """(the `Stored` of each GRU in a file, the `Part`s of the Sequential that it holds, or None where it holds another
+    model or nothing tells).
 
     Raises
     ------
@@ -102,7 +115,7 @@ def from_file(path, name=None):
     OSError
         If the file cannot be read.
     ValueError
-        If it is none of Keras' files, or holds no GRU or several and `name` chooses none of them.
+        If it is none of Keras' files.
     """
     where = os.fspath(path)
     try:
@@ -112,13 +125,11 @@ def from_file(path, name=None):
     with open(path, "rb") as file:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
-                found = _of_archive(archive, h5py, where)
-        elif h5py.is_hdf5(where):
+                return _of_archive(archive, h5py, where)
+        if h5py.is_hdf5(where):
             with h5py.File(file, "r") as store:
-                found = _of_store(store)
-        else:
-            raise ValueError(f"{where}: expected a .keras, .weights.h5 or .h5 file, got another format")
-    return choose(found, name, where)
+                return _of_store(store)
+        raise ValueError(f"{where}: expected a .keras, .weights.h5 or .h5 file, got another format")
 
 
 def _of_archive(archive, h5py, where):
@@ -129,16 +140,23 @@ def _of_archive(archive, h5py, where):
     config = json.loads(archive.read("config.json"))
     version = json.loads(archive.read("metadata.json")).get("keras_version") if "metadata.json" in names else None
     with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as store:
-        return _of_config(config, version, lambda entry: _cells_at(store, entry.group))
+        return _of_config(
+            config, version, lambda entry: _cells_at(store, entry.group), lambda entry: _arrays_at(store, entry.group)
+        )
 
 
 def _of_store(store):
-    """All GRUs of an HDF5 file."""
+    """As `from_file`, of an HDF5 file."""
     version = _text(store.attrs.get("keras_version"))
     if "model_config" in store.attrs:
         group = store["model_weights"]
         config = json.loads(_text(store.attrs["model_config"]))
-        return _of_config(config, version, lambda entry: _legacy_cells(group, entry.names))
+        return _of_config(
+            config,
+            version,
+            lambda entry: _legacy_cells(group, entry.names),
+            lambda entry: list(_legacy_arrays(group, entry.names).items()),
+        )
     if _attribute(store, "layer_names"):
         found = [(name, _legacy_cells(store, [name])) for name in _attribute(store, "layer_names")]
     else:
@@ -147,33 +165,47 @@ def _of_store(store):
         Stored(name, list(cells.values()), _is_bidirectional(cells), version=version)
         for name, cells in found
         if cells and all(map(is_gru, cells.values()))
-    ]
+    ], None
 
 
 class _Entry(NamedTuple):
-    """A recurrent layer in the config of a model."""
+    """A layer in the config of a model, which is no model itself."""
 
     names: list  # of the layers around it, from the outside, and its own
     group: str  # in the layout of Keras 3
     class_name: str
     config: dict
+    in_sequentials: bool  # whether all models around it, but for the outermost, are Sequentials
 
 
-def _of_config(config, version, cells_of):
-    """The `Stored` of each GRU that the config names; `cells_of` reads the cells of an `_Entry`."""
-    entries = _entries(config["config"]) if config["class_name"] in _CONTAINERS else []
-    found = []
-    for entry in entries:
-        cells = cells_of(entry)
+def _of_config(config, version, cells_of, arrays_of):
+    """As `from_file`, of what the config names; `cells_of` reads the cells of an `_Entry`, `arrays_of` its arrays."""
+    entries = list(_entries(config["config"])) if config["class_name"] in _CONTAINERS else []
+    found, recurrent = [], {}
+    for i, entry in enumerate(entries):
+        cells = cells_of(entry) if entry.class_name in CLASSES else None
         if cells and all(map(is_gru, cells.values())):
             bidirectional = entry.class_name == "Bidirectional"
-            found.append(
-                Stored(entry.names[-1], list(cells.values()), bidirectional, entry.class_name, entry.config, version)
+            recurrent[i] = Stored(
+                entry.names[-1], list(cells.values()), bidirectional, entry.class_name, entry.config, version
             )
-    return found
+            found.append(recurrent[i])
+    if config["class_name"] != "Sequential" or not all(entry.in_sequentials for entry in entries):
+        return found, None
+    return found, [
+        Part(
+            entry.names[-1],
+            entry.class_name,
+            entry.config,
+            version,
+            arrays_of(entry) if entry.class_name in LAYERS else [],
+            recurrent.get(i),
+        )
+        for i, entry in enumerate(entries)
+    ]
 
 
-def _entries(config, names=(), group="layers"):
+def _entries(config, names=(), group="layers", in_sequentials=True):
     layers = config if isinstance(config, list) else config["layers"]  # a list: a Sequential before Keras 2.2.3
     counts = {}
     for layer in layers:
@@ -183,9 +215,20 @@ def _entries(config, names=(), group="layers"):
         path = f"{group}/{snake}_{counts[snake]}" if counts[snake] else f"{group}/{snake}"
         if kind in _CONTAINERS:
             name = own["name"] if isinstance(own, dict) else layer.get("name", "")
-            yield from _entries(own, (*names, name), f"{path}/layers")
-        elif kind in CLASSES:
-            yield _Entry([*names, own["name"]], path, kind, own)
+            yield from _entries(own, (*names, name), f"{path}/layers", in_sequentials and kind == "Sequential")
+        else:
+            name, kind, own, below = unwrapped(kind, own)
+            yield _Entry([*names, name], path + below, kind, own, in_sequentials)
+
+
+def unwrapped(class_name, config):
+    """(name, class, config, path to its group) of a layer, or of what a TimeDistributed has in it that is the same
+    without."""
+    name = config.get("name", "")
+    inner = config.get("layer") if class_name == "TimeDistributed" else None
+    if inner and inner["class_name"] in ("Dense", "Dropout", "Activation"):
+        return name, inner["class_name"], inner["config"], "/layer"
+    return name, class_name, config, ""
 
 
 # -- the layout of Keras 3
@@ -197,6 +240,15 @@ def _cells_at(store, path):
         if candidate in store:
             return _cells_below(store[candidate])
     raise ValueError(f"model.weights.h5: expected a group {path!r}, got {some(store)}")
+
+
+def _arrays_at(store, path):
+    """[(name, array)] of the layer whose group this is."""
+    for candidate in (path, path.replace("layers", "_layer_checkpoint_dependencies")):
+        if candidate in store:
+            stored = store[candidate].get("vars", {})
+            return [(f"{candidate}/vars/{key}", _values(stored[key])) for key in sorted(stored, key=int)]
+    return []
 
 
 def _cells_below(group):
@@ -248,12 +300,17 @@ def _values(dataset):
 
 
 def _legacy_cells(store, names):
-    """Path -> dict of the cells of a layer; of a model inside the model, the group holds all layers' weights."""
+    """Path -> dict of the cells of a layer."""
+    return _cells_of_names(_legacy_arrays(store, names))
+
+
+def _legacy_arrays(store, names):
+    """Path -> array of a layer; of a model inside the model, the group holds all layers' weights."""
     group = store[names[0]]
     paths = _attribute(group, "weight_names")
     if len(names) > 1:
         paths = [path for path in paths if names[-1] in path.split("/")]
-    return _cells_of_names({path: group[path][()] for path in paths})
+    return {path: group[path][()] for path in paths}
 
 
 def _attribute(group, name):

@@ -7,8 +7,8 @@ import numpy as np
 
 from cgru.convert import torch_modules
 from cgru.convert.arrays import Arrays, some
-from cgru.convert.cells import refuse
-from cgru.layers import GRU, Dense, Dropout, Embedding
+from cgru.convert.cells import activate, dense_of, embedding_of, refuse
+from cgru.layers import GRU, Dropout, Embedding
 from cgru.models import Sequential
 
 _ACTIVATIONS = {"ReLU": "relu", "Sigmoid": "sigmoid", "Softmax": "softmax", "Tanh": "tanh"}
@@ -47,9 +47,7 @@ def from_torch_linear(weights, prefix=None, *, activation="linear"):
     arrays, start = _arrays(weights, prefix, "Linear", ("weight", "bias"))
     weight = arrays.take(start + "weight", "U F")
     bias = arrays.take_if_there(start + "bias", "U")
-    layer = Dense(len(weight), activation=activation, use_bias=bias is not None, dtype=weight.dtype)
-    layer.build_from(weight.shape[1], [weight.T] if bias is None else [weight.T, bias])
-    return layer
+    return dense_of(weight.T, bias, activation)
 
 
 def from_torch_embedding(weights, prefix=None):
@@ -82,10 +80,7 @@ def from_torch_embedding(weights, prefix=None):
         refuse("torch.nn.Embedding", f"max_norm={weights.max_norm}", "rows are scaled as they are used",
                "Scale them (torch.renorm), and set max_norm to None")  # fmt: skip
     arrays, start = _arrays(weights, prefix, "Embedding", ("weight",))
-    weight = arrays.take(start + "weight", "V F")
-    layer = Embedding(*weight.shape, dtype=weight.dtype)
-    layer.build_from(1, [weight])
-    return layer
+    return embedding_of(arrays.take(start + "weight", "V F"))
 
 
 def _arrays(weights, prefix, kind, names):
@@ -150,7 +145,7 @@ def _layers(module, convert_gru):
     """Layers that compute what the nn.Sequential does; ValueError where there are none."""
     children = list(_children(module))
     layers = []
-    for i, (path, child) in enumerate(children):
+    for path, child in children:
         kind = torch_modules.kind_of(child)
         problem = _problem(child)
         if problem is not None:
@@ -169,19 +164,8 @@ def _layers(module, convert_gru):
                        "time_major=False converts it, for arrays in that order")  # fmt: skip
             layers.append(layer)
         elif kind in _ACTIVATIONS:
-            if not layers or not isinstance(layers[-1], Dense) or layers[-1].activation != "linear":
-                before = torch_modules.kind_of(children[i - 1][1]) if i else "nothing"
-                refuse(_WHERE, f"{path} ({kind}) after {before}", "activations are those of a Dense here",
-                       "After a Linear it can be converted")  # fmt: skip
-            layers[-1] = _with_activation(layers[-1], _ACTIVATIONS[kind])
+            activate(layers, _ACTIVATIONS[kind], _WHERE, f"{path} ({kind})", "After a Linear it can be converted")
     return layers
-
-
-def _with_activation(dense, activation):
-    config = dense.get_config() | {"activation": activation}
-    layer = Dense.from_config(config)
-    layer.build_from(dense.input_size, dense.get_weights())
-    return layer
 
 
 def _children(module, path=""):

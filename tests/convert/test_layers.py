@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru.convert import from_torch_embedding, from_torch_linear, to_torch
+from cgru.convert import (
+    from_keras_dense,
+    from_keras_embedding,
+    from_torch_embedding,
+    from_torch_linear,
+    to_keras,
+    to_torch,
+)
 
 
 def same(back, layer):
@@ -47,3 +54,32 @@ def test_wrong_arrays_are_named():
     dense.build(2)
     with pytest.raises(ValueError, match=r"^torch.nn.Linear: cannot convert activation='relu' exactly"):
         to_torch(dense)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_layers_of_keras_there_and_back(rng, use_bias):
+    dense, words = cgru.Dense(3, "tanh", use_bias=use_bias), cgru.Embedding(7, 3)
+    dense.build(5)
+    words.build()
+    back = from_keras_dense(to_keras(dense), activation="tanh")
+    same(back, dense)
+    assert back.activation == "tanh"
+    same(from_keras_embedding(to_keras(words)), words)
+    model = cgru.Sequential([words, cgru.Dropout(0.5), cgru.GRU(4), dense])
+    with pytest.raises(RuntimeError, match=r"^layer: expected one with parameters"):
+        to_keras(model)
+    model = cgru.Sequential([words, cgru.Dropout(0.5), cgru.GRU(5, input_size=3), dense])
+    assert [array.shape for array in to_keras(model)] == [
+        (7, 3), (3, 15), (5, 15), (15,), (5, 3), *[(3,)] * use_bias
+    ]  # fmt: skip
+
+
+def test_wrong_arrays_of_keras_are_named():
+    with pytest.raises(ValueError, match=r"^weights\[1\] \(bias\): expected shape \(U,\) = \(2,\), got \(3,\)"):
+        from_keras_dense([np.ones((3, 2)), np.ones(3)])
+    with pytest.raises(ValueError, match=r"^weights: expected kernel and bias, got 3 arrays"):
+        from_keras_dense([np.ones((3, 2))] * 3)
+    with pytest.raises(ValueError, match=r"^weights: expected embeddings, got 0 arrays"):
+        from_keras_embedding([])
+    with pytest.raises(TypeError, match=r"^weights: expected a list of arrays or a layer of Keras, got ndarray"):
+        from_keras_dense(np.ones((3, 2)))

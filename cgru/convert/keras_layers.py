@@ -1,0 +1,226 @@
+"""Keras: Dense, Embedding, and Sequential of layers that there are here.
+
+The classes: keras/src/layers/core and keras/src/layers/activations.
+"""
+
+from cgru.convert.arrays import Arrays
+from cgru.convert.cells import activate, dense_of, embedding_of, refuse
+from cgru.convert.keras_files import LAYERS, Part, unwrapped
+from cgru.layers import Dropout
+from cgru.models import Sequential
+
+_ACTIVATIONS = ("linear", "relu", "sigmoid", "softmax", "tanh")
+_HAVE = "Embedding, GRU, Dense, Dropout and activations after a Dense can be converted"
+_WHERE = "Keras"
+
+
+def from_keras_dense(weights, *, activation="linear"):
+    """A Dense layer of Keras' Dense.
+
+    Parameters
+    ----------
+    weights : list of arrays, or keras.layers.Dense
+        What get_weights() returns: kernel (F, units) and, if there is one, bias (units,).
+    activation : str
+        Of plain arrays, which do not tell; one of `cgru.Dense`.
+
+    Returns
+    -------
+    Dense
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array is missing or misshapen, or the activation is not known; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> layer = cgru.convert.from_keras_dense([np.ones((3, 2)), np.ones(2)], activation="relu")
+    >>> layer.units, layer.input_size, layer.use_bias
+    (2, 3, True)
+    """
+    if hasattr(weights, "get_config"):
+        return layer_of(part_of(weights, "Dense"))
+    return _dense(_listed(weights, ("kernel", "bias")), len(weights) > 1, activation)
+
+
+def from_keras_embedding(weights, *, without_masks=False):
+    """An Embedding of Keras' Embedding.
+
+    Parameters
+    ----------
+    weights : list of arrays, or keras.layers.Embedding
+        What get_weights() returns: embeddings (input_dim, output_dim).
+    without_masks : bool
+        Whether a layer with mask_zero=True is taken all the same, because calls give ``mask=ids != 0``.
+
+    Returns
+    -------
+    Embedding
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the array is missing or misshapen, or mask_zero is True.
+
+    Examples
+    --------
+    >>> import numpy as np, cgru
+    >>> layer = cgru.convert.from_keras_embedding([np.ones((7, 3))])
+    >>> layer.input_dim, layer.output_dim
+    (7, 3)
+    """
+    if hasattr(weights, "get_config"):
+        return layer_of(part_of(weights, "Embedding"), without_masks)
+    return _embedding(_listed(weights, ("embeddings",)))
+
+
+def _listed(weights, roles):
+    if not isinstance(weights, (list, tuple)):
+        raise TypeError(f"weights: expected a list of arrays or a layer of Keras, got {type(weights).__name__}")
+    if not 1 <= len(weights) <= len(roles):
+        raise ValueError(f"weights: expected {' and '.join(roles)}, got {len(weights)} arrays")
+    return [(f"weights[{i}] ({role})", array) for i, (role, array) in enumerate(zip(roles, weights, strict=False))]
+
+
+def _dense(named, use_bias, activation):
+    arrays = Arrays(dict(named), "weights")
+    names = [name for name, _ in named] + ["kernel", "bias"][len(named) :]
+    kernel = arrays.take(names[0], "F U")
+    bias = arrays.take(names[1], "U") if use_bias else None
+    arrays.finish()
+    return dense_of(kernel, bias, activation)
+
+
+def _embedding(named):
+    arrays = Arrays(dict(named), "weights")
+    table = arrays.take(named[0][0] if named else "embeddings", "V F")
+    arrays.finish()
+    return embedding_of(table)
+
+
+# -- layers of models and files
+
+
+def part_of(layer, class_name=None):
+    """The `Part` of a layer; of one that somebody derived, whose call may be another, with no class of Keras.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not of the class that is expected, or has no weights yet.
+    """
+    kind = type(layer)
+    root = kind.__module__.partition(".")[0]
+    is_kerass = root in ("keras", "tf_keras", "tensorflow")
+    if class_name is not None and not (is_kerass and kind.__name__ == class_name):
+        raise TypeError(f"weights: expected a {class_name} of Keras, got {kind.__name__}")
+    if not is_kerass:
+        return Part(layer.name, f"{kind.__module__}.{kind.__name__}", {}, None, [])
+    name, own, config, _ = unwrapped(kind.__name__, layer.get_config())
+    arrays = layer.get_weights() if own in LAYERS else []
+    if own in LAYERS and not arrays:
+        raise ValueError(f"{layer.name}: expected a layer that is built, got one without weights")
+    roles = ("embeddings",) if own == "Embedding" else ("kernel", "bias", *["another array"] * len(arrays))
+    named = [(f"{role} of {layer.name}", array) for role, array in zip(roles, arrays, strict=False)]
+    return Part(name or layer.name, own, config, None, named)
+
+
+def is_whole(parts):
+    """Whether each of these is a layer that there is here, and they are more than one GRU."""
+    known = (*LAYERS, "InputLayer", "Dropout", "Activation", "Softmax", "ReLU", "Masking")
+    ours = [part.recurrent is not None or part.class_name in known for part in parts]
+    return all(ours) and len([part for part in parts if part.class_name != "InputLayer"]) > sum(
+        part.recurrent is not None for part in parts[-1:]
+    )
+
+
+def whole(parts, convert_gru, return_sequences, without_masks):
+    """The Sequential of the layers of one of Keras.
+
+    Parameters
+    ----------
+    parts : list of Part
+    convert_gru : function
+        Gives the layer of a `Stored` and options.
+    return_sequences : bool or None
+        That of the last GRU; None is what Keras' has.
+    without_masks : bool
+    """
+    layers, recurrent = [], [part for part in parts if part.recurrent is not None]
+    for part in parts:
+        if part.recurrent is not None:
+            wanted = _returns_sequences(part)
+            if part is recurrent[-1] and return_sequences is not None:
+                wanted = return_sequences
+            if part.config.get("time_major"):
+                refuse(part.name, "time_major=True", "a Sequential takes (N, T, D)", _advice(part))
+            layer = convert_gru(part.recurrent, {"return_sequences": wanted})
+            layers += layer.layers if isinstance(layer, Sequential) else [layer]
+        elif part.class_name in LAYERS:
+            layers.append(layer_of(part, without_masks))
+        elif part.class_name == "Dropout":
+            if part.config.get("noise_shape") is not None:
+                refuse(part.name, "a noise_shape", "a mask has an element for each of the input's", _HAVE)
+            layers.append(Dropout(part.config["rate"]))
+        elif part.class_name == "Masking":
+            if not without_masks:
+                refuse(part.name, "Masking", "masks are given with each call", _masks_advice())
+        elif part.class_name != "InputLayer":
+            activation = _activation_of(part)
+            if activation != "linear":
+                activate(layers, activation, part.name, f"{part.class_name} {activation!r}", _HAVE)
+    return Sequential(layers)
+
+
+def layer_of(part, without_masks=False):
+    """The layer of a Dense or an Embedding."""
+    if part.class_name == "Dense":
+        activation = _activation(part, part.config.get("activation"))
+        return _dense(part.arrays, part.config.get("use_bias", True), activation)
+    if part.config.get("mask_zero") and not without_masks:
+        refuse(part.name, "mask_zero=True", "masks are given with each call", _masks_advice())
+    return _embedding(part.arrays)
+
+
+def left_out(parts):
+    """Names of what changes numbers in inference beside the GRUs of a model."""
+    return [part.name for part in parts if part.recurrent is None and part.class_name not in ("InputLayer", "Dropout")]
+
+
+def _advice(part):
+    return f"name={part.name!r} converts the layer alone"
+
+
+def _masks_advice():
+    return "With without_masks=True it can be converted: give each call mask=, for ids mask=ids != 0"
+
+
+def _returns_sequences(part):
+    config = part.config
+    if part.class_name == "Bidirectional":
+        config = config["layer"]["config"]
+    return bool(config.get("return_sequences", False))
+
+
+def _activation(part, name):
+    name = "linear" if name is None else name
+    if name not in _ACTIVATIONS:
+        refuse(part.name, f"activation={name!r}", "there is no such activation here",
+               f"{', '.join(_ACTIVATIONS)} can be converted")  # fmt: skip
+    return name
+
+
+def _activation_of(part):
+    """The name of what a layer without arrays computes."""
+    config = part.config
+    if part.class_name == "Softmax":
+        if config.get("axis", -1) != -1:
+            refuse(part.name, f"axis={config['axis']}", "softmax is over the last axis here", _HAVE)
+        return "softmax"
+    if part.class_name == "ReLU":
+        if config.get("max_value") is not None or config.get("negative_slope") or config.get("threshold"):
+            refuse(part.name, "a ReLU with options", "there is no such activation here", _HAVE)
+        return "relu"
+    return _activation(part, config["activation"])
