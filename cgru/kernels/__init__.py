@@ -42,6 +42,7 @@ backward_work = calls.backward_work
 forward = calls.forward
 forward_work = calls.forward_work
 gemm = calls.gemm
+memory_holds = calls.memory_holds
 pack = calls.pack
 padded_units = calls.padded_units
 run_calls = calls.run_calls

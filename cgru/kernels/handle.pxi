@@ -91,6 +91,14 @@ cdef class Handle:
             for i in range(3):
                 PyBuffer_Release(&b[i])
 
+    def step_at(self, size_t x, size_t h, size_t out, Py_ssize_t N, int threads):
+        """Do the same for N rows at the addresses of arrays that the caller has checked, h zero for the initial state;
+        False if one is not aligned. For owners of memory that offer no buffers."""
+        if (x | h | out) % (4 if self.single else 8) != 0:
+            return False
+        self.run_step(<const char *>x, <const char *>h, <char *>out, N, threads)
+        return True
+
     def sequence(self, x, y, h, bint started, int threads):
         """Write the outputs for `x` (N, T, D) to `y` (N, T, H), which may be None, and the final state to `h` (N, H),
         which holds the first one if `started`, else that is zero: arrays of the cells' dtype, contiguous in their
@@ -306,3 +314,8 @@ cdef void step_cell(
         run_block(&j, &j, build.forward, N)
         return
     build.step(&j)
+
+
+def memory_holds(size_t address, bytes content):
+    """Whether the bytes from an address on, which the caller knows to be readable, are those of `content`."""
+    return memcmp(<const void *>address, <const char *>content, len(content)) == 0
