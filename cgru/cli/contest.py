@@ -69,7 +69,7 @@ class Process:
             code += f"package.__path__ = [{str(PACKAGE)!r}]; "
         code += f"import {module} as worker; worker.main({name!r}, {threads})"
         environment = environment or os.environ | dict.fromkeys(THREADS, str(threads))
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
             [python or sys.executable, "-c", code], env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True,
@@ -90,7 +90,7 @@ class Process:
 
     def ask(self, operation, **arguments):
         """Return the process's answer; WorkerError if it failed."""
-        assert self.hello
+        self.hello  # noqa: B018  the first answer
         self._tell(operation, **arguments)
         return self._hear()
 

@@ -39,9 +39,11 @@ class GraphemeToPhoneme:
     """
 
     def __init__(self, checkpoint):
-        self.encoder, self.letters = embedded_gru(checkpoint, "enc")
-        self.decoder, self.phonemes = embedded_gru(checkpoint, "dec")
-        self.fc_w, self.fc_b = checkpoint["fc_w"], checkpoint["fc_b"]
+        self.encoder, self.letters = embedded_gru(checkpoint, "enc", return_state=True)
+        decoder, self.phonemes = embedded_gru(checkpoint, "dec", return_state=False)
+        output = cgru.Dense(len(PHONEMES))
+        self.decoder = cgru.Sequential([decoder, output]).build(len(PHONEMES))
+        output.set_weights([checkpoint["fc_w"].T, checkpoint["fc_b"]])
 
     def spell(self, word):
         """(T, letters): what the encoder reads. It knows small letters; all else is one unknown letter to it."""
@@ -50,10 +52,10 @@ class GraphemeToPhoneme:
     def predict(self, word):
         """The phonemes of one word, a list of str: a call of the encoder, then the decoder step by step."""
         _, h = self.encoder(self.spell(word)[None])
-        found, last = [], START
+        state, found, last = (h,), [], START
         for _ in range(MOST_STEPS):
-            self.decoder.step(self.phonemes[last : last + 1], h, out=h)
-            last = int((self.fc_w @ h[0] + self.fc_b).argmax())
+            scores, state = self.decoder.step(self.phonemes[last : last + 1], state)
+            last = int(scores.argmax())
             if last == END:
                 break
             found.append(PHONEMES[last])
@@ -67,23 +69,23 @@ class GraphemeToPhoneme:
         found = np.full((len(words), MOST_STEPS), END)
         going, last = np.arange(len(words)), np.full(len(words), START)
         for step in range(MOST_STEPS):
-            self.decoder.step(self.phonemes[last], h, out=h)
-            last = (h @ self.fc_w.T + self.fc_b).argmax(axis=1)
+            scores, (h,) = self.decoder.step(self.phonemes[last], (h,))
+            last = scores.argmax(axis=1)
             more = last != END
             going, last, h = going[more], last[more], h[more]
             found[going, step] = last
         return [[PHONEMES[i] for i in row if i != END] for row in found.tolist()]
 
 
-def embedded_gru(checkpoint, name):
+def embedded_gru(checkpoint, name, return_state):
     """(GRU, identity matrix whose rows are its inputs).
 
     Row i of an embedding E, times W, is row i of E W. So E goes into the kernel, which shrinks to one row for each id,
     and the input becomes a one-hot vector.
     """
     emb, w_ih, w_hh, b_ih, b_hh = (checkpoint[f"{name}_{key}"] for key in ("emb", "w_ih", "w_hh", "b_ih", "b_hh"))
-    layer = cgru.from_torch({"weight_ih": w_ih @ emb.T, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh})
-    layer.return_sequences = False  # the states in between are not needed
+    weights = {"weight_ih": w_ih @ emb.T, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh}
+    layer = cgru.from_torch(weights, return_sequences=False, return_state=return_state)
     return layer, np.eye(len(emb), dtype="float32")
 
 
