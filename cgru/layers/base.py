@@ -14,6 +14,7 @@ import numpy as np
 from cgru.checks import check_bool, check_dtype, check_int
 from cgru.configured import Configured
 from cgru.locks import Locked, owned
+from cgru.sequences import Batch
 
 
 class _Writable(MutableMapping):
@@ -138,6 +139,11 @@ class Layer(Locked, Configured):
         grads : dict
         """
         raise NotImplementedError
+
+    def step_rows(self, x):
+        """Return the outputs for one time step of N sequences, (N, F) or ids (N,), as `forward_batch` has them in
+        inference. Models call it once a step: a layer that has a shorter way to them takes it here."""
+        return self.forward_batch(Batch(x))[0].data
 
     def output_size(self, input_size):
         """Return the number of output features for inputs of `input_size` features."""

@@ -122,6 +122,16 @@ class Dense(Layer):
         out = batch.with_data(from_valid_rows(y, x.shape[:-1], valid))
         return out, None, 0.0, (rows, y, x.shape[:-1], valid)
 
+    def step_rows(self, x):
+        parameters = self._parameters
+        if parameters is None or x.ndim != 2 or x.dtype != self.dtype or not x.flags.c_contiguous:
+            return super().step_rows(x)
+        y = kernels.gemm(x, parameters["kernel"])  # (N, K) = (N, F)(F, K)
+        if self.use_bias:
+            y += parameters["bias"]
+        _ACTIVATIONS[self.activation][0](y)
+        return y
+
     def backward_batch(self, d_out, d_state, tape, need_dx=True, at_logits=False):
         """As `Layer.backward_batch`; with `at_logits`, `d_out` is the gradient at the input of the activation."""
         x, y, leading, valid = tape

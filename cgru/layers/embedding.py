@@ -5,6 +5,7 @@ import numpy as np
 from cgru import initializers
 from cgru.checks import check_int
 from cgru.layers.base import Layer, check_gradient, from_valid_rows, valid_rows
+from cgru.sequences import Batch
 
 
 class Embedding(Layer):
@@ -91,6 +92,10 @@ class Embedding(Layer):
         rows = self._built_parameters()["embeddings"][ids]
         out = batch.with_data(from_valid_rows(rows, batch.data.shape, valid))
         return out, None, 0.0, (ids, batch.data.shape, valid)
+
+    def step_rows(self, x):
+        self.check_values(Batch(x), "ids")
+        return self._built_parameters()["embeddings"][x]
 
     def backward_batch(self, d_out, d_state, tape, need_dx=True):
         """As `Layer.backward_batch`; ids have no gradient, so the first result is always None."""

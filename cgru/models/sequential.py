@@ -3,7 +3,7 @@
 import numpy as np
 
 from cgru.checks import check_int
-from cgru.models import examples, stateful
+from cgru.models import examples, stateful, stepping
 from cgru.models.training import Trainable
 from cgru.sequences import unpad
 
@@ -50,6 +50,8 @@ class Sequential(Trainable):
     1.0
     """
 
+    _plan = None  # of `step`, made at the first one
+
     def build(self, input_size=None):
         """Create the parameters of all layers for inputs of `input_size` features (not needed before an Embedding).
 
@@ -93,6 +95,49 @@ class Sequential(Trainable):
         """
         batch, _ = examples.inputs(self.layers, x, lengths, mask)
         return self._outputs(batch, lengths is None and batch.lengths is not None, max(1, len(batch.data)))
+
+    def step(self, x_t, state=None):
+        """Run one time step: return what the model would return if the sequence ended there, and the state after it.
+
+        Parameters
+        ----------
+        x_t : array_like of shape (N, D), or ids (N,) before an Embedding
+            One time step of N sequences.
+        state : tuple, optional
+            What the last step returned: one entry for each GRU, (N, H) or (num_layers, N, H). None at the start, or as
+            an entry, is where a sequence starts from; in a stateful GRU, which a step leaves as it is, from its state.
+
+        Returns
+        -------
+        y_t : ndarray of shape (N, K)
+            To the bit the model's output for the sequence up to here, or its last time step.
+        state : tuple
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a GRU is bidirectional, reverse or go_backwards, or an argument does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np, cgru
+        >>> model = cgru.Sequential([cgru.GRU(4), cgru.Dense(3, activation="softmax")], seed=0)
+        >>> x, state = np.ones((2, 5, 6), np.float32), None
+        >>> for t in range(5):
+        ...     y_t, state = model.step(x[:, t], state)
+        >>> bool((y_t == model(x)).all())
+        True
+        """
+        plan = self._plan
+        if plan is None:
+            plan = self._plan = stepping.plan(self, x_t)
+        try:
+            return plan.run(x_t, plan.start if state is None else state)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise stepping.wrong_step(self.layers, x_t, state, error) from None
+
+    def __getstate__(self):
+        return super().__getstate__() | {"_plan": None}
 
     def _outputs(self, batch, ragged, batch_size):
         count = len(batch.data)

@@ -1,0 +1,122 @@
+"""One time step through a model: what is called in which order, made ready once."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cgru.checks import shape_text
+from cgru.layers import GRU, Dropout, Embedding
+from cgru.models import examples
+from cgru.sequences import Batch, as_numeric
+
+
+class Plan(NamedTuple):
+    """A step of one model."""
+
+    run: object  # function of (x_t, state), which returns (y_t, state)
+    start: tuple  # the states at the beginning: None for each GRU
+
+
+def plan(model, x_t):
+    """Return the `Plan` of a model, which is built for features as those of x_t if it was not.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a layer does not run forward in time, or cannot take the data.
+    """
+    layers = model.layers
+    for i, layer in enumerate(layers):
+        for name in ("bidirectional", "reverse", "go_backwards"):
+            if getattr(layer, name, False):
+                raise ValueError(
+                    f"step: expected layers that run forward in time, got {name}=True in {examples.title(layers, i)}"
+                )
+    x = _checked(layers, x_t)
+    examples.output_shape(layers, (len(x), 1, *x.shape[1:]), "x_t", f"{shape_text(x.shape)}, one time step")
+    model.build(x.shape[1] if x.ndim == 2 else None)
+    first = layers[0]
+    calls = [[]]  # of vectors: those before the first GRU, those before the second, and so on
+    steps = []  # of the GRUs between
+    if not isinstance(first, GRU):  # which converts its input itself
+        dtype = None if isinstance(first, Embedding) else first.dtype or "float32"
+        calls[-1].append(lambda values: as_numeric(values, dtype, "x_t"))
+    for layer in layers:
+        if isinstance(layer, GRU):
+            steps.append(layer.step)
+            calls.append([_top] if layer.num_layers > 1 else [])
+        elif not isinstance(layer, Dropout):
+            calls[-1].append(layer.step_rows)
+    if steps and calls[-1] in ([], [_top]):
+        calls[-1].append(np.copy)  # of a state, which the caller keeps beside it
+    run = _one(calls[0], steps[0], calls[1]) if len(steps) == 1 else _many(calls, steps)
+    return Plan(run, (None,) * len(steps))
+
+
+def _top(h):
+    """The output of a stack: the state of its last layer."""
+    return h[-1]
+
+
+def _one(before, step, behind):
+    """What `_many` returns, for one GRU: models of a few units take few microseconds, and loops cost some."""
+
+    def run(x_t, state):
+        (h,) = state
+        for call in before:
+            x_t = call(x_t)
+        y = h = step(x_t, h)
+        for call in behind:
+            y = call(y)
+        return y, (h,)
+
+    return run
+
+
+def _many(calls, steps):
+    """The function that runs `calls[0]`, `steps[0]`, `calls[1]`, `steps[1]`, ..., `calls[-1]`."""
+
+    def run(x_t, state):
+        y, after = x_t, []
+        for call in calls[0]:
+            y = call(y)
+        for h, step, behind in zip(state, steps, calls[1:], strict=True):
+            y = h = step(y, h)
+            after.append(h)
+            for call in behind:
+                y = call(y)
+        return y, tuple(after)
+
+    return run
+
+
+def wrong_step(layers, x_t, state, error):
+    """The error for a step that failed with `error`, in the words of whoever called it."""
+    x = _checked(layers, x_t)
+    layers[0].check_values(Batch(x), "x_t")
+    recurrent = [i for i, layer in enumerate(layers) if isinstance(layer, GRU)]
+    if not isinstance(state, (tuple, list)) or len(state) != len(recurrent):
+        got = f"{len(state)} entries" if isinstance(state, (tuple, list)) else type(state).__name__
+        return TypeError(f"state: expected a tuple with one entry for each of {len(recurrent)} GRUs, got {got}")
+    for j, i in enumerate(recurrent):
+        if state[j] is not None:
+            shape, expected = as_numeric(state[j], None, f"state[{j}]").shape, layers[i]._state_shape(len(x))
+            if shape != expected:
+                who = f"{examples.title(layers, i)} for {len(x)} rows"
+                return ValueError(f"state[{j}]: expected shape {expected}, of {who}, got {shape}")
+    return error
+
+
+def _checked(layers, x_t):
+    """x_t as an array of the right number of axes and features."""
+    x, first = as_numeric(x_t, None, "x_t"), layers[0]
+    ids = isinstance(first, Embedding)
+    if x.ndim != (1 if ids else 2):
+        shape = "(N,)" if ids else "(N, D)"
+        raise ValueError(f"x_t: expected shape {shape}, one time step of N sequences, got {shape_text(x.shape)}")
+    if not ids and first.built and not isinstance(first, Dropout) and x.shape[1] != first.input_size:
+        raise ValueError(
+            f"x_t: expected {first.input_size} features, as {examples.title(layers, 0)} was built for, "
+            f"got shape {shape_text(x.shape)}"
+        )
+    return x
