@@ -98,3 +98,12 @@ def test_a_model_of_words_starts_from_the_losses_of_numpy(script, monkeypatch):
         assert contest.failures == []
     assert [entry.label for entry in entries] == names
     assert all(0 < entry.difference < 1e-6 for entry in entries)
+
+
+def test_differences_are_those_of_rounds(script):
+    step_costs = script("step_costs")
+    times = {"a": [5.0, 9.0, 2.0], "b": [4.0, 7.0, 1.5]}
+    assert step_costs.above(times, "a", "b") == "+1.00" and step_costs.above(times, "b", "a") == "-1.00"
+    assert step_costs.medians(times) == {"a": 5.0, "b": 4.0}
+    found = step_costs.measure({"short": lambda: None, "long": lambda: sum(range(2000))}, 4, 5)
+    assert [len(each) for each in found.values()] == [4, 4] and step_costs.medians(found)["long"] > 1
