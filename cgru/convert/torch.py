@@ -85,11 +85,13 @@ def from_torch(
     >>> layer.units, layer.input_size, layer.use_bias
     (2, 3, False)
     """
+    if prefix is not None and not isinstance(prefix, str):
+        raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
     options = {"return_sequences": return_sequences, "return_state": return_state}
     parts = weights if isinstance(weights, (list, tuple)) else [weights]
     if not parts:
         raise ValueError("weights: expected at least one GRU, got an empty list")
-    if len(parts) == 1 and hasattr(parts[0], "named_modules"):
+    if len(parts) == 1 and hasattr(parts[0], "named_modules") and not isinstance(parts[0], type):
         whole = _whole(parts[0], prefix, initial_state, time_major, options)
         if whole is not None:
             return whole
@@ -139,6 +141,8 @@ class _Stack(NamedTuple):
 
 
 def _read(source, prefix, initial_state, time_major):
+    if isinstance(source, type):
+        raise TypeError(f"weights: expected a module or a state_dict, got the class {source.__name__}")
     if not hasattr(source, "named_modules") and not hasattr(source, "graph_signature"):
         Arrays(source, "state_dict")  # a TypeError where it is no mapping
     found = torch_modules.find(source)
@@ -164,7 +168,7 @@ def _read(source, prefix, initial_state, time_major):
         states = arrays.take(initial_state, "S 1 H" if has_rows else "S H").reshape(len(cells), -1)
         cells = [cell._replace(initial_state=state) for cell, state in zip(cells, states, strict=True)]
     if time_major is None:
-        batch_first = found.batch_first.get(start, True)
+        batch_first = True if "weight_hh" in names else found.batch_first.get(start, True)
         if batch_first is None:
             raise ValueError(
                 "time_major: expected True or False, because nothing in what was given tells the order of the axes of "
@@ -178,17 +182,23 @@ def _read(source, prefix, initial_state, time_major):
 def _start(found, prefix):
     """What the keys of the GRU begin with."""
     if prefix is not None:
-        if not isinstance(prefix, str):
-            raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
         start = _with_dot(prefix)
         known = [*found.grus, *(alias for more in found.aliases.values() for alias in more)]
         return start if start in known else next((s for s in known if torch_modules.plain(s) == start), start)
     if not found.grus:
-        names = some(found.arrays)
-        raise ValueError(f"state_dict: expected weight_hh_l0 and the other arrays of a GRU, got {names}")
+        got = some(found.arrays) + _hint(found.arrays)
+        raise ValueError(f"state_dict: expected weight_hh_l0 and the other arrays of a GRU, got {got}")
     if len(found.grus) > 1:
         raise ValueError(f"prefix: expected one of {list(found.grus)}, of which each is that of a GRU, got None")
     return next(iter(found.grus))
+
+
+def _hint(arrays):
+    """What may be meant by arrays that hold no GRU."""
+    if torch_modules.by_shape(arrays, any_rows=True):
+        return "; a GRU's weight_hh_l0 has 3H rows, an LSTM's or RNN's has others"
+    inner = [name for name in arrays if hasattr(arrays[name], "keys")]
+    return f"; give the state_dict within, such as weights[{inner[0]!r}]" if inner else ""
 
 
 def _names_of(found, start):
@@ -196,8 +206,9 @@ def _names_of(found, start):
     for name in found.arrays:
         disguised = torch_modules.disguised(name)
         if disguised is not None and disguised[0] == start:
-            refuse("state_dict", repr(name), "a norm, pruning or parametrization makes an array of the GRU of it",
-                   "Pass the module: the arrays that it computes with are read")  # fmt: skip
+            reason = "a norm, pruning or parametrization makes an array of the GRU of it"
+            instead = "Pass the module itself, not traced or exported: the arrays that it computes with are read"
+            refuse("state_dict", repr(name), reason, instead)
     rest = (name[len(start) :] for name in found.arrays if name.startswith(start))
     return [name for name in rest if torch_modules.ARRAY.fullmatch(name)]
 

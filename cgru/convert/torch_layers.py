@@ -187,6 +187,10 @@ def _problem(module):
     kind = torch_modules.kind_of(module)
     if kind not in ("Linear", "Embedding", "Dropout", "GRU", "Identity", "Sequential", *_ACTIVATIONS):
         return "there is no such layer here"
+    if torch_modules.is_quantized(module):
+        return "it is quantised"
+    if kind == "Embedding" and not hasattr(module, "max_norm"):
+        return "it is traced, and does not tell whether it has a max_norm"
     ways = torch_modules.own_ways(module)
     if ways:
         return f"it has a way of its own: {some(ways)}"

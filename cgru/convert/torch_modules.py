@@ -35,13 +35,11 @@ def find(source):
     """The `Found` of a module, of an ExportedProgram or of a mapping of names to arrays."""
     if hasattr(source, "named_modules"):
         return _of_module(source)
-    arrays, orders = source, {}
+    arrays, orders, default = source, {}, True  # a state_dict does not know the order of axes
     if hasattr(source, "graph_signature"):
-        arrays = source.state_dict
+        arrays, default = source.state_dict, None
         orders = _orders_of_fx(source.graph, source.graph_signature.inputs_to_parameters)
-    starts = _starts(arrays)
-    # A state_dict does not know; a program does.
-    default = None if hasattr(source, "graph_signature") else True
+    starts = by_shape(arrays) or by_shape(arrays, any_rows=True)
     batch_first = {start: orders.get(start, default) for start in starts}
     return Found(arrays, dict.fromkeys(starts), batch_first, {}, list(arrays))
 
@@ -59,16 +57,15 @@ def disguised(name):
     return None if match is None else (match[1].removesuffix("parametrizations."), match[2])
 
 
-def _starts(arrays):
-    """What the names of each GRU's arrays begin with; of LSTMs and RNNs only where there is nothing else."""
+def by_shape(arrays, any_rows=False):
+    """What the names of each GRU's arrays begin with. They have 3H rows; an LSTM's have 4H, an RNN's H."""
     shapes = {}
     for name in arrays:
-        match = _RECURRENT.fullmatch("".join(disguised(name) or [name]))
+        match = _RECURRENT.fullmatch("".join(disguised(name) or [str(name)]))
         if match:
             shapes.setdefault(match[1], []).append(tuple(np.shape(arrays[name])))
-    # 3H rows; an LSTM has 4H, an RNN H. Of the arrays of a norm, one has the shape of the weight.
-    ours = [start for start, known in shapes.items() if any(len(s) == 2 and s[0] == 3 * s[1] for s in known)]
-    return ours or list(shapes)
+    # Of the arrays of a norm, one has the shape of the weight.
+    return [s for s, known in shapes.items() if any_rows or any(len(k) == 2 and k[0] == 3 * k[1] for k in known)]
 
 
 # -- modules
@@ -88,7 +85,7 @@ def kind_of(module):
     """The name of PyTorch's class, also of a scripted, traced or parametrized module or of a class that somebody
     derived; None for other modules."""
     if hasattr(module, "original_name"):  # torch.jit's
-        return module.original_name
+        return module.original_name.removeprefix("Parametrized")
     for kind in type(module).__mro__:
         if kind.__module__.startswith("torch.nn.modules.") and not re.match("Module$|Lazy", kind.__name__):
             return kind.__name__
@@ -103,59 +100,49 @@ def is_quantized(module):
 
 def _of_module(top):
     state_dict = top.state_dict()
-    arrays, grus, batch_first, aliases, seen = dict(state_dict), {}, {}, {}, {}
-    orders = None
-    for path, module in top.named_modules(remove_duplicate=False):
-        start = path + "." if path else ""
+    modules = {path + "." if path else "": module for path, module in top.named_modules(remove_duplicate=False)}
+    known = [start for start, module in modules.items() if kind_of(module) in ("GRU", "GRUCell")]
+    # Modules of other classes may hold a GRU's arrays, too.
+    others = [start for start in by_shape(state_dict) if start not in known]
+    found = Found(dict(state_dict), {}, {}, {}, list(state_dict))
+    seen, orders = {}, None
+    for start in (*known, *others):
+        module = modules.get(start)
         names = _array_names(module, start, state_dict)
-        if not names:
-            continue
-        if not is_quantized(module):
-            computed = {name: effective(module, name) for name in names}
-            for key in state_dict:
-                hidden = disguised(key)
-                if hidden and hidden[0] == start and computed.get(hidden[1]) is not None:
-                    arrays.pop(key, None)
-            arrays |= {start + name: array for name, array in computed.items() if array is not None}
-        if id(module) in seen:
-            aliases[seen[id(module)]].append(start)
+        if start not in known and not any(name.startswith("weight_ih") for name in names):
+            continue  # the raw array of something around a GRU
+        if module is not None and not is_quantized(module):
+            _replace(found.arrays, module, start, names)
+        if module is not None and id(module) in seen:
+            found.aliases[seen[id(module)]].append(start)
             continue
         seen[id(module)] = start
-        grus[start], aliases[start] = module, []
-        if kind_of(module) == "GRUCell" or "weight_hh" in names:
-            batch_first[start] = True
-        elif hasattr(module, "batch_first"):
-            batch_first[start] = bool(module.batch_first)
-        else:
+        found.grus[start], found.aliases[start] = module, []
+        batch_first = True if "weight_hh" in names else getattr(module, "batch_first", None)
+        if batch_first is None and not is_quantized(module):
             orders = _orders(top) if orders is None else orders
-            batch_first[start] = orders.get(start)
-    return Found(arrays, grus, batch_first, aliases, list(state_dict))
+            batch_first = orders.get(start)
+        found.batch_first[start] = batch_first
+    return found
+
+
+def _replace(arrays, module, start, names):
+    """Put the arrays that a GRU computes with in the place of what is kept instead of them."""
+    computed = {name: effective(module, name) for name in names}
+    for key in list(arrays):
+        hidden = disguised(key)
+        if hidden and hidden[0] == start and computed.get(hidden[1]) is not None:
+            del arrays[key]
+    arrays |= {start + name: array for name, array in computed.items() if array is not None}
 
 
 def _array_names(module, start, state_dict):
-    """The names of a GRU's arrays; none where the module is no GRU."""
-    if kind_of(module) in ("GRU", "GRUCell"):
-        if is_quantized(module):
-            return ["weight_hh_l0"]
-        names = list(getattr(module, "_flat_weights_names", ()))
-        return names or _local_names(start, state_dict)
-    if kind_of(module) in ("LSTM", "LSTMCell", "RNN", "RNNCell"):
-        return []
-    names = _local_names(start, state_dict)
-    local = {name: state_dict[start + name] for name in names if start + name in state_dict}
-    rows = [tuple(array.shape) for name, array in local.items() if name in ("weight_hh", "weight_hh_l0")]
-    return names if rows and len(rows[0]) == 2 and rows[0][0] == 3 * rows[0][1] else []
-
-
-def _local_names(start, state_dict):
-    """Names of a GRU's arrays that stand in a state_dict right after `start`, as they are or disguised."""
-    names = {}
+    """The names of a GRU's arrays."""
+    names = dict.fromkeys(getattr(module, "_flat_weights_names", ()))
     for key in state_dict:
-        if not key.startswith(start):
-            continue
         hidden = disguised(key)
-        name = hidden[1] if hidden and hidden[0] == start else key[len(start) :]
-        if ARRAY.fullmatch(name):
+        name = hidden[1] if hidden and hidden[0] == start else key.removeprefix(start)
+        if key.startswith(start) and ARRAY.fullmatch(name):
             names[name] = None
     return list(names)
 
@@ -173,9 +160,9 @@ def effective(module, name):
                 return hook.compute_weight(module, do_power_iteration=False)
             if hasattr(hook, "compute_weight"):
                 return hook.compute_weight(module)
-        parametrized = getattr(module, "parametrizations", None)
-        if parametrized is not None and name in parametrized:
-            return copy.deepcopy(parametrized[name]).eval()()  # a norm in training mode changes with each call
+        if torch.nn.utils.parametrize.is_parametrized(module, name):
+            # A norm in training mode changes with each call.
+            return copy.deepcopy(module.parametrizations[name]).eval()()
         return getattr(module, name, None)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru.convert import PartialConversionWarning, from_torch_embedding, from_torch_linear
+from cgru.convert import PartialConversionWarning, from_torch_embedding, from_torch_linear, to_torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what torch says when it is imported is not ours
@@ -134,7 +134,7 @@ def test_a_state_dict_in_disguise_is_refused(change):
     change(gru, "weight_hh_l1")
     holder = nn.ModuleDict({"encoder": gru})
     for arrays, prefix in ((gru.state_dict(), None), (holder.state_dict(), None), (holder.state_dict(), "encoder")):
-        with pytest.raises(ValueError, match=r"^state_dict: cannot convert '.*weight_hh_l1.*Pass the module"):
+        with pytest.raises(ValueError, match=r"^state_dict: cannot convert '.*weight_hh_l1.*Pass the module itself"):
             cgru.from_torch(arrays, prefix)
 
 
@@ -232,11 +232,12 @@ def test_torchscript_of_something_bigger(rng, tmp_path, batch_first, form, loade
         layer = cgru.from_torch(script)
     same_outputs(layer, model.encoder, rng, not batch_first)
     same_outputs(cgru.from_torch(script, "encoder"), model.encoder, rng, not batch_first)
+    same_outputs(cgru.from_torch(script.encoder), model.encoder, rng, not batch_first)
 
 
 def test_a_frozen_trace_has_no_arrays():
     script = torch.jit.freeze(traced(nn.GRU(D, H).eval(), torch.zeros(T, N, D)))
-    with pytest.raises(ValueError, match=r"^state_dict: expected weight_hh_l0 and the other arrays of a GRU, got none"):
+    with pytest.raises(ValueError, match=r"^state_dict: expected an array 'weight_hh_l0', got none"):
         cgru.from_torch(script)
 
 
@@ -270,6 +271,45 @@ def test_exported_programs(rng, batch_first):
     alone = torch.export.export(model.encoder, (torch.zeros(T, N, D),))
     same_outputs(cgru.from_torch(alone), model.encoder, rng, not batch_first)
     same_outputs(cgru.from_torch(torch.fx.symbolic_trace(model), "encoder"), model.encoder, rng, not batch_first)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_programs_of_norms_and_pruning_are_refused(change):
+    """Their arrays are computed in the program; a GRU beside them is not taken for the only one."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.plain, self.changed = nn.GRU(D, D), nn.GRU(D, D)
+
+        def forward(self, x):
+            return self.changed(self.plain(x)[0])
+
+    model = Model().eval()
+    change(model.changed, "weight_hh_l0")
+    x = torch.zeros(T, N, D)
+    sources = [traced(model, x)]
+    if "parametrization" in str([*model.state_dict()]):
+        program = torch.export.export(model, (x,))
+        sources += [program, program.module()]
+    for source in sources:
+        with pytest.raises(ValueError, match=r"^prefix: expected one of \['plain.', 'changed.'\]"):
+            cgru.from_torch(source)
+        with pytest.raises(ValueError, match=r"^state_dict: cannot convert 'changed.*Pass the module itself"):
+            cgru.from_torch(source, "changed")
+        assert cgru.from_torch(source, "plain").time_major
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_programs_of_cells(rng):
+    cell = randomized(nn.GRUCell(D, H))
+    x, h = (rng.standard_normal((N, size)).astype("float32") for size in (D, H))
+    with torch.no_grad():
+        expected = cell(torch.from_numpy(x), torch.from_numpy(h))
+    inputs = (torch.zeros(N, D), torch.zeros(N, H))
+    for source in (torch.jit.script(cell), traced(cell, *inputs), torch.export.export(cell, inputs)):
+        checks.assert_close(cgru.from_torch(source).step(x, h), expected, TOLERANCE)
 
 
 def test_wrappers(rng):
@@ -309,6 +349,25 @@ def test_modules_of_another_class_with_the_same_arrays(rng):
     same_outputs(cgru.from_torch(model, "encoder"), model.encoder, rng)
 
 
+def test_weights_that_a_wrapper_writes():
+    """As a dropout of weights does: the module has the array that it computed with last."""
+
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = nn.GRU(D, H)
+            self.weight_hh_l0_raw = nn.Parameter(self.module.weight_hh_l0.detach().clone())
+            del self.module._parameters["weight_hh_l0"]
+            self.module.weight_hh_l0 = self.weight_hh_l0_raw * 0.5
+
+    wrapper = Wrapper()
+    with pytest.warns(PartialConversionWarning, match=r"'module' was converted; left out: weight_hh_l0_raw\. "):
+        layer = cgru.from_torch(wrapper)
+    np.testing.assert_array_equal(to_torch(layer)["weight_hh_l0"], wrapper.module.weight_hh_l0.detach())
+    with pytest.raises(ValueError, match=r"^state_dict: cannot convert 'weight_hh_l0_raw'"):
+        cgru.from_torch(wrapper.state_dict())
+
+
 def test_hooks_and_forwards_of_ones_own_are_told():
     def doubled(module, inputs, outputs):
         return outputs[0] * 2, outputs[1]
@@ -335,6 +394,22 @@ def test_tensors_without_numbers_are_refused():
     sparse = {name: tensor.to_sparse() for name, tensor in nn.GRU(D, H).state_dict().items()}
     with pytest.raises(TypeError, match=r"^weight_hh_l0: expected a dense array .* layout torch.sparse_coo"):
         cgru.from_torch(sparse)
+
+
+def test_what_is_no_gru_is_said():
+    gru = nn.GRU(D, H)
+    for wrong, message in [
+        (nn.LSTM(D, H), r"^state_dict: expected weight_hh_l0 .*; a GRU's weight_hh_l0 has 3H rows"),
+        ({"model": gru.state_dict(), "epoch": 3}, r"^state_dict: expected .*; give the .* such as weights\['model'\]"),
+        (nn.Conv1d(D, H, 1), r"^state_dict: expected weight_hh_l0 and the other arrays of a GRU, got weight, bias$"),
+        (traced(nn.Embedding(3, 3), torch.zeros(2).long()), r"^torch.nn.Embedding: cannot convert .* traced"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            cgru.from_torch(wrong)
+    with pytest.raises(TypeError, match=r"^weights: expected a module or a state_dict, got the class GRU"):
+        cgru.from_torch(nn.GRU)
+    with pytest.raises(TypeError, match=r"^prefix: expected a str, got int"):
+        cgru.from_torch(nn.ModuleList([gru, gru]), 0)
 
 
 def test_what_a_call_returns(rng):
