@@ -30,13 +30,14 @@ def inputs(layers, x, lengths=None, mask=None, like=None, name="x"):
     first = layers[0]
     # Ids stay integers; everything else is converted to the first layer's type once, here.
     dtype = None if isinstance(first, Embedding) else first.dtype or np.dtype("float32")
-    batch = as_batch(x, lengths, mask, dtype=dtype, name=name)
-    shape = batch.data.shape
-    listed = lengths is None and batch.lengths is not None
+    batch = as_batch(x, dtype=dtype, name=name)
+    shape, listed = batch.data.shape, batch.lengths is not None
     got = f"a list of {shape_text(('T_i', *shape[2:]))} arrays" if listed else shape_text(shape)
     outputs = output_shape(layers, shape, name, got)
     if like is not None and len(shape) > 1 and not isinstance(first, Embedding) and shape[-1] != like.data.shape[-1]:
         raise ValueError(f"{name}: expected {like.data.shape[-1]} features, as in training, got {got}")
+    if lengths is not None or mask is not None:  # now that rows and steps are where they belong
+        batch = as_batch(x if listed else batch.data, lengths, mask, dtype=dtype, name=name)
     first.check_values(batch, name)
     return batch, outputs
 

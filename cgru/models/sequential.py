@@ -38,6 +38,11 @@ class Sequential(Trainable):
 
     In inference any number of threads may use one model; `fit` wants the model to itself.
 
+    With a stateful GRU, row i of a call goes on from where row i of the call before ended, until `reset_states`: every
+    call has the same rows, in the same order. `predict` and `evaluate` refuse a `batch_size` that would cut them, and
+    `fit`, where rows go on from batch to batch, refuses what would mix them. The state is kept when a call is done, not
+    when it fails.
+
     Examples
     --------
     >>> import numpy as np, cgru

@@ -11,11 +11,13 @@ import numpy as np
 
 from cgru import losses, metrics, optimizers
 from cgru.checks import check_bool, check_int
-from cgru.layers import Dense
+from cgru.layers import GRU, Dense
 from cgru.locks import owned
 from cgru.models import examples, finite, stateful
 from cgru.models.model import Model
 from cgru.models.progress import figures, progress_of
+
+_POSITIVE = ("sigmoid", "hard_sigmoid", "hard_sigmoid_keras2")  # activations of states from 0 to 1
 
 
 class History:
@@ -75,11 +77,7 @@ class Trainable(Model):
         """
         optimizer, loss = optimizers.get(optimizer), losses.get(loss)
         metrics = _get_metrics(metrics)
-        last = self.layers[-1]
-        wanted = getattr(loss, "from_logits", None)
-        if isinstance(last, Dense) and wanted is not None and wanted != (last.activation not in ("softmax", "sigmoid")):
-            what = "logits: a linear last layer" if wanted else "probabilities: a softmax (or sigmoid) last layer"
-            raise ValueError(f"loss: {loss.name!r} expected {what}, got activation {last.activation!r}")
+        _check_range(self.layers[-1], loss)
         self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
         self._states = None
 
@@ -145,6 +143,7 @@ class Trainable(Model):
         if verbose not in (0, 1):
             raise ValueError(f"verbose: expected 0 or 1, got {verbose!r}")
         batch, shape = examples.inputs(self.layers, x, lengths, mask)
+        _check_states(self.layers[-1], self.loss)
         if not len(batch.data):
             raise ValueError("x: expected at least one example, got none")
         labels = examples.labels(y, batch, shape)
@@ -185,6 +184,7 @@ class Trainable(Model):
         self._check_compiled()
         batch_size = check_int(batch_size, "batch_size", 1)
         batch, shape = examples.inputs(self.layers, x, lengths, mask)
+        _check_states(self.layers[-1], self.loss)
         labels = examples.labels(y, batch, shape)
         stateful.check_one_batch(self.layers, len(labels), batch_size)
         results, states = self._evaluate(batch, labels, batch_size)
@@ -323,3 +323,21 @@ def _get_metrics(names):
     if len({metric.name for metric in found}) != len(found):
         raise ValueError(f"metrics: expected each name once, got {names!r}")
     return found
+
+
+def _check_range(last, loss):
+    """Refuse a loss that wants probabilities of a layer that gives others numbers too, or the other way round."""
+    wanted = getattr(loss, "from_logits", None)
+    if not isinstance(last, Dense) or wanted is None or wanted == (last.activation not in ("softmax", "sigmoid")):
+        return
+    what = "logits: a linear last layer" if wanted else "probabilities: a softmax (or sigmoid) last layer"
+    raise ValueError(f"loss: {loss.name!r} expected {what}, got activation {last.activation!r}")
+
+
+def _check_states(last, loss):
+    """Refuse a loss that wants probabilities of the states of a GRU that may be negative; a batch may show it late."""
+    if isinstance(last, GRU) and getattr(loss, "from_logits", True) is False and last.activation not in _POSITIVE:
+        raise ValueError(
+            f"loss: {loss.name!r} expected probabilities, got the states of a GRU with activation {last.activation!r}: "
+            "put a Dense with a softmax behind it"
+        )

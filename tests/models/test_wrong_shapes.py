@@ -119,6 +119,15 @@ def test_wrong_validation_data(make, x, message):
     assert model.history is None
 
 
+def test_data_are_looked_at_before_their_lengths():
+    for given in ({"lengths": [T]}, {"mask": np.ones((1, T), bool)}):
+        with pytest.raises(ValueError, match=re.escape("got (7, 3); one recording (T, D): give x[None] or [x]")):
+            classifier().predict(X[0], **given)
+        with pytest.raises(ValueError, match=r"lengths, mask: give one of the two|brings its own lengths"):
+            classifier().predict([X[0], X[0, 1:]], **given)
+        assert classifier().predict(X[:1], **given).shape == (1, K)
+
+
 def test_validation_data_for_a_model_that_is_not_built():
     for x, message in (
         (X[..., :2], "x: expected 3 features, as in training, got (100, 7, 2)"),
