@@ -60,7 +60,7 @@ WRONG = {
         "give layer 0 (GRU) return_sequences=True",
     ),
     "vectors through a Dense": (
-        lambda: compiled([cgru.Dense(6), cgru.GRU(5)]),
+        lambda: compiled([cgru.Dense(6), cgru.GRU(5, "sigmoid")]),
         X[:, 0],
         "x: expected sequences, for layer 1 (GRU), got (100, 3); one recording (T, D): give x[None] or [x]",
     ),
