@@ -2,6 +2,7 @@
 
 from cgru import convert, datasets, files
 from cgru._version import __version__
+from cgru.backends import backend, get_backend, set_backend
 from cgru.files import load, save
 from cgru.layers import GRU, Dense, Dropout, Embedding
 from cgru.models import Sequential
@@ -14,16 +15,19 @@ __all__ = [
     "Embedding",
     "Sequential",
     "__version__",
+    "backend",
     "convert",
     "datasets",
     "files",
     "from_keras",
     "from_onnx",
     "from_torch",
+    "get_backend",
     "get_num_threads",
     "limit_threads",
     "load",
     "save",
+    "set_backend",
     "set_num_threads",
 ]
 

@@ -7,7 +7,6 @@ checked their arrays; what this module asks of them is said at each function.
 """
 
 import math
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -47,18 +46,7 @@ def _zeros(shape, dtype):
     return array
 
 
-# How products are computed (kernels/projection.pxd): those of a step with the state, and those that many steps share.
-_ROUTES = {"packed": 0, "blas": 1}
-
-
-def _route(variable):
-    wanted = os.environ.get(variable) or "packed"
-    if wanted not in _ROUTES:
-        raise ImportError(f"{variable}: expected packed or blas, got {wanted!r}")
-    return wanted
-
-
-RECURRENT, BATCHED = _route("CGRU_RECURRENT"), _route("CGRU_BATCHED")
+_ROUTES = {"native": 0, "blas": 1}  # of the backends, kernels/jobs.pxd
 
 
 class Layout(NamedTuple):
@@ -94,22 +82,22 @@ class Weights:
     """
 
     __slots__ = (
-        "D", "H", "Hp", "_back", "_sources", "activation", "batched", "bias", "dtype", "kernel", "layout", "recurrent",
-        "recurrent_activation", "recurrent_kernel", "reset_after",
+        "D", "H", "Hp", "_back", "_sources", "activation", "backend", "bias", "dtype", "kernel", "layout",
+        "recurrent_activation", "recurrent_kernel", "reset_after", "route",
     )  # fmt: skip
 
     def __init__(
-        self, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, recurrent, batched, layout,
-        backward, threads,
+        self, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, backend, layout, backward,
+        threads,
     ):  # fmt: skip
         self.D, self.H = len(kernel), len(recurrent_kernel)
         self.dtype = kernel.dtype
         self.Hp = kernels.padded_units(self.H, self.dtype.itemsize)
         self.layout, self.reset_after = layout, reset_after
         self.activation, self.recurrent_activation = ACTIVATIONS[activation], ACTIVATIONS[recurrent_activation]
-        self.recurrent, self.batched = _ROUTES[recurrent], _ROUTES[batched]
-        self.kernel = self._side_by_side(kernel, self.batched, threads)
-        self.recurrent_kernel = self._side_by_side(recurrent_kernel, self.recurrent, threads)
+        self.backend, self.route = backend, _ROUTES[backend]
+        self.kernel = self._side_by_side(kernel, threads)
+        self.recurrent_kernel = self._side_by_side(recurrent_kernel, threads)
         self.bias = self._sums(bias)
         self._sources = (np.array(kernel), np.array(recurrent_kernel)) if backward == "later" else None
         self._back = self._transposes(kernel, recurrent_kernel, threads) if backward == "now" else None
@@ -122,19 +110,19 @@ class Weights:
 
     def _transposes(self, kernel, recurrent_kernel, threads):
         return (
-            self._below(kernel, (1, 2, 0), self.batched, threads),
-            self._below(recurrent_kernel, (0, 1, 2), self.recurrent, threads),
+            self._below(kernel, (1, 2, 0), threads),
+            self._below(recurrent_kernel, (0, 1, 2), threads),
         )
 
-    def _side_by_side(self, array, route, threads):
+    def _side_by_side(self, array, threads):
         matrix = _blank(len(array) * 3 * self.Hp, array)
-        self.layout.pack(array, matrix, (0, 1, 2), self.Hp, 3 * self.Hp if route else 0, threads)
+        self.layout.pack(array, matrix, (0, 1, 2), self.Hp, 3 * self.Hp if self.route else 0, threads)
         return matrix
 
-    def _below(self, array, places, route, threads):
+    def _below(self, array, places, threads):
         columns = kernels.padded_units(len(array), self.dtype.itemsize)
         matrix = _blank(3 * self.Hp * columns, array)
-        self.layout.pack(array, matrix, places, columns, columns if route else 0, threads, below=True)
+        self.layout.pack(array, matrix, places, columns, columns if self.route else 0, threads, below=True)
         return matrix
 
     def _sums(self, bias):
@@ -154,7 +142,7 @@ def _blank(size, array):
 
 def prepare(
     kernel, recurrent_kernel, bias=None, *,
-    reset_after, activation="tanh", recurrent_activation="sigmoid", recurrent=RECURRENT, batched=BATCHED,
+    reset_after, activation="tanh", recurrent_activation="sigmoid", backend=None,
     layout=OWN, backward="later", threads=None,
 ):  # fmt: skip
     """Return the `Weights` of parameters as DESIGN has them; bias None is zero.
@@ -163,8 +151,8 @@ def prepare(
     ----------
     kernel, recurrent_kernel : ndarrays of shape (D, 3H) and (H, 3H), float32 or float64, any strides
     bias : ndarray of shape (3H,), or two of them with reset_after; optional
-    recurrent, batched : {"packed", "blas"}
-        The route of the products with the state, and of those that many steps share.
+    backend : {"native", "blas"}, optional
+        What computes the products; None is that in use (`kernels.get_backend`).
     layout : Layout
         Of the three arrays.
     backward : {"later", "now", "never"}
@@ -180,8 +168,8 @@ def prepare(
             f"got {recurrent_activation!r}"
         )
     return Weights(
-        kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, recurrent, batched, layout,
-        backward, threads,
+        kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation,
+        backend or kernels.get_backend(), layout, backward, threads,
     )  # fmt: skip
 
 
@@ -344,14 +332,13 @@ def forward_pass(weights, x, h0, plan, y=None, training=False, h=None, threads=N
         gates = _empty((plan.steps, (4 if weights.reset_after else 3) * Hp), x.dtype)
         states = _empty((N + plan.steps, Hp), x.dtype)
     size = kernels.forward_work(
-        N, plan.steps, weights.D, weights.H, weights.reset_after, training, x.itemsize, threads
+        N, plan.steps, weights.D, weights.H, weights.reset_after, training, x.itemsize, weights.route, threads
     )
     work = np.empty(size, x.dtype)
     yield _KERNELS["forward", x.dtype](
         _in_order(x, plan), h0, weights.kernel, weights.recurrent_kernel, weights.bias,
         plan.rows, plan.offsets, plan.times, _in_order(y, plan), h, gates, states, work,
-        weights.reset_after, weights.recurrent_activation, weights.activation, weights.batched, weights.recurrent,
-        threads,
+        weights.reset_after, weights.recurrent_activation, weights.activation, weights.route, threads,
     )  # fmt: skip
     return h, Tape(weights, x, plan, gates, states) if training else None
 
@@ -382,14 +369,15 @@ def backward_pass(dy, dh, tape, need_dx=True, out=None, threads=None):
     dkernel, drecurrent_kernel = _zeros((D, 3 * Hp), dtype), _zeros((H, 3 * Hp), dtype)
     dbias = _zeros((1, gates.shape[1]), dtype)
     dh = None if dh is None else np.ascontiguousarray(dh)
-    work = np.empty(kernels.backward_work(N, plan.steps, D, H, weights.reset_after, x.itemsize, threads), dtype)
+    size = kernels.backward_work(N, plan.steps, D, H, weights.reset_after, x.itemsize, weights.route, threads)
+    work = np.empty(size, dtype)
     W_back, U_back = weights.back(threads)
     yield _KERNELS["backward", dtype](
         _in_order(dy, plan), dh, _in_order(x, plan), W_back, U_back,
         gates, states, plan.rows, plan.offsets, plan.times, _in_order(dx, plan), dh0,
         dkernel, drecurrent_kernel, dbias[0], work,
         weights.reset_after, weights.recurrent_activation, weights.activation,
-        weights.batched, weights.recurrent, threads,
+        weights.route, threads,
     )  # fmt: skip
     kernel = np.empty((D, 3 * H), dtype) if kernel is None else kernel
     recurrent_kernel = np.empty((H, 3 * H), dtype) if recurrent_kernel is None else recurrent_kernel
@@ -413,7 +401,7 @@ def _most(threads):
 
 def _threads(weights, threads):
     """BLAS has threads of its own, and calls from two of ours would disturb each other."""
-    return 1 if weights.recurrent or weights.batched else _most(threads)
+    return 1 if weights.route else _most(threads)
 
 
 def _in_order(array, plan):

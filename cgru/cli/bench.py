@@ -13,7 +13,7 @@ import statistics
 import sys
 
 import cgru
-from cgru import kernels, plot, recurrence
+from cgru import kernels, plot
 from cgru.cli.case import Case
 from cgru.cli.contest import Contest, Process
 from cgru.cli.contestants import CONTESTANTS
@@ -98,7 +98,7 @@ def _measure(threads):
         "missing": {name: packages for name, packages in lacking.items() if packages},
         "machine": f"{platform.system()} {platform.machine()}",
         "isa": kernels.isa,
-        "routes": {"recurrent": recurrence.RECURRENT, "batched": recurrence.BATCHED},
+        "backend": cgru.get_backend(),
         "threads": threads,
         "load": load,
         "failures": failures,

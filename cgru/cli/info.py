@@ -8,18 +8,18 @@ import numpy as np
 import scipy
 
 import cgru
-from cgru import kernels, recurrence
+from cgru import kernels
 
 
 def run():
-    """Print versions, instruction set, routes, BLAS and threads; return True."""
+    """Print versions, instruction set, backend, BLAS and threads; return True."""
     blas, threads = _blas()
     print(f"cgru      {cgru.__version__}")
     print(f"Python    {platform.python_version()}, {platform.system()} {platform.machine()}")
     print(f"NumPy     {np.__version__}")
     print(f"SciPy     {scipy.__version__}")
     print(f"kernels   {kernels.isa} (this CPU can run: {', '.join(kernels.available)})")
-    print(f"routes    recurrent {recurrence.RECURRENT}, batched {recurrence.BATCHED}")
+    print(f"backend   {cgru.get_backend()} (there are: {', '.join(kernels.BACKENDS)})")
     print(f"BLAS      {blas}")
     print(f"threads   kernels {cgru.get_num_threads()}, {threads}; usable CPUs: {_usable_cpus()}")
     return True

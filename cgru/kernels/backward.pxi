@@ -132,7 +132,7 @@ cdef inline void add_product(
     cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
     cdef floating *copied = <floating *>j.panels + slot * j.most * panel_width(sizeof(floating))
     cdef Matrix b = matrix(copied, block, w, 1, PACKED)
-    if j.batched == BLAS:
+    if j.route == BLAS:
         blas_gemm(m, w, block, a, lda, True, dg + column, G, False, c + column, 3 * j.forward.Hp, <floating>1)
         return
     # Copied together, the panel is read once for every few rows of c without a cache miss for every row of it.
@@ -142,7 +142,7 @@ cdef inline void add_product(
 
 
 cdef inline Py_ssize_t large_width(const Backward *j, Py_ssize_t columns, Py_ssize_t itemsize) noexcept nogil:
-    return columns if j.batched == BLAS else panel_width(itemsize)
+    return columns if j.route == BLAS else panel_width(itemsize)
 
 
 cdef inline int large_panels(const Backward *j, Py_ssize_t columns, Py_ssize_t itemsize) noexcept nogil:
@@ -150,12 +150,16 @@ cdef inline int large_panels(const Backward *j, Py_ssize_t columns, Py_ssize_t i
     return <int>((columns + width - 1) // width)
 
 
+cdef inline Py_ssize_t dx_rows(const Backward *j) noexcept nogil:
+    """Packed rows of a task of dx."""
+    return j.most if j.route == BLAS else j.forward.limits.dx_rows
+
+
 cdef inline void input_gradient(Backward *j, int task, floating *dtype) noexcept nogil:
-    """dx of limits.dx_rows packed rows of the block."""
+    """dx of some packed rows of the block."""
     cdef Forward *forward = &j.forward
     cdef Py_ssize_t start = offset(&forward.s, forward.k0), k, i, p
-    cdef Py_ssize_t p0 = task * forward.limits.dx_rows
-    cdef Py_ssize_t p1 = min(p0 + forward.limits.dx_rows, offset(&forward.s, forward.k1) - start)
+    cdef Py_ssize_t p0 = task * dx_rows(j), p1 = min(p0 + dx_rows(j), offset(&forward.s, forward.k1) - start)
     cdef floating *block = <floating *>j.dx_block
     cdef floating *dx = <floating *>j.dx
     # dx (rows x D) = [dn dr dz] (rows x 3H) [W_n W_r W_z]^T (3H x D)
@@ -213,7 +217,7 @@ cdef int large_tasks(const Backward *j) noexcept nogil:
         tasks += large_panels(j, 3 * H, itemsize)
     else:
         tasks += large_panels(j, 2 * H, itemsize) + large_panels(j, H, itemsize)
-    return tasks + (<int>((block + j.forward.limits.dx_rows - 1) // j.forward.limits.dx_rows) if j.dx != NULL else 0)
+    return tasks + (<int>((block + dx_rows(j) - 1) // dx_rows(j)) if j.dx != NULL else 0)
 
 
 cdef void backward_large_task(void *job, int task, int slot) noexcept nogil:

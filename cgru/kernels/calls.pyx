@@ -21,7 +21,7 @@ from cython cimport floating
 from libc.string cimport memcmp, memcpy, memset
 
 from blas cimport gemm as blas_gemm
-from cgru.kernels.runtime cimport awake, begin, end, gap, now, processors, run
+from cgru.kernels.runtime cimport awake, backend, begin, end, gap, now, park, processors, run
 from gates cimport slope_terms
 from jobs cimport (
     BLAS,
@@ -29,7 +29,6 @@ from jobs cimport (
     Build,
     Forward,
     Limits,
-    Matrix,
     Packing,
     Route,
     Sharing,

@@ -133,10 +133,43 @@ cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
         emit(j, k, 0, n, u0, u1, states_after(j, k, states))
 
 
+cdef void forward_blas(Forward *j, floating *dtype) noexcept nogil:
+    """All rows through the block of steps: one product for the inputs of all its steps, then those of the states."""
+    cdef Py_ssize_t first = offset(&j.s, j.k0), M = offset(&j.s, j.k1) - first, k, i, n, ld = j.D
+    cdef floating *states = <floating *>j.states
+    cdef floating *block = <floating *>j.gates + (first * j.G if j.training else 0)
+    cdef floating *gathered = <floating *>j.rows
+    cdef const floating *x = <const floating *>j.x + j.k0 * j.xt
+    cdef bint plain = j.s.rows == NULL and j.s.times == NULL and j.s.offsets == NULL
+    if plain and (j.s.N == 1 or (j.xn >= j.D and j.xt == j.s.N * j.xn)) and (j.xt if j.s.N == 1 else j.xn) >= j.D:
+        ld = j.xt if j.s.N == 1 else j.xn
+    else:
+        for k in range(j.k0, j.k1):
+            for i in range(count(&j.s, k)):
+                memcpy(
+                    gathered + (offset(&j.s, k) - first + i) * j.D,
+                    <const floating *>j.x + place(&j.s, k, i, j.xn, j.xt), j.D * sizeof(floating),
+                )
+        x = gathered
+    # gates (M x 3H) = x (M x D) W (D x 3H)
+    multiply(M, j.D, x, ld, 1, &j.W, 0, 0, 3, 0, j.Hp, block, j.G, False)
+    for k in range(j.k0, j.k1):
+        n = count(&j.s, k)
+        step_forward(
+            j, n, 0, j.Hp, block + (offset(&j.s, k) - first) * j.G, states_before(j, k, states),
+            states_after(j, k, states), <floating *>j.reset, NULL,
+        )
+        emit(j, k, 0, n, 0, j.Hp, states_after(j, k, states))
+
+
 cdef void forward_task(void *job, int task, int slot) noexcept nogil:
     cdef Forward *j = <Forward *>job
     cdef unsigned was = cgru_flush_denormals()
-    if j.way.by_rows and j.single:
+    if j.way.by_blas and j.single:
+        forward_blas(j, <float *>NULL)
+    elif j.way.by_blas:
+        forward_blas(j, <double *>NULL)
+    elif j.way.by_rows and j.single:
         forward_rows(j, task, slot, <float *>NULL)
     elif j.way.by_rows:
         forward_rows(j, task, slot, <double *>NULL)

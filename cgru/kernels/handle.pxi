@@ -11,7 +11,8 @@ cdef class Handle:
     """Stacked cells with everything prepared, for calls that last no longer than their own preparation would.
 
     `step` is one time step of all cells; `sequence` is inference of one cell. Where they are not given just what they
-    want, nothing is done, and None or False comes back; the general way then says what is wrong or converts it.
+    want, or another backend is in use, nothing is done, and None or False comes back; the general way then says what is
+    wrong or converts it.
 
     Parameters
     ----------
@@ -24,7 +25,7 @@ cdef class Handle:
     cdef object learned, dtype
     cdef const char *start  # of `learned`, or NULL
     cdef Forward *jobs
-    cdef int layers
+    cdef int layers, route
     cdef bint single
     cdef unsigned char[::1] work  # for one call at a time: under the GIL, or `busy`
     cdef bint busy
@@ -47,6 +48,7 @@ cdef class Handle:
         if learned is not None:
             self.start = <const char *><size_t>learned.ctypes.data
         self.layers = <int>len(cells)
+        self.route = cells[0].route
         self.dtype = cells[0].dtype
         self.single = self.dtype == np.float32
         self.work = np.empty(0, np.uint8)
@@ -60,8 +62,8 @@ cdef class Handle:
             W = <const void *><size_t>weights.kernel.ctypes.data
             U = <const void *><size_t>weights.recurrent_kernel.ctypes.data
             j.bias = <const void *><size_t>weights.bias.ctypes.data
-            j.W = matrix(W, j.D, j.Hp, 3, weights.batched)
-            j.U = matrix(U, j.H, j.Hp, 3, weights.recurrent)
+            j.W = matrix(W, j.D, j.Hp, 3, weights.route)
+            j.U = matrix(U, j.H, j.Hp, 3, weights.route)
 
     def step(self, x, h, out, int threads):
         """Return `out` with the state after `h` and `x` in it: C-contiguous, aligned arrays of the cells' dtype, (N, D)
@@ -71,6 +73,8 @@ cdef class Handle:
         """
         cdef Py_buffer[3] b
         cdef int i
+        if self.route != backend():
+            return None
         memset(b, 0, sizeof(b))  # what was not taken is released as well
         try:
             if not self.take(&b[0], x, PyBUF_C_CONTIGUOUS) or not self.fits_input(&b[0]):
@@ -105,6 +109,8 @@ cdef class Handle:
         features, `h` C-contiguous."""
         cdef Py_buffer[3] b
         cdef int i
+        if self.route != backend():
+            return False
         memset(b, 0, sizeof(b))
         try:
             if not self.take(&b[0], x, PyBUF_STRIDES) or not self.take(&b[2], h, PyBUF_STRIDES | PyBUF_WRITABLE):
@@ -171,7 +177,7 @@ cdef class Handle:
 
     cdef int most(self, int threads) noexcept:
         """Of the threads, those that may work here: BLAS has its own."""
-        return 1 if self.jobs[0].U.route == BLAS or self.jobs[0].W.route == BLAS else threads
+        return 1 if self.jobs[0].U.route == BLAS else threads
 
     cdef Choice choose_step(self, Py_ssize_t N, int threads) noexcept:
         """How to share a step of all layers, which begins here."""
@@ -229,7 +235,7 @@ cdef class Handle:
         cdef Py_ssize_t work = 3 * j.H * (j.D + j.H) * N * T
         threads = self.most(threads)
         cdef unsigned char[::1] space = self.workspace(
-            size * most_work(threads, N, j.D, j.H, j.Hp, j.G, size, False))
+            size * most_work(j.U.route, threads, N, N * T, j.D, j.H, j.Hp, j.G, size, False))
         cdef bint mine = not self.busy, done = False
         cdef const void *h0 = b[2].buf if started else NULL
         cdef Choice choice = choose_for(&j, False, 1, threads)

@@ -48,15 +48,16 @@ cdef struct Limits:  # where one way of working ends and another begins; `tune` 
     Py_ssize_t step_rows    # rows from which a step reads its own input; below, the steps of a block do it together
     Py_ssize_t block_rows   # packed rows of such a block
     Py_ssize_t large_rows   # packed rows of a block in backward
+    Py_ssize_t blas_rows    # the same, and of a block in forward, where BLAS multiplies
     Py_ssize_t dx_rows      # packed rows of a task of dx
     Py_ssize_t alone_work   # multiplications of a block while the caller is alone and workers may come
     Py_ssize_t measured     # whether calls are shared as was fast before; 0: as expected, with all threads waited for
 
 
 cdef struct Sharing:
-    bint by_rows
+    bint by_rows, by_blas
     int threads
-    Py_ssize_t range_rows  # of a task, by rows
+    Py_ssize_t range_rows  # of a task, by rows; of a block, by BLAS
 
 
 cdef extern from "team.h" nogil:
@@ -79,7 +80,7 @@ cdef struct Forward:
     void *gates   # (M, G) the tape's; in inference (slots, scratch_rows, G)
     void *states  # (N + M, Hp) the tape's; in inference two times (N, Hp), in turns
     void *reset   # (N, Hp) r * h
-    void *rows    # (slots, N, D) input rows brought together
+    void *rows    # (slots, N, D) input rows brought together; by BLAS (scratch_rows, D)
     Py_ssize_t xn, xt, yn, yt, scratch_rows
     Py_ssize_t k0, k1  # the block of steps
     int members        # of the team that walks through it, at most
@@ -91,7 +92,7 @@ cdef struct Backward:
     Forward forward          # the sizes, the tape and x
     Matrix U_back            # U^T: (3H, H), rows r z n
     Matrix W_back            # W^T: (3H, D), rows n r z
-    Route batched            # of the large products
+    Route route              # of the large products
     const void *dy
     void *dx
     void *dh0                # (N, H) out

@@ -20,9 +20,7 @@ cdef class Call:
         self.backward = self.finished = False
 
     cdef bint by_blas(self) noexcept:
-        cdef Matrix *state = &self.job.U_back if self.backward else &self.job.forward.U
-        cdef Matrix *inputs = &self.job.W_back if self.backward else &self.job.forward.W
-        return state.route == BLAS or inputs.route == BLAS
+        return (self.job.route if self.backward else self.job.forward.U.route) == BLAS
 
     cdef void start(self, Choice choice) noexcept:
         """Take the way that was chosen, before the first block."""
@@ -63,19 +61,19 @@ def _assert_schedule(Py_ssize_t N, Py_ssize_t T, rows, offsets, times):
 
 
 def forward_work(
-    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint training, Py_ssize_t itemsize, int
-    threads
+    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint training, Py_ssize_t itemsize,
+    int route, int threads,
 ):
     """Elements of the workspace of `forward`."""
     cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
-    return most_work(threads, N, D, H, Hp, G, itemsize, training)
+    return most_work(route, threads, N, M, D, H, Hp, G, itemsize, training)
 
 
 def forward(
     const floating[:, :, :] x,    # (N, T, D)
     const floating[:, ::1] h0,    # (N, H)
-    const floating[::1] kernel,   # W, `pack`ed by the route `batched`
-    const floating[::1] recurrent_kernel,  # U, `pack`ed by the route `recurrent`
+    const floating[::1] kernel,   # W, `pack`ed by the route
+    const floating[::1] recurrent_kernel,  # U, `pack`ed by the route
     const floating[::1] bias,     # (4Hp,) r z n q
     const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
     floating[:, :, :] y,          # (N, T, H) out, or None; written where a row takes a step
@@ -83,7 +81,7 @@ def forward(
     floating[:, ::1] gates,       # (M, 4Hp) or (M, 3Hp) out, the tape; None in inference
     floating[:, ::1] states,      # (N + M, Hp) out, the tape: h0, then after each packed row; None in inference
     floating[::1] work,           # forward_work(...)
-    bint reset_after, int recurrent_activation, int activation, int batched, int recurrent, int threads,
+    bint reset_after, int recurrent_activation, int activation, int route, int threads,
 ):
     """The `Call` of all steps of one layer in one direction; the arrays must live until `run_calls` has run it."""
     cdef Py_ssize_t N = h0.shape[0], T = x.shape[1], D = x.shape[2], H = h0.shape[1], Hp = padded(H, sizeof(floating))
@@ -103,7 +101,7 @@ def forward(
     cdef Py_ssize_t M = offset(&j.s, j.s.K)
     assert not j.training or (gates.shape[0] == M and gates.shape[1] == j.G)
     assert not j.training or (states.shape[0] == N + M and states.shape[1] == Hp)
-    assert work.shape[0] >= forward_work(N, M, D, H, reset_after, j.training, size, threads)
+    assert work.shape[0] >= forward_work(N, M, D, H, reset_after, j.training, size, route, threads)
     call.finished = M == 0
     if M == 0:
         h[:, :] = h0
@@ -116,8 +114,8 @@ def forward(
     j.D, j.H, j.Hp = D, H, Hp
     j.reset_after, j.f, j.g = reset_after, recurrent_activation, activation
     j.single, j.limits = floating is float, &limits
-    j.W = matrix(&kernel[0], D, Hp, 3, batched)
-    j.U = matrix(&recurrent_kernel[0], H, Hp, 3, recurrent)
+    j.W = matrix(&kernel[0], D, Hp, 3, route)
+    j.U = matrix(&recurrent_kernel[0], H, Hp, 3, route)
     j.x, j.bias, j.h = &x[0, 0, 0], &bias[0], &h[0, 0]
     j.xn, j.xt = x.strides[0] // size, x.strides[1] // size
     if y is not None:
@@ -134,9 +132,11 @@ cdef void start_forward(Forward *j, const floating *h0, floating *work, int way,
     cdef floating *next_work = first_aligned(work)
     cdef floating *h_now
     j.way = sharing_of(way, threads, N, H, Hp, sizeof(floating))
-    j.scratch_rows = j.way.range_rows if j.way.by_rows else max(limits.block_rows, N)
+    if j.U.route == BLAS:
+        j.way = sharing_by_blas(N, offset(&j.s, j.s.K))
+    j.scratch_rows = scratch_rows_of(j.way, N)
     j.reset = carve(&next_work, N * Hp)
-    j.rows = carve(&next_work, j.way.threads * N * j.D)
+    j.rows = carve(&next_work, (j.scratch_rows if j.way.by_blas else j.way.threads * N) * j.D)
     if not j.training:
         j.gates = carve(&next_work, j.way.threads * j.scratch_rows * j.G)
         j.states = carve(&next_work, 2 * N * Hp)
@@ -152,7 +152,7 @@ cdef void start_forward(Forward *j, const floating *h0, floating *work, int way,
 cdef bint advance_forward(Forward *j) noexcept nogil:
     """Run blocks of steps until it is time to look for signals; return whether all are done."""
     cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), worked = 0, rows
-    cdef Py_ssize_t most = j.scratch_rows * 4 if j.training else j.scratch_rows
+    cdef Py_ssize_t most = j.scratch_rows * 4 if j.training and not j.way.by_blas else j.scratch_rows
     cdef cgru_team team
     j.team = &team
     if j.way.by_rows:
@@ -160,7 +160,7 @@ cdef bint advance_forward(Forward *j) noexcept nogil:
     while j.k1 < j.s.K and worked < limits.signal_work:
         gather_members(j)
         j.k0 = j.k1
-        j.k1 = block_end(&j.s, j.k0, block_rows(j, most, row_work), not j.way.by_rows)
+        j.k1 = block_end(&j.s, j.k0, block_rows(j, most, row_work), not (j.way.by_rows or j.way.by_blas))
         rows = offset(&j.s, j.k1) - offset(&j.s, j.k0)
         run_block(j, j, build.forward, rows)
         worked += rows * row_work
@@ -195,11 +195,12 @@ cdef inline void run_block(Forward *j, void *job, task_t task, Py_ssize_t rows) 
 
 
 def backward_work(
-    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, Py_ssize_t itemsize, int threads
+    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, Py_ssize_t itemsize, int route,
+    int threads,
 ):
     """Elements of the workspace of `backward`."""
     cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
-    cdef Py_ssize_t most = max(min(limits.large_rows, M), N)
+    cdef Py_ssize_t most = max(min(limits.blas_rows if route == BLAS else limits.large_rows, M), N)
     return (
         ALIGN + 2 * aligned(N * Hp) + aligned(most * G) + aligned(most * D) + 2 * aligned(most * Hp)
         + aligned(most * padded(D, itemsize)) + aligned(G) + aligned(threads * most * panel_width(itemsize))
@@ -210,8 +211,8 @@ def backward(
     const floating[:, :, :] dy,   # (N, T, H) or None; read where a row takes a step
     const floating[:, ::1] dh,    # (N, H) gradient of the final state, or None
     const floating[:, :, :] x,    # (N, T, D)
-    const floating[::1] kernel,   # W^T, `pack`ed by the route `batched`: (3Hp, D), rows n r z
-    const floating[::1] recurrent_kernel,  # U^T, `pack`ed by the route `recurrent`: (3Hp, H), rows r z n
+    const floating[::1] kernel,   # W^T, `pack`ed by the route: (3Hp, D), rows n r z
+    const floating[::1] recurrent_kernel,  # U^T, `pack`ed by the route: (3Hp, H), rows r z n
     const floating[:, ::1] gates, const floating[:, ::1] states,  # the tape, see `forward`
     const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
     floating[:, :, :] dx,         # (N, T, D) out, or None; written where a row takes a step
@@ -220,7 +221,7 @@ def backward(
     floating[:, ::1] drecurrent_kernel,  # (H, 3Hp) r z n, out
     floating[::1] dbias,          # (4Hp,) n r z q, or (3Hp,) n r z; out
     floating[::1] work,           # backward_work(...)
-    bint reset_after, int recurrent_activation, int activation, int batched, int recurrent, int threads,
+    bint reset_after, int recurrent_activation, int activation, int route, int threads,
 ):
     """The `Call` of the gradients of one layer in one direction; the tape is only read. The arrays must live until
     `run_calls` has run it."""
@@ -245,7 +246,7 @@ def backward(
     forward.s = schedule_of(N, T, rows, offsets, times)
     cdef Py_ssize_t M = offset(&forward.s, forward.s.K)
     assert gates.shape[0] == M and gates.shape[1] == forward.G and states.shape[0] == N + M and states.shape[1] == Hp
-    assert work.shape[0] >= backward_work(N, M, D, H, reset_after, size, threads)
+    assert work.shape[0] >= backward_work(N, M, D, H, reset_after, size, route, threads)
     call.finished = M == 0
     if M == 0:
         if dh is None:
@@ -261,7 +262,7 @@ def backward(
     forward.limits = &limits
     forward.x, forward.xn, forward.xt = &x[0, 0, 0], x.strides[0] // size, x.strides[1] // size
     forward.gates, forward.states = <void *>&gates[0, 0], <void *>&states[0, 0]
-    j.most = max(min(limits.large_rows, M), N)
+    j.most = max(min(limits.blas_rows if route == BLAS else limits.large_rows, M), N)
     j.dh = dh_now
     j.ds = carve(&next_work, N * Hp)
     j.dg = carve(&next_work, j.most * forward.G)
@@ -271,9 +272,9 @@ def backward(
     j.dx_block = carve(&next_work, j.most * j.Dp)
     j.bias_block = carve(&next_work, forward.G)
     j.panels = carve(&next_work, threads * j.most * panel_width(size))
-    j.W_back = matrix(&kernel[0], 3 * Hp, j.Dp, 1, batched)
-    j.U_back = matrix(&recurrent_kernel[0], 3 * Hp, Hp, 1, recurrent)
-    j.batched = <Route>batched
+    j.W_back = matrix(&kernel[0], 3 * Hp, j.Dp, 1, route)
+    j.U_back = matrix(&recurrent_kernel[0], 3 * Hp, Hp, 1, route)
+    j.route = <Route>route
     j.dh0 = &dh0[0, 0]
     j.dkernel, j.drecurrent_kernel, j.dbias = &dkernel[0, 0], &drecurrent_kernel[0, 0], &dbias[0]
     if dy is not None:
@@ -374,6 +375,8 @@ def run_calls(list calls, int threads):
         left += 1
     if left == n:
         return
+    if blas:
+        park()
     call = calls[left]
     choice = choose_for(&call.job.forward, call.backward, n - left, 1 if blas else threads)
     for i in range(left, n):

@@ -12,3 +12,4 @@ cdef void park() noexcept nogil
 cdef int64_t gap() noexcept nogil
 cdef int64_t now() noexcept nogil
 cdef int processors() noexcept nogil
+cdef int backend() noexcept nogil

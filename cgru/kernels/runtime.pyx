@@ -36,8 +36,9 @@ def supported_isas():
 cdef extern from *:
     """
     #include "pool.h"
-    /* Of the calling thread: its own limit (0: none), and the processors that it may use, as of a look at them. */
-    typedef struct { int limit, processors; int64_t looked; } cgru_thread;
+    /* Of the calling thread: its own limit (0: none), the processors that it may use, as of a look at them, and its
+       own backend (-1 - code; 0: none). */
+    typedef struct { int limit, processors, backend; int64_t looked; } cgru_thread;
     static CGRU_THREAD_LOCAL cgru_thread cgru_mine;
     #define CGRU_LOOK_NS 10000000
     """
@@ -55,6 +56,7 @@ cdef extern from *:
     ctypedef struct cgru_thread:
         int limit
         int processors
+        int backend
         int64_t looked
     cgru_thread cgru_mine
 
@@ -222,3 +224,59 @@ def _checked(n):
 
 _threads = _threads_of_environment()
 _look_at_quota()
+
+
+# ---- backends ----
+
+BACKENDS = ("native", "blas")  # by their codes
+
+cdef int _backend = 0
+
+
+cdef int backend() noexcept nogil:
+    """The code of the backend in use by this thread."""
+    return -1 - cgru_mine.backend if cgru_mine.backend < 0 else _backend
+
+
+def get_backend():
+    """The backend of the matrix products of this thread's calls, "native" or "blas"."""
+    return BACKENDS[backend()]
+
+
+def set_backend(name):
+    """Choose what computes the matrix products of the calls that follow, for the whole process.
+
+    Parameters
+    ----------
+    name : {"native", "blas"}
+        "native": our own kernels. Results are the same bits for any number of threads, any batch around a row and any
+        way to cut a sequence. "blas": SciPy's BLAS with its own threads, which promises none of that.
+
+    Raises
+    ------
+    ValueError
+        If there is no such backend.
+
+    Notes
+    -----
+    A layer takes the other backend at its next call. A tape keeps the one that it was made with. The start value is
+    CGRU_BACKEND, else "native".
+    """
+    global _backend
+    _backend = _code_of(name)
+
+
+def swap_backend(name):
+    """Set the backend of this Python thread, None for none of its own, and return what it was."""
+    before = cgru_mine.backend
+    cgru_mine.backend = 0 if name is None else -1 - <int>_code_of(name)
+    return BACKENDS[-1 - before] if before < 0 else None
+
+
+def _code_of(name):
+    if not isinstance(name, str) or name not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {name!r}")
+    return BACKENDS.index(name)
+
+
+_backend = _code_of(os.environ.get("CGRU_BACKEND") or "native")

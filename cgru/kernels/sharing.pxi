@@ -12,6 +12,7 @@ limits.few_rows = 8
 limits.step_rows = 4
 limits.block_rows = 64
 limits.large_rows = 512
+limits.blas_rows = 2048
 limits.dx_rows = 48
 limits.alone_work = 5_000_000
 limits.measured = 1
@@ -56,7 +57,7 @@ cdef inline Sharing sharing_of(
     """How N rows are shared among at most so many threads."""
     cdef Sharing sharing
     cdef Py_ssize_t tasks
-    sharing.threads = threads
+    sharing.threads, sharing.by_blas = threads, False
     sharing.by_rows = N >= limits.few_rows if threads == 1 else is_rows(way)
     sharing.range_rows = N
     if N == 0:
@@ -76,12 +77,14 @@ cdef inline Sharing sharing_of(
 
 
 cdef inline Py_ssize_t most_work(
-    int threads, Py_ssize_t N, Py_ssize_t D, Py_ssize_t H, Py_ssize_t Hp, Py_ssize_t G, Py_ssize_t itemsize,
-    bint training,
+    int route, int threads, Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, Py_ssize_t Hp, Py_ssize_t G,
+    Py_ssize_t itemsize, bint training,
 ) noexcept nogil:
     """Elements that `start_forward` carves up, whichever way at most so many threads share the call."""
     cdef Py_ssize_t most = 0
     cdef int way, shared
+    if route == BLAS:
+        return workspace_of(sharing_by_blas(N, M), N, D, Hp, G, training)
     for way in range(WAYS - 1):
         shared = threads_of(way, threads)
         most = max(
@@ -93,6 +96,19 @@ cdef inline Py_ssize_t workspace_of(
     Sharing sharing, Py_ssize_t N, Py_ssize_t D, Py_ssize_t Hp, Py_ssize_t G, bint training
 ) noexcept nogil:
     """Elements that `start_forward` carves up."""
-    cdef Py_ssize_t scratch = sharing.range_rows if sharing.by_rows else max(limits.block_rows, N)
+    cdef Py_ssize_t scratch = scratch_rows_of(sharing, N), rows = scratch if sharing.by_blas else sharing.threads * N
     cdef Py_ssize_t own_tape = 0 if training else aligned(sharing.threads * scratch * G) + 2 * aligned(N * Hp)
-    return ALIGN + aligned(N * Hp) + aligned(sharing.threads * N * D) + own_tape
+    return ALIGN + aligned(N * Hp) + aligned(rows * D) + own_tape
+
+
+cdef inline Py_ssize_t scratch_rows_of(Sharing sharing, Py_ssize_t N) noexcept nogil:
+    """Rows of gates that a thread works on."""
+    return sharing.range_rows if sharing.by_rows or sharing.by_blas else max(limits.block_rows, N)
+
+
+cdef inline Sharing sharing_by_blas(Py_ssize_t N, Py_ssize_t M) noexcept nogil:
+    """N rows, M packed rows: in blocks of many, by this thread and those of BLAS."""
+    cdef Sharing sharing
+    sharing.by_rows, sharing.by_blas, sharing.threads = False, True, 1
+    sharing.range_rows = max(N, min(limits.blas_rows, M))
+    return sharing

@@ -86,7 +86,7 @@ class Stack(Layer):
     def _ready(self):
         """What a call reads of the parameters, all of one moment; made once and dropped when they change."""
         prepared = self._prepared
-        if prepared is None:
+        if prepared is None or prepared.cells[0].backend != kernels.get_backend():
             with self._lock:
                 parameters = self._built_parameters()
                 cells = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru import cli, kernels, plot, recurrence, reference
+from cgru import cli, kernels, plot, reference
 from cgru.cli import demo, info
 from cgru.datasets import load_japanese_vowels
 from cgru.models import History, Sequential
@@ -168,11 +168,11 @@ def test_info(capsys):
     assert cli.main(["info"]) == 0
     out, _ = capsys.readouterr()
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert list(lines) == ["cgru", "Python", "NumPy", "SciPy", "kernels", "routes", "BLAS", "threads"]
+    assert list(lines) == ["cgru", "Python", "NumPy", "SciPy", "kernels", "backend", "BLAS", "threads"]
     assert lines["cgru"] == cgru.__version__ and lines["NumPy"] == np.__version__
     assert lines["kernels"] == f"{kernels.isa} (this CPU can run: {', '.join(kernels.available)})"
     assert re.search(r"\d", lines["BLAS"])
-    assert lines["routes"] == f"recurrent {recurrence.RECURRENT}, batched {recurrence.BATCHED}"
+    assert lines["backend"] == f"{cgru.get_backend()} (there are: native, blas)"
     threads = rf"kernels {cgru.get_num_threads()}, (BLAS \d+|of BLAS unknown.*); usable CPUs: \d+"
     assert re.fullmatch(threads, lines["threads"])
 

@@ -118,30 +118,6 @@ def test_however_a_sequence_is_cut(rng, eager, threads, reset_after):
             np.testing.assert_array_equal(state, y[rows, t])
 
 
-@MODES
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("n", [1, 3, 13])
-def test_routes_agree(rng, n, dtype, reset_after):
-    problem = typed(checks.random_problem(rng, reset_after, sizes=(n, 90, 21, 37)), dtype)
-    plan = recurrence.schedule(n, 90, **checks.random_validity(rng, "lengths", n, 90))
-    results = [
-        run(
-            problem,
-            recurrence.prepare(
-                problem.kernel, problem.recurrent_kernel, problem.bias, reset_after=reset_after,
-                recurrent=recurrent, batched=batched,
-            ),
-            plan,
-            2,
-        )
-        for recurrent in ("packed", "blas")
-        for batched in ("packed", "blas")
-    ]  # fmt: skip
-    for other in results[1:]:
-        for a, b in zip(results[0], other, strict=True):
-            checks.assert_close(b, a, 2e-5 if dtype == "float32" else 1e-12)
-
-
 def test_two_callers_at_once(rng, eager):
     """One of them finds the pool busy and works alone."""
     kernels.set_num_threads(2)
@@ -203,12 +179,6 @@ print(inside, cgru.get_num_threads(), ours)
     assert child(code) == "1 4 [4]"
     late = "import cgru, threadpoolctl; from cgru.threads import register_threadpoolctl as r; r(); r()"
     assert child(code.replace("import threadpoolctl, cgru", late)) == "1 4 [4]"
-
-
-@pytest.mark.parametrize("variable", ["CGRU_RECURRENT", "CGRU_BATCHED"])
-def test_unknown_routes_are_refused(variable):
-    code = "try:\n import cgru\nexcept ImportError as error: print(error)"
-    assert child(code, **{variable: "fast"}) == f"{variable}: expected packed or blas, got 'fast'"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
