@@ -80,7 +80,7 @@ def sequence_advice(shape, features=None, time_major=False):
 
     `features` is D where it is known.
     """
-    if len(shape) == 1:
+    if len(shape) == 1 and shape[0]:
         return f"; one series of one feature: give x[{':, None' if time_major else 'None, :'}, None]"
     if len(shape) == 2:
         advice = f"; one recording (T, D): give {'x[:, None]' if time_major else 'x[None] or [x]'}"

@@ -39,11 +39,11 @@ def input_error(batch, place):
         wrong &= batch.valid.reshape(batch.valid.shape + (1,) * (data.ndim - 2))
     if not wrong.any():
         return None
-    where = tuple(np.argwhere(wrong)[0].tolist())
-    names = ("step", "feature") if data.ndim == 3 else ("feature",)
-    inside = ", ".join(f"{name} {index}" for name, index in zip(names, where[1:], strict=True))
+    at = tuple(np.argwhere(wrong)[0].tolist())
+    names = ("row", "step", "feature") if data.ndim == 3 else ("row", "feature")
+    where = ", ".join(f"{name} {i}" for name, i in zip(names, (place.rows[at[0]], *at[1:]), strict=True))
     return ValueError(
-        f"x: expected finite numbers, got an input of {data[where]} in row {place.rows[where[0]]}, {inside} ({place}); "
+        f"x: expected finite numbers in {data.dtype}, got an input of {data[at]} in {where} ({place}); "
         "no update was made with it"
     )
 

@@ -35,8 +35,9 @@ class History:
         self._results = []  # one dict an epoch: an append is whole or has not happened
 
     def __repr__(self):
-        last = f", the last: {figures(self._results[-1])}" if self._results else ""
-        return f"<History of {len(self._results)} epochs{last}>"
+        count = len(self._results)
+        last = f", the last: {figures(self._results[-1])}" if count else ""
+        return f"<History of {count} epoch{'' if count == 1 else 's'}{last}>"
 
     @property
     def epochs(self):
@@ -206,6 +207,8 @@ class Trainable(Model):
         x, y, lengths = (*data, None)[:3]
         try:
             batch, shape = examples.inputs(self.layers, x, lengths, like=like)
+            if not len(batch.data):
+                raise ValueError("x: expected at least one example, got none")
             labels = examples.labels(y, batch, shape)
             stateful.check_equal_batches(self.layers, len(labels), batch_size)
             return batch, labels

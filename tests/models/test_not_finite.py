@@ -45,7 +45,8 @@ def test_a_number_in_the_input(rng, value, options, valid):
     expected = after(classifier(**options), x, y, 2, **given)
     x[12, 4, 1] = value  # in the third batch
     model = classifier(**options)
-    message = f"x: expected finite numbers, got an input of {value} in row 12, step 4, feature 1 (epoch 1, batch 3)"
+    where = "row 12, step 4, feature 1 (epoch 1, batch 3)"
+    message = f"x: expected finite numbers in float32, got an input of {value} in {where}; no update was made with it"
     with pytest.raises(ValueError, match=re.escape(message)):
         model.fit(x, y, batch_size=5, epochs=3, shuffle=False, verbose=0, **given)
     state = model._states[0]
@@ -63,6 +64,16 @@ def test_the_row_is_that_of_the_data_whatever_the_order(rng):
         classifier().fit([row[: 2 + i % 4] for i, row in enumerate(x)], y, verbose=0)
     with pytest.raises(ValueError, match=r"got an input of nan in row 17, feature 2 \(epoch 1, batch 1\)"):
         compiled([cgru.Dense(K, activation="softmax")]).fit(x[:, 0], y, verbose=0)
+
+
+def test_a_number_that_the_type_of_the_model_cannot_hold(rng):
+    x, y = data(rng)
+    x = x.astype(np.float64)
+    x[5, 1, 0] = 1e300
+    message = "x: expected finite numbers in float32, got an input of inf in row 5, step 1"
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
+        classifier().fit(x, y, verbose=0)
+    classifier(dtype="float64").fit(x, y, verbose=0)
 
 
 def test_a_number_outside_the_lengths_is_not_read(rng):

@@ -128,6 +128,15 @@ def test_data_are_looked_at_before_their_lengths():
         assert classifier().predict(X[:1], **given).shape == (1, K)
 
 
+def test_no_data():
+    for x, message in (([], SEQUENCES + "(0,)"), (X[:0], "x: expected at least one example, got none")):
+        model = classifier().build(D)
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            model.fit(x, Y[:0], verbose=0)
+        with pytest.raises(ValueError, match=f"^validation_data: {re.escape(message)}$"):
+            model.fit(X, Y, validation_data=(x, Y[:0]), verbose=0)
+
+
 def test_validation_data_for_a_model_that_is_not_built():
     for x, message in (
         (X[..., :2], "x: expected 3 features, as in training, got (100, 7, 2)"),
