@@ -27,6 +27,7 @@ def as_weight(value, name):
     """
     if hasattr(value, "detach"):
         _check_tensor(value, name)
+        value = value.full_tensor() if hasattr(value, "full_tensor") else value  # one that several processes share
         value = value.detach().cpu()
         is_half = value.is_floating_point() and value.element_size() < 4
         value = (value.float() if is_half else value).numpy()

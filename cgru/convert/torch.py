@@ -126,11 +126,14 @@ def _exported(module):
     """The layer or model that a module of `to_torch_module` was made of, with its present parameters."""
     if hasattr(module, "layers"):
         return Sequential([_exported(part) for part in module.layers])
-    layer = module.layer_class.from_config(module.config)
+    if module.input_size is None:
+        return module.layer_class.from_config(module.config)
     if getattr(module, "native", None) is not None:
-        layer.build_from(module.input_size, from_torch(module.native).get_weights())
-    elif module.input_size is not None:
-        layer.build_from(module.input_size, [as_weight(array, "weights") for array in module.layer_weights()])
+        weights = from_torch(module.native).get_weights()
+    else:
+        weights = [as_weight(array, "weights") for array in module.layer_weights()]
+    layer = module.layer_class.from_config(module.config | {"dtype": np.result_type(*weights).name})
+    layer.build_from(module.input_size, weights)
     return layer
 
 

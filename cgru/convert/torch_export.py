@@ -146,6 +146,8 @@ class Recurrent(_Module):
 
     def run(self, x, initial_state, valid):
         """(y, h, valid steps of y) of batch-major x (N, T, D)."""
+        if x.ndim != 3 or x.shape[2] != self.input_size:
+            raise ValueError(f"x: expected three axes and {self.input_size} features, got shape {tuple(x.shape)}")
         config, (N, T, _) = self.config, x.shape
         parameter = next(self.parameters())
         x = _zeroed(x.to(parameter.dtype), valid)
@@ -272,11 +274,20 @@ def _valid(x, lengths, mask):
     """The valid steps (N, T) of batch-major x, or None where all are."""
     if lengths is not None and mask is not None:
         raise ValueError("lengths, mask: give one of the two, got both")
-    if mask is not None:
-        return torch.as_tensor(mask, device=x.device)
-    if lengths is None:
+    if lengths is None and mask is None:
         return None
-    return torch.arange(x.shape[1], device=x.device) < torch.as_tensor(lengths, device=x.device)[:, None]
+    if x.ndim < 2:
+        raise ValueError(f"x: expected sequences beside lengths or mask, got shape {tuple(x.shape)}")
+    N, T = x.shape[:2]
+    if mask is not None:
+        mask = torch.as_tensor(mask, device=x.device)
+        if mask.dtype != torch.bool or mask.shape != (N, T):
+            raise ValueError(f"mask: expected shape {(N, T)} and dtype bool, got {tuple(mask.shape)} and {mask.dtype}")
+        return mask
+    lengths = torch.as_tensor(lengths, device=x.device)
+    if lengths.shape != (N,) or lengths.is_floating_point() or ((lengths < 0) | (lengths > T)).any():
+        raise ValueError(f"lengths: expected {N} integers from 0 to {T}, got {lengths.tolist()}")
+    return torch.arange(T, device=x.device) < lengths[:, None]
 
 
 def _zeroed(x, valid):

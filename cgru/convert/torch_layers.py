@@ -173,7 +173,7 @@ def _children(module, path=""):
     problem = _problem(module)
     if problem is not None:
         refuse(_WHERE, f"{path or 'the module'} ({type(module).__name__})", problem, _HAVE)
-    for name, child in module.named_children():
+    for name, child in module._modules.items():  # named_children() leaves out a layer that comes twice
         below = f"{path}.{name}" if path else name
         kind = torch_modules.kind_of(child)
         if kind == "Sequential":

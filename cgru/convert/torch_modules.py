@@ -101,13 +101,18 @@ def is_quantized(module):
 def _of_module(top):
     state_dict = top.state_dict()
     modules = {path + "." if path else "": module for path, module in top.named_modules(remove_duplicate=False)}
-    known = [start for start, module in modules.items() if kind_of(module) in ("GRU", "GRUCell")]
+    known = {}
+    for start, module in modules.items():
+        if kind_of(module) in ("GRU", "GRUCell"):
+            # Some wrappers leave their own names out of the state_dict.
+            has_names = any(name.startswith(start) for name in state_dict)
+            known[start if has_names else plain(start)] = module
     # Modules of other classes may hold a GRU's arrays, too.
     others = [start for start in by_shape(state_dict) if start not in known]
     found = Found(dict(state_dict), {}, {}, {}, list(state_dict))
     seen, orders = {}, None
     for start in (*known, *others):
-        module = modules.get(start)
+        module = known.get(start, modules.get(start))
         names = _array_names(module, start, state_dict)
         if start not in known and not any(name.startswith("weight_ih") for name in names):
             continue  # the raw array of something around a GRU
@@ -128,7 +133,7 @@ def _of_module(top):
 
 def _replace(arrays, module, start, names):
     """Put the arrays that a GRU computes with in the place of what is kept instead of them."""
-    computed = {name: effective(module, name) for name in names}
+    computed = {name: effective(module, name) for name in names if start + name not in arrays}
     for key in list(arrays):
         hidden = disguised(key)
         if hidden and hidden[0] == start and computed.get(hidden[1]) is not None:

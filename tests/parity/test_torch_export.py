@@ -185,5 +185,25 @@ def test_what_cannot_be():
     module = to_torch_module(cgru.GRU(3, input_size=2))
     with pytest.raises(ValueError, match=r"^initial_state: expected shape \(4, 3\), got \(3, 4\)"):
         module(torch.zeros(4, 5, 2), torch.zeros(3, 4))
-    with pytest.raises(ValueError, match=r"^lengths, mask: give one of the two"):
-        module(torch.zeros(4, 5, 2), lengths=torch.ones(4), mask=torch.ones(4, 5, dtype=torch.bool))
+    x, ones = torch.zeros(4, 5, 2), torch.ones(4, 5, dtype=torch.bool)
+    for arguments, message in [
+        ({"lengths": torch.ones(4), "mask": ones}, "lengths, mask: give one of the two"),
+        ({"lengths": torch.tensor([1, 6, 0, 0])}, r"lengths: expected 4 integers from 0 to 5, got \[1, 6, 0, 0\]"),
+        ({"lengths": [1, -1, 0, 0]}, "lengths: expected 4 integers"),
+        ({"lengths": torch.ones(4)}, "lengths: expected 4 integers"),
+        ({"mask": ones.float()}, r"mask: expected shape \(4, 5\) and dtype bool, got \(4, 5\) and torch.float32"),
+        ({"mask": ones[:, :4]}, r"mask: expected shape \(4, 5\)"),
+    ]:
+        with pytest.raises(ValueError, match=rf"^{message}"):
+            module(x, **arguments)
+    for wrong in (x[0], torch.zeros(4, 5, 3)):
+        with pytest.raises(ValueError, match=r"^x: expected three axes and 2 features, got shape"):
+            module(wrong)
+
+
+def test_another_type_comes_back(rng):
+    layer = cgru.Sequential([cgru.GRU(H, input_size=D), cgru.Dense(3)])
+    layer.build(D)
+    back = cgru.from_torch(to_torch_module(layer).double())
+    assert [part.dtype.name for part in back.layers] == ["float64", "float64"]
+    checks.assert_same_arrays(back.get_weights(), [array.astype("float64") for array in layer.get_weights()])

@@ -1,6 +1,7 @@
 """PyTorch's modules and programs as people have them: with norms, pruning and hooks, compiled, traced, scripted and
 exported, in something bigger, and whole models."""
 
+import copy
 import warnings
 
 import checks
@@ -328,6 +329,35 @@ def test_wrappers(rng):
         checks.assert_same_arrays(cgru.from_torch(wrapped.state_dict(), "").get_weights(), expected)
 
 
+@pytest.mark.filterwarnings("ignore:When using ``NO_SHARD``")
+def test_sharded_modules(rng):
+    """FSDP in both forms, in a group of one process: names and arrays are those of the state_dict."""
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("this PyTorch has no gloo")
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+        expected = cgru.from_torch(model := Tagger(), "encoder").get_weights()
+        checkpointed = nn.ModuleDict({"encoder": checkpoint_wrapper(model.encoder)})
+        checks.assert_same_arrays(cgru.from_torch(checkpointed).get_weights(), expected)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for original in (True, False):
+                options = {"use_orig_params": original, "device_id": torch.device("cpu")}
+                sharded = FullyShardedDataParallel(copy.deepcopy(model), **options)
+                checks.assert_same_arrays(cgru.from_torch(sharded, "encoder").get_weights(), expected)
+        with pytest.warns(PartialConversionWarning, match=r"GRU 'encoder' .*: embed.weight, head.weight, head.bias\. "):
+            cgru.from_torch(sharded)
+        sharded = fully_shard(copy.deepcopy(model), mesh=mesh)
+        checks.assert_same_arrays(cgru.from_torch(sharded, "encoder").get_weights(), expected)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_modules_of_another_class_with_the_same_arrays(rng):
     class Own(nn.Module):
         def __init__(self):
@@ -482,6 +512,9 @@ def test_whole_sequentials(rng):
     compiled = torch.compile(nn.ModuleDict({"inner": mlp, "gru": nn.GRU(D, H)}))
     predictions(cgru.from_torch(compiled, "inner"), mlp, x)
     assert isinstance(cgru.from_torch(compiled, "inner.1"), cgru.Dense)
+    shared = randomized(nn.Linear(D, D))
+    twice = nn.Sequential(shared, nn.Tanh(), shared)
+    predictions(cgru.from_torch(twice), twice, x)
     alone = nn.Sequential(randomized(nn.GRU(D, H)))
     same_outputs(cgru.from_torch(alone), alone[0], rng)
 
