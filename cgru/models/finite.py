@@ -1,5 +1,6 @@
 """Numbers that are not finite: a cheap look at each update, and the search for their origin when one is refused."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,12 @@ class Place(NamedTuple):
 
 def all_finite(arrays, squares=False):
     """Whether all elements of the arrays are finite numbers, and with `squares` their squares too."""
-    # A sum that is finite has finite terms; one that is not may have overflowed.
+    # A sum of squares that is finite has finite terms; one that is not may have overflowed, so that is looked at again.
+    # np.dot is the faster one where BLAS wakes no threads for it.
     for array in arrays:
         flat = array.reshape(-1)
-        total = np.einsum("i,i->", flat, flat) if squares else flat.sum()
-        if not np.isfinite(total) and not np.isfinite(flat * flat if squares else flat).all():
+        total = flat.dot(flat) if flat.size < 4096 else np.einsum("i,i->", flat, flat)
+        if not math.isfinite(total) and not np.isfinite(flat * flat if squares else flat).all():
             return False
     return True
 
