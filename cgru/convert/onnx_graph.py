@@ -24,6 +24,11 @@ def name_of(node):
     return node.name or f"GRU {next(filter(None, node.output), '')!r}"
 
 
+def _labels(axes, indices):
+    """The axes at these indices; None for one that is not known."""
+    return [axes[i] if -len(axes) <= i < len(axes) else None for i in indices]
+
+
 class Operator(NamedTuple):
     """A GRU operator: its attributes, and those of its arrays that are constant."""
 
@@ -180,17 +185,17 @@ class Graph:
                 order = self.attribute(node, "perm", range(len(axes))[::-1])
                 axes = [axes[i] for i in order] if len(order) == len(axes) else None
             elif node.op_type == "Squeeze" or (node.op_type in _MERGES and directions == 1):
-                gone = [axes[i] for i in self._axes_of(node)]
+                gone = _labels(axes, self._axes_of(node))
                 axes = [axis for axis in axes if axis != "d"] if gone == ["d"] and directions == 1 else None
             elif node.op_type in _MERGES:
-                if [axes[i] for i in self._axes_of(node)] != ["d"] or self.attribute(node, "keepdims", 1):
+                if _labels(axes, self._axes_of(node)) != ["d"] or self.attribute(node, "keepdims", 1):
                     return None
                 axes, merge = [axis for axis in axes if axis != "d"], _MERGES[node.op_type]
             elif node.op_type == "Slice":
-                axis = self._turned(node)
-                if axis is None:
+                axis = _labels(axes, self._turned(node))
+                if len(axis) != 1:
                     return None
-                flipped ^= {axes[axis]}
+                flipped ^= set(axis)
             elif node.op_type == "Reshape":
                 shape = self.constant(node.input[1])
                 merges = axes[2:] == ["d", "H"] and shape is not None and len(shape) == 3
@@ -206,12 +211,12 @@ class Graph:
         return [] if axes is None else [int(axis) for axis in axes]
 
     def _turned(self, node):
-        """The axis that a Slice turns around, and does nothing else; or None."""
+        """[the axis that a Slice turns around], if it does nothing else; or []."""
         parts = [self.constant(name) if name else None for name in node.input[1:]]
         if len(parts) != 4 or any(part is None or part.shape != (1,) for part in parts):
-            return None
+            return []
         start, end, axis, step = (int(part[0]) for part in parts)
-        return axis if (start, step) == (-1, -1) and end <= -(2**31) + 1 else None
+        return [axis] if (start, step) == (-1, -1) and end <= -(2**31) + 1 else []
 
     def _outputs_of(self, node):
         """(axes of the first output, directions, units) of a GRU node; None if its R is no constant."""
@@ -235,7 +240,7 @@ class Graph:
         layout = self.attribute(node, "layout", 0)
         found = self.path(node.input[0], self.inputs)
         moved = self.moved([0, 1, 2], found[1], 0, 0) if found else None
-        if moved is None:
+        if moved is None or len(moved.axes) != 3:
             return layout == 0, False
         time = moved.axes[1 if layout else 0]
         if moved.flipped - {time}:

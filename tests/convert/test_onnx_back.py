@@ -87,3 +87,33 @@ def test_a_slice_that_cuts_is_no_reversal(rng):
         if tensor.name == node.input[2]:  # ends: the step at 0 is left out
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.array([0], np.int64), tensor.name))
     assert not cgru.from_onnx(model).go_backwards
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [("Squeeze", [3])],
+        [("ReduceSum", [3])],
+        [("Squeeze", [0])],
+        [("Transpose", None), ("Squeeze", [0])],
+    ],
+    ids=str,
+)
+def test_axes_that_an_input_has_besides(between):
+    """Of an input with four axes the order is not known; the layer takes what the node takes."""
+    layer = cgru.GRU(H, time_major=True, input_size=D)
+    model = to_onnx(layer)
+    (node,) = [node for node in model.graph.node if node.op_type == "GRU"]
+    name, nodes = "x", []
+    for i, (operator, axes) in enumerate(between):
+        inputs, attributes = [name], {"perm": [3, 1, 0, 2]} if operator == "Transpose" else {}
+        if axes is not None:
+            inputs.append(f"axes_{i}")
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, np.int64), f"axes_{i}"))
+        attributes |= {"keepdims": 0} if operator == "ReduceSum" else {}
+        name = f"between_{i}"
+        nodes.append(onnx.helper.make_node(operator, inputs, [name], **attributes))
+    for i, made in enumerate(nodes):
+        model.graph.node.insert(i, made)
+    node.input[0] = name
+    assert cgru.from_onnx(model).time_major
