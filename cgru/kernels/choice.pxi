@@ -202,11 +202,12 @@ cdef void remember(Kind *kind, int way, double time) noexcept nogil:
 
 
 cdef Choice choose(
-    uint64_t key, Py_ssize_t work, int threads, int first, bint by_units, bint by_rows, bint pair
+    uint64_t key, Py_ssize_t work, int threads, int first, int first_awake, bint by_units, bint by_rows, bint pair
 ) noexcept nogil:
     """How to share a call, which begins here; `finish` ends it.
 
-    key: of its kind. work: its multiplications. threads: the most. first: the way where nothing is known. by_units,
+    key: of its kind. work: its multiplications. threads: the most. first: the way where nothing is known;
+    first_awake: if workers are awake. by_units,
     by_rows: whether it can be shared so. pair: two calls that may run at once.
     """
     cdef Choice choice
@@ -217,14 +218,16 @@ cdef Choice choose(
     if not limits.measured:
         choice.way = first
         choice.threads = threads_of(first, threads)
-        begin(choice.threads, choice.threads - 1)
+        begin(choice.threads, choice.threads - 1, now())
         return choice
-    threads = min(threads, processors())
     if threads < 2 or work < limits.small_work // 2 or not (by_units or by_rows or pair):
         return choice
     choice.started = now()
+    threads = min(threads, processors(choice.started))
+    if threads < 2:
+        return choice
     idle = gap()
-    ready = awake(2)
+    ready = awake(2, choice.started)
     if ready < 2 and work < limits.cold_work:
         # Too short to be worth waking somebody for, unless it is one of many.
         if idle < limits.close_ns:
@@ -239,37 +242,40 @@ cdef Choice choose(
                         wake = threads - 1
                 CGRU_STORE(choosing, 0)
         choice.key = 1  # not remembered, but timed
-        begin(1, wake)
+        begin(1, wake, choice.started)
         return choice
     key = mixed(key, 1 if ready == 2 else 2)
     kind = &kinds[key % KINDS]
     if CGRU_SWAP(choosing, 1) == 0:
         choice.key = key
-        choice.way = chosen_way(kind, key, first, threads, by_units, by_rows, pair)
+        choice.way = chosen_way(
+            kind, key, first_awake if ready == 2 else first, threads, by_units, by_rows, pair)
         if kind.known >= 3 and kind.best == ALONE:
             choice.slow = 4 * kind.usual
         elif kind.tries[ALONE] >= TRIES and kind.known:
             choice.slow = 4 * kind.usual * median_of_three(kind.ratios + TRIES * ALONE)
         CGRU_STORE(choosing, 0)
     choice.threads = threads_of(choice.way, threads)
-    begin(choice.threads, choice.threads - 1)
+    begin(choice.threads, choice.threads - 1, choice.started)
     return choice
 
 
 cdef void finish(const Choice *choice, Py_ssize_t rows, bint whole) noexcept nogil:
     """The call has ended; `rows`: packed rows; `whole`: it was not interrupted, and went as chosen."""
     cdef Kind *kind
+    cdef int64_t time
     if choice.key == 0:
         if not limits.measured:
-            end(choice.threads)
+            end(choice.threads, now())
         return
-    end(choice.threads)
+    time = now()
+    end(choice.threads, time)
     if choice.key == 1 or not whole:
         return
     kind = &kinds[choice.key % KINDS]
     if CGRU_SWAP(choosing, 1) == 0:
         if kind.key == choice.key and kind.calls > 1:
-            remember(kind, choice.way, (now() - choice.started) / <double>rows)
+            remember(kind, choice.way, (time - choice.started) / <double>rows)
         CGRU_STORE(choosing, 0)
 
 

@@ -171,7 +171,7 @@ cdef inline void gather_members(Forward *j) noexcept nogil:
     """Who walks through the next block of steps: those who look for work now. Nobody is waited for."""
     j.members = j.way.threads
     if limits.measured and not j.way.by_rows and j.way.threads > 1:
-        j.members = awake(j.way.threads)
+        j.members = awake(j.way.threads, now())
 
 
 cdef inline Py_ssize_t block_rows(const Forward *j, Py_ssize_t most, Py_ssize_t row_work) noexcept nogil:
@@ -342,14 +342,12 @@ cdef Choice choose_for(const Forward *j, int what, Py_ssize_t passes, int thread
     """How to share passes like this one, which begin here."""
     cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), N = j.s.N, rows = offset(&j.s, j.s.K)
     cdef Py_ssize_t work = passes * rows * row_work
-    cdef Py_ssize_t enough = limits.small_work if limits.measured and awake(2) == 2 else limits.thread_work
-    cdef int first = expected_way(N, row_work, work, enough, threads)
     cdef bint pair = passes == 2 and what != STEP  # the layers of a step follow each other
-    if pair and first != ALONE and not is_rows(first):
-        first = ONCE
     cdef Choice choice = choose(
-        kind_of(j, 8 * what + <int>passes), work, threads, first, by_units_possible(N, j.Hp, itemsize_of(j)), N >= 4,
-        pair,
+        kind_of(j, 8 * what + <int>passes), work, threads,
+        expected_way(N, row_work, work, limits.thread_work, threads, pair),
+        expected_way(N, row_work, work, limits.small_work, threads, pair),
+        by_units_possible(N, j.Hp, itemsize_of(j)), N >= 4, pair,
     )
     if choice.slow == 0 and choice.key != 0:
         choice.slow = SLOWEST * row_work

@@ -85,7 +85,7 @@ static void cgru_start(int workers) { /* by the holder of pool.busy */
   pthread_t thread;
   CGRU_STORE(pool.creator, cgru_this_processor());
   if (workers >= CGRU_MOST_THREADS) workers = CGRU_MOST_THREADS - 1;
-  for (; pool.started < workers; pool.started++) {
+  for (; pool.started < workers; CGRU_ADD(pool.started, 1)) {
     if (!pool.started) { static int once; if (!once++) pthread_atfork(0, 0, cgru_after_fork); }
     CGRU_STORE(pool.seats[pool.started].beat, (int64_t)0);
     if (pthread_create(&thread, 0, cgru_worker, (void *)(intptr_t)pool.started)) break;
@@ -100,11 +100,10 @@ static void cgru_wake(void) {
 }
 
 /* How many threads could work on a job that starts now: the caller, and the workers that are looking for work. */
-static int cgru_awake(int threads) {
-  int awake = 1, started = pool.started;
+static int cgru_awake(int threads, int64_t now) {
+  int awake = 1, started = CGRU_LOAD(pool.started);
   if (threads < 2 || started == 0 || CGRU_LOAD(pool.busy)) return 1;
-  for (int64_t i = 0, now = cgru_now(); i < started && awake < threads; i++)
-    awake += now - CGRU_LOAD(pool.seats[i].beat) < CGRU_FRESH_NS;
+  for (int i = 0; i < started && awake < threads; i++) awake += now - CGRU_LOAD(pool.seats[i].beat) < CGRU_FRESH_NS;
   return awake;
 }
 
@@ -127,15 +126,15 @@ static void cgru_run(int threads, int tasks, cgru_task task, void *job) {
   CGRU_STORE(pool.busy, 0);
 }
 
-/* A call begins that may use so many threads. With more than one the workers stay awake until it ends; `wake`: those that sleep are
+/* A call begins that may use so many threads, at the time `now`. With more than one the workers stay awake until it ends; `wake`: those that sleep are
    woken, for this call or, by a call that works alone, for the next. */
-static void cgru_begin(int threads, int wake) {
-  int64_t now = cgru_now(), gap = now - CGRU_LOAD(pool.ended);
+static void cgru_begin(int threads, int wake, int64_t now) {
+  int64_t gap = now - CGRU_LOAD(pool.ended);
   if (gap > 4 * CGRU_LONGEST_NS) gap = 4 * CGRU_LONGEST_NS;
   CGRU_STORE(pool.gap, (3 * CGRU_LOAD(pool.gap) + gap) / 4);
   if (threads > 1) CGRU_ADD(pool.calls, 1);
   if (!wake) return;
-  if (pool.started < wake && !CGRU_SWAP(pool.busy, 1)) {
+  if (CGRU_LOAD(pool.started) < wake && !CGRU_SWAP(pool.busy, 1)) {
     cgru_start(wake);
     CGRU_STORE(pool.busy, 0);
   }
@@ -143,8 +142,8 @@ static void cgru_begin(int threads, int wake) {
   if (CGRU_LOAD(pool.asleep)) cgru_wake();
 }
 
-static void cgru_end(int threads) {
-  int64_t now = cgru_now(), linger = 2 * CGRU_LOAD(pool.gap);
+static void cgru_end(int threads, int64_t now) {
+  int64_t linger = 2 * CGRU_LOAD(pool.gap);
   if (linger > 2 * CGRU_LONGEST_NS || linger < CGRU_LINGER_NS) linger = CGRU_LINGER_NS;
   if (linger > CGRU_LONGEST_NS) linger = CGRU_LONGEST_NS;
   CGRU_STORE(pool.ended, now);
@@ -159,9 +158,9 @@ static void cgru_park(void) { CGRU_STORE(pool.until, (int64_t)0); }
 /* The usual time between calls, ns. */
 static int64_t cgru_gap(void) { return CGRU_LOAD(pool.gap); }
 #else
-static int cgru_awake(int threads) { (void)threads; return 1; }
-static void cgru_begin(int threads, int wake) { (void)threads, (void)wake; }
-static void cgru_end(int threads) { (void)threads; }
+static int cgru_awake(int threads, int64_t now) { (void)threads, (void)now; return 1; }
+static void cgru_begin(int threads, int wake, int64_t now) { (void)threads, (void)wake, (void)now; }
+static void cgru_end(int threads, int64_t now) { (void)threads, (void)now; }
 static void cgru_park(void) {}
 static int64_t cgru_gap(void) { return 0; }
 static void cgru_run(int threads, int tasks, cgru_task task, void *job) {

@@ -45,10 +45,10 @@ cdef extern from *:
     enum:
         CGRU_MOST_THREADS
         CGRU_LOOK_NS
-    int cgru_awake(int threads) noexcept nogil
+    int cgru_awake(int threads, int64_t now) noexcept nogil
     void cgru_run(int threads, int tasks, task_t task, void *job) noexcept nogil
-    void cgru_begin(int threads, int wake) noexcept nogil
-    void cgru_end(int threads) noexcept nogil
+    void cgru_begin(int threads, int wake, int64_t now) noexcept nogil
+    void cgru_end(int threads, int64_t now) noexcept nogil
     void cgru_park() noexcept nogil
     int64_t cgru_gap() noexcept nogil
     int64_t cgru_now() noexcept nogil
@@ -66,19 +66,19 @@ cdef void run(int threads, int tasks, task_t task, void *job) noexcept nogil:
     cgru_run(threads, tasks, task, job)
 
 
-cdef int awake(int threads) noexcept nogil:
+cdef int awake(int threads, int64_t now) noexcept nogil:
     """How many of `threads` could work on a job that starts now, without anybody being woken."""
-    return cgru_awake(threads)
+    return cgru_awake(threads, now)
 
 
-cdef void begin(int threads, int wake) noexcept nogil:
+cdef void begin(int threads, int wake, int64_t now) noexcept nogil:
     """A call begins, which ends with `end`: with more than one thread workers stay awake until then. `wake` of them are
     woken if they sleep; nobody waits for that."""
-    cgru_begin(threads, wake)
+    cgru_begin(threads, wake, now)
 
 
-cdef void end(int threads) noexcept nogil:
-    cgru_end(threads)
+cdef void end(int threads, int64_t now) noexcept nogil:
+    cgru_end(threads, now)
 
 
 cdef void park() noexcept nogil:
@@ -96,11 +96,10 @@ cdef int64_t now() noexcept nogil:
     return cgru_now()
 
 
-cdef int processors() noexcept nogil:
+cdef int processors(int64_t now) noexcept nogil:
     """How many processors the calling thread may use; looked at again every 10 ms."""
-    cdef int64_t t = cgru_now()
-    if cgru_mine.processors == 0 or t - cgru_mine.looked > CGRU_LOOK_NS:
-        cgru_mine.looked = t
+    if cgru_mine.processors == 0 or now - cgru_mine.looked > CGRU_LOOK_NS:
+        cgru_mine.looked = now
         cgru_mine.processors = max(1, cgru_processors())
     return min(cgru_mine.processors, _quota) if _quota > 0 else cgru_mine.processors
 
@@ -181,9 +180,10 @@ def get_num_threads():
     That is what `set_num_threads` set, else OMP_NUM_THREADS, else the number of processors that the thread may use:
     those of its affinity mask, within the time that its control group may take. `limit_threads` may lower it.
     """
-    if cgru_now() - _quota_looked > 1_000_000_000:
+    cdef int64_t time = cgru_now()
+    if time - _quota_looked > 1_000_000_000:
         _look_at_quota()
-    n = _threads if _threads > 0 else min(processors(), CGRU_MOST_THREADS)
+    n = _threads if _threads > 0 else min(processors(time), CGRU_MOST_THREADS)
     return min(n, cgru_mine.limit) if cgru_mine.limit > 0 else n
 
 

@@ -33,7 +33,7 @@ def tune(**changes):
 
 
 cdef inline int expected_way(
-    Py_ssize_t N, Py_ssize_t row_work, Py_ssize_t work, Py_ssize_t enough, int threads
+    Py_ssize_t N, Py_ssize_t row_work, Py_ssize_t work, Py_ssize_t enough, int threads, bint pair
 ) noexcept nogil:
     """The way (choice.pxi) of a call of `work` multiplications, a row and step of it `row_work`, before anything is
     known; `enough`: from how many of them on threads are expected to pay."""
@@ -44,6 +44,8 @@ cdef inline int expected_way(
         return ALONE
     if N >= limits.few_rows:
         return 2 * level
+    if pair:
+        return ONCE
     return 2 * level - 1 if N * row_work >= limits.team_work else ALONE
 
 

@@ -206,11 +206,13 @@ def test_denormals_are_flushed_inside_and_nowhere_else(eager):
     tiny = np.float32(1e-40)
     for n in (1, 16):
         units = 80
-        layer = cgru.GRU(units, activation="linear", recurrent_activation="linear", input_size=1, use_bias=True)
+        layer = cgru.GRU(
+            units, activation="linear", recurrent_activation="linear", return_sequences=True, return_state=True,
+            input_size=1,
+        )  # fmt: skip
         zeros = [np.zeros_like(w) for w in layer.get_weights()]
         zeros[2][units : 2 * units] = 0.5  # z: the state halves at every step
         layer.set_weights(zeros)
-        layer.return_state = layer.return_sequences = True
         y, h = layer(np.zeros((n, 200, 1)), initial_state=np.ones((n, units)))
         assert (y[:, 100] > 0).all() and (h == 0).all()
         assert tiny * np.float32(0.5) != 0
