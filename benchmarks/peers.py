@@ -10,6 +10,16 @@ from cgru.cli.case import oriented, valid
 from cgru.cli.contestants import Contestant, cells, fastest, named, regate, zrh_weights
 
 
+class CgruBlas(Cgru):
+    """Cgru with the products of BLAS."""
+
+    name = "cgru.blas"
+
+    def __init__(self, threads):
+        super().__init__(threads)
+        self.cgru.set_backend("blas")
+
+
 class CgruTorch(Torch):
     """Torch after cgru.torch.replace_gru."""
 
@@ -241,5 +251,5 @@ class Keras(Contestant):
         return self._compiled(both, x, dy), results
 
 
-OTHERS = (Cgru, Numpy, Torch, CgruTorch, OpenVino, Jax, Keras)
+OTHERS = (Cgru, CgruBlas, Numpy, Torch, CgruTorch, OpenVino, Jax, Keras)
 CONTESTANTS = contestants.CONTESTANTS | {kind.name: kind for kind in OTHERS}

@@ -215,8 +215,9 @@ class Report(Record):
         for worker in workers:
             if worker.threads == max(self.options.threads):
                 versions = " ".join(f"{name} {version}" for name, version in worker.hello["versions"].items())
-                pools = {f"{pool['internal_api']} {pool.get('architecture') or ''}" for pool in worker.hello["pools"]}
-                print(f"  {worker.name}: {versions}; pools: {', '.join(map(str.strip, sorted(pools)))}")
+                named = ("internal_api", "version", "architecture")
+                pools = {" ".join(pool[key] for key in named if pool.get(key)) for pool in worker.hello["pools"]}
+                print(f"  {worker.name}: {versions}; pools: {', '.join(sorted(pools))}")
         coretype = conditions["environment"].get("OPENBLAS_CORETYPE", "not set")
         print(f"  OPENBLAS_CORETYPE in the workers: {coretype}")
         hidden = self.options.avx2 or self.options.preload
