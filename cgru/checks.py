@@ -28,11 +28,18 @@ def check_bool(value, name):
     raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
-def check_name(value, name, allowed):
-    """Return `value` if it is one of the strings `allowed`; the ValueError names the argument and lists them."""
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name}: expected one of {sorted(allowed)}, got {value!r}")
-    return value
+def check_name(value, name, allowed, other=""):
+    """Return which of the strings `allowed` is meant by `value`, in any case, with or without "_" and "-"; the
+    ValueError names the argument, lists them, and says what `other` thing would do."""
+    if isinstance(value, str):
+        for known in allowed:
+            if _plain(known) == _plain(value):
+                return known
+    raise ValueError(f"{name}: expected one of {sorted(allowed)}{other}, got {value!r}")
+
+
+def _plain(text):
+    return text.casefold().replace("_", "").replace("-", "")
 
 
 def check_number(value, name):
@@ -54,6 +61,8 @@ def check_positive(value, name):
 
 def check_dtype(dtype):
     """Return np.dtype float32 or float64; anything else is a ValueError."""
+    if isinstance(dtype, str) and dtype.casefold() in ("float32", "float64"):
+        dtype = dtype.casefold()
     try:
         checked = np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError):  # the last of "f4,,f4", which NumPy parses as Python
@@ -92,18 +101,61 @@ def sequence_advice(shape, features=None, time_major=False):
     return ""
 
 
+# -- arrays
+
+
+def as_array(value, name, expected="an array or list of arrays"):
+    """Return `value` as an ndarray; an object array of numbers, as mixed columns give it, gets a type. The ValueError
+    for lists of unequal lengths says what was `expected`."""
+    if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
+        hidden = np.ma.count_masked(value)
+        if hidden:
+            raise ValueError(f"{name}: expected no masked values, got {hidden}; {name}.filled(0) puts 0 for them")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected {expected}, got nested lists of unequal lengths") from None
+    if array.dtype == object and array.ndim and all(isinstance(v, (numbers.Real, np.bool_)) for v in array.flat):
+        return np.array(array.tolist()).reshape(array.shape)
+    return array
+
+
+def whole_numbers(array, name, valid=None, numbering=None):
+    """Return labels as integers: whole floats and bools are taken. Where `valid` is False they may hold anything, and
+    become 0. `numbering` is the code that numbers labels of other types, if it is not the usual one."""
+    kind = array.dtype.kind
+    if kind in "iu":
+        return array
+    if kind not in "bf" and array.size:
+        numbering = numbering or f"classes, {name} = np.unique({name}, return_inverse=True)"
+        raise TypeError(f"{name}: expected integer labels, got dtype {array.dtype}; number them: {numbering}")
+    if kind == "f":
+        counted = array if valid is None else array[valid]
+        broken = counted[~np.isfinite(counted) | (counted != np.floor(counted))]
+        if broken.size:
+            raise ValueError(f"{name}: expected integer labels, got {broken.flat[0]}")
+    if valid is not None:
+        array = np.where(valid, array, 0)
+    return array.astype(np.intp)
+
+
+def without_column(array, shape):
+    """Return `array` as (..., M) if it is (..., M, 1) where `shape` has no such axis."""
+    return array[..., 0] if array.shape == (*shape, 1) else array
+
+
 # -- outputs and labels
 
 
 def counted_rows(outputs, labels, valid):
     """Return the rows (M, K) and labels (M,) that count, after checking them; valid None means all."""
-    outputs, labels = np.asarray(outputs), np.asarray(labels)
+    outputs, labels = np.asarray(outputs), as_array(labels, "labels")
     if outputs.ndim not in (2, 3):
         raise ValueError(f"outputs: expected shape (N, K) or (N, T, K), got {outputs.shape}")
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels: expected integers, got dtype {labels.dtype}")
+    labels = without_column(labels, outputs.shape[:-1])
     if labels.shape != outputs.shape[:-1]:
         raise ValueError(f"labels: expected shape {outputs.shape[:-1]} for outputs {outputs.shape}, got {labels.shape}")
+    labels = whole_numbers(labels, "labels", valid)
     if valid is None:
         rows, labels = outputs.reshape(-1, outputs.shape[-1]), labels.reshape(-1)
     else:

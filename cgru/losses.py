@@ -6,7 +6,7 @@ only the (M, K) rows that count.
 
 import numpy as np
 
-from cgru.checks import check_bool, counted_rows
+from cgru.checks import check_bool, check_name, counted_rows
 from cgru.configured import Configured
 
 
@@ -93,8 +93,6 @@ class SparseCategoricalCrossentropy(Loss):
     Examples
     --------
     >>> import numpy as np
-
-from cgru.checks import check_bool, counted_rows
     >>> from cgru import losses
     >>> loss = losses.get("sparse_categorical_crossentropy")
     >>> round(loss(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1])), 4)
@@ -154,6 +152,4 @@ def get(loss):
     """
     if isinstance(loss, Loss):
         return loss
-    if isinstance(loss, str) and loss in _LOSSES:
-        return _LOSSES[loss]()
-    raise ValueError(f"loss: expected one of {sorted(_LOSSES)} or a Loss, got {loss!r}")
+    return _LOSSES[check_name(loss, "loss", _LOSSES, " or a Loss")]()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cgru.checks import check_classes, check_int, counted_rows
+from cgru.checks import check_classes, check_int, check_name, counted_rows
 from cgru.configured import Configured
 
 
@@ -96,6 +96,4 @@ def get(metric):
     """
     if isinstance(metric, Accuracy):
         return metric
-    if isinstance(metric, str) and metric in _METRICS:
-        return _METRICS[metric]()
-    raise ValueError(f"metric: expected one of {sorted(_METRICS)}, got {metric!r}")
+    return _METRICS[check_name(metric, "metric", _METRICS)]()

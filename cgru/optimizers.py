@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from cgru.checks import check_positive, check_rate
+from cgru.checks import check_name, check_positive, check_rate
 from cgru.configured import Configured
 from cgru.locks import owned
 
@@ -182,6 +182,4 @@ def get(optimizer):
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
-    if isinstance(optimizer, str) and optimizer in _OPTIMIZERS:
-        return _OPTIMIZERS[optimizer]()
-    raise ValueError(f"optimizer: expected one of {sorted(_OPTIMIZERS)} or an Optimizer, got {optimizer!r}")
+    return _OPTIMIZERS[check_name(optimizer, "optimizer", _OPTIMIZERS, " or an Optimizer")]()

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cgru.checks import as_array
+
 
 class Batch(NamedTuple):
     """Sequences of one batch, batch-major: (N, T) or (N, T, F), or vectors (N, F) with neither lengths nor mask.
@@ -51,10 +53,10 @@ def as_batch(x, lengths=None, mask=None, *, dtype=None, time_major=False, name="
     Parameters
     ----------
     x : array_like of shape (N, ...), or list of arrays (T_i, ...) of unequal lengths
-        A list is padded, and its lengths are those of its arrays. Arrays are viewed, not copied, unless the dtype
-        changes.
+        A list, or an object array, of arrays, data frames or lists is padded, and its lengths are theirs. Arrays are
+        viewed, not copied, unless the dtype changes. A masked array whose mask hides whole steps brings that mask.
     lengths : array_like of N ints from 0 to T, optional
-    mask : array_like of bool, shape (N, T), or (T, N) with time_major; optional
+    mask : array_like of bool, or of 0 and 1, of shape (N, T), or (T, N) with time_major; optional
     dtype : dtype, optional
         Of the data; complex, text and objects are refused.
     time_major : bool
@@ -71,10 +73,13 @@ def as_batch(x, lengths=None, mask=None, *, dtype=None, time_major=False, name="
         raise ValueError("lengths, mask: give one of the two, got both")
     if isinstance(x, Batch):
         raise TypeError(f"{name}: expected an array or a list of arrays, got a Batch")
-    if _is_ragged(x):
+    if isinstance(x, np.ma.MaskedArray):
+        x, mask = _without_mask(x, lengths, mask, name)
+    sequences, x = _sequences(x)
+    if sequences is not None:
         if lengths is not None or mask is not None:
             raise ValueError(f"lengths, mask: a ragged list {name} brings its own lengths, got another")
-        data, lengths = pad(x, dtype, name=name)
+        data, lengths = pad(sequences, dtype, name=name)
         return Batch(data, lengths)
     data = as_numeric(x, dtype, name)
     if time_major:
@@ -91,20 +96,14 @@ def as_batch(x, lengths=None, mask=None, *, dtype=None, time_major=False, name="
     return Batch(data, None, _as_mask(mask, N, T, time_major))
 
 
-def _as_array(value, name):
-    try:
-        return np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name}: expected an array or list of arrays, got nested lists of unequal lengths") from None
-
-
 def as_numeric(x, dtype=None, name="x"):
     """x as an aligned array of real numbers, of `dtype` where it is given."""
     if type(x) is np.ndarray and x.dtype == dtype and x.flags.aligned:  # the usual case needs no more
         return x
-    data = _as_array(x, name)
+    data = as_array(x, name)
     if data.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected real numbers, got dtype {data.dtype}")
+        holding = f" with {data.flat[0]!r}" if data.dtype == object and data.size and data.ndim else ""
+        raise TypeError(f"{name}: expected real numbers, got dtype {data.dtype}{holding}")
     if dtype is not None:
         data = np.asarray(data, dtype)
     return data if data.flags.aligned else data.copy()
@@ -112,7 +111,7 @@ def as_numeric(x, dtype=None, name="x"):
 
 def as_lengths(lengths, N, T):
     """Checked lengths as an (N,) array of intp."""
-    array = _as_array(lengths, "lengths")
+    array = as_array(lengths, "lengths")
     if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and array.size == 0):
         raise TypeError(f"lengths: expected integers, got dtype {array.dtype}")
     if array.shape != (N,):
@@ -125,18 +124,52 @@ def as_lengths(lengths, N, T):
 
 
 def _as_mask(mask, N, T, time_major):
-    array = _as_array(mask, "mask").copy()  # tapes keep it
-    if array.dtype != bool:
+    array = as_array(mask, "mask")
+    if array.dtype.kind in "iuf":
+        wrong = (array != 0) & (array != 1)
+        if wrong.any():
+            raise ValueError(f"mask: expected True and False, or 1 and 0, got {array[wrong].flat[0]}")
+    elif array.dtype != bool:
         raise TypeError(f"mask: expected dtype bool, got {array.dtype}")
     expected = (T, N) if time_major else (N, T)
     if array.shape != expected:
         raise ValueError(f"mask: expected shape {expected}, got {array.shape}")
+    array = array.astype(bool)  # a copy: tapes keep it
     return array.T if time_major else array
 
 
-def _is_ragged(x):
-    """Whether x is a list or tuple of arrays (sequences), as opposed to an array or nested lists of numbers."""
-    return isinstance(x, (list, tuple)) and len(x) > 0 and all(isinstance(v, np.ndarray) and v.ndim >= 1 for v in x)
+def _without_mask(x, lengths, mask, name):
+    """Return (data, mask) of a masked array: its own mask where that hides whole steps, (N, T) of (N, T, D)."""
+    hidden = np.ma.getmaskarray(x)
+    if not hidden.any():
+        return x.data, mask
+    if x.ndim != 3:
+        got = f"a masked array of shape {x.shape}"
+        raise ValueError(f"{name}: expected no masked values, got {got}: give {name}.data and mask=~{name}.mask")
+    if lengths is not None or mask is not None:
+        raise ValueError(f"lengths, mask: the masked array {name} brings its own mask, got another; give {name}.data")
+    steps = hidden.all(axis=-1)
+    if (hidden != steps[..., None]).any():
+        raise ValueError(
+            f"{name}: expected a mask that hides whole steps, got one that hides single features; fill them, as "
+            f"{name}.filled(0) does, or leave those steps out: {name}.data and mask=~{name}.mask.any(axis=-1)"
+        )
+    return x.data, ~steps
+
+
+def _sequences(x):
+    """Return (list of sequences, None) for a list or object array of arrays or of lists of unequal lengths, else (None,
+    x), where nested lists may be an array already."""
+    if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
+        x = list(x)
+    if not isinstance(x, (list, tuple)) or not x:
+        return None, x
+    if all(hasattr(v, "__array__") and np.ndim(v) >= 1 for v in x):
+        return x, None
+    try:
+        return None, np.asarray(x)
+    except ValueError:
+        return (x, None) if all(isinstance(v, (list, tuple)) or hasattr(v, "__array__") for v in x) else (None, x)
 
 
 def pad(sequences, dtype=None, *, name="x"):
@@ -152,14 +185,17 @@ def pad(sequences, dtype=None, *, name="x"):
     """
     if not sequences:
         raise ValueError(f"{name}: expected at least one sequence, got an empty list")
+    _check_columns(sequences, name)
     arrays = [as_numeric(s, dtype, f"{name}[{i}]") for i, s in enumerate(sequences)]
-    if arrays[0].ndim < 1:
-        raise ValueError(f"{name}[0]: expected an array of time steps, got a number")
-    trailing = arrays[0].shape[1:]
+    first = next((i for i, array in enumerate(arrays) if array.shape != (0,)), 0)  # [] is a sequence of any kind
+    if arrays[first].ndim < 1:
+        raise ValueError(f"{name}[{first}]: expected an array of time steps, got a number")
+    trailing = arrays[first].shape[1:]
+    arrays = [np.zeros((0, *trailing), arrays[first].dtype) if a.shape == (0,) else a for a in arrays]
     for i, array in enumerate(arrays):
-        if array.shape[1:] != trailing or array.ndim != arrays[0].ndim:
+        if array.shape[1:] != trailing or array.ndim != arrays[first].ndim:
             expected = ", ".join(map(str, ("T_i", *trailing)))
-            raise ValueError(f"{name}[{i}]: expected shape ({expected}) as {name}[0], got {array.shape}")
+            raise ValueError(f"{name}[{i}]: expected shape ({expected}) as {name}[{first}], got {array.shape}")
     lengths = np.array([len(array) for array in arrays], np.intp)
     common = np.result_type(*{array.dtype for array in arrays})
     padded = np.zeros((len(arrays), lengths.max(), *trailing), common)
@@ -171,3 +207,16 @@ def pad(sequences, dtype=None, *, name="x"):
 def unpad(data, lengths):
     """Return the list of arrays (T_i, ...) that are the first lengths[i] steps of data[i]; views."""
     return [row[:n] for row, n in zip(data, lengths, strict=True)]
+
+
+def _check_columns(sequences, name):
+    """ValueError unless all data frames among the sequences have the same columns in the same order."""
+    first = None
+    for i, frame in enumerate(sequences):
+        columns = getattr(frame, "columns", None)
+        if columns is None:
+            continue
+        columns = list(columns)
+        if first is not None and columns != first[1]:
+            raise ValueError(f"{name}[{i}]: expected the columns {first[1]}, as {name}[{first[0]}], got {columns}")
+        first = first or (i, columns)

@@ -4,7 +4,7 @@
 cdef Py_ssize_t KEPT_BYTES = 1 << 18
 
 
-cdef object empty = np.empty
+cdef object empty = np.empty, ndarray = np.ndarray
 
 
 cdef class Handle:
@@ -74,6 +74,8 @@ cdef class Handle:
         cdef Py_buffer[3] b
         cdef int i
         if self.route != backend():
+            return None
+        if type(x) is not ndarray or (h is not None and type(h) is not ndarray):  # a masked array is one, too
             return None
         memset(b, 0, sizeof(b))  # what was not taken is released as well
         try:

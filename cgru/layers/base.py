@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from cgru.checks import check_bool, check_dtype, check_int
+from cgru.checks import as_array, check_bool, check_dtype, check_int
 from cgru.configured import Configured
 from cgru.locks import Locked, owned
 from cgru.sequences import Batch
@@ -362,10 +362,7 @@ class Layer(Locked, Configured):
             raise ValueError(f"weights: expected {len(shapes)} arrays ({names}), got {len(weights)}")
         new = {}
         for (name, shape), value in zip(shapes.items(), weights, strict=True):
-            try:
-                array = np.asarray(value)
-            except ValueError:  # nested lists of unequal lengths
-                raise ValueError(f"{name}: expected an array of shape {shape}, got a ragged list") from None
+            array = as_array(value, name, f"an array of shape {shape}")
             if array.dtype.kind not in "fiu":
                 raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
             if array.shape != shape:

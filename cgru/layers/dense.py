@@ -85,6 +85,11 @@ class Dense(Layer):
     ):
         super().__init__(dtype, seed, trainable)
         self.units = check_int(units, "units", 1)
+        if isinstance(activation, (int, np.integer)) and not isinstance(activation, bool):
+            raise TypeError(
+                f"activation: expected a name, got {activation}: "
+                f"PyTorch's Linear({self.units}, {activation}) is Dense({activation}) here"
+            )
         self.activation = check_name("linear" if activation is None else activation, "activation", _ACTIVATIONS)
         self.use_bias = check_bool(use_bias, "use_bias")
         self.kernel_initializer = initializers.check(kernel_initializer, "kernel_initializer")

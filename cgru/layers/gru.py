@@ -133,6 +133,11 @@ class GRU(Stack):
     ):
         super().__init__(dtype, seed, trainable)
         self.units = check_int(units, "units", 1)
+        if isinstance(activation, (int, np.integer)) and not isinstance(activation, bool):
+            raise TypeError(
+                f"activation: expected a name, got {activation}: "
+                f"PyTorch's GRU({self.units}, {activation}) is GRU({activation}, input_size={self.units}) here"
+            )
         self.activation = check_name(activation, "activation", recurrence.ACTIVATIONS)
         self.recurrent_activation = check_name(recurrent_activation, "recurrent_activation", recurrence.ACTIVATIONS)
         self.use_bias = check_bool(use_bias, "use_bias")
@@ -239,14 +244,14 @@ class GRU(Stack):
 
     def _plain_call(self, handle, x, initial_state):
         """The usual inference, without the microseconds that everything else costs; None where it is not that."""
-        if not isinstance(x, np.ndarray) or x.ndim != 3:
+        if type(x) is not np.ndarray or x.ndim != 3:  # a masked array is one, too
             return None
         if self.time_major:
             x = x.swapaxes(0, 1)
         N, T, _ = x.shape
         if initial_state is None:
             h = np.empty((N, self.units), self.dtype)
-        elif not isinstance(initial_state, np.ndarray) or initial_state.dtype != self.dtype:
+        elif type(initial_state) is not np.ndarray or initial_state.dtype != self.dtype:
             return None
         elif initial_state.shape == (N, self.units):
             h = np.array(initial_state, order="C")

@@ -3,7 +3,7 @@ the labels for them."""
 
 import numpy as np
 
-from cgru.checks import check_label_range, sequence_advice, shape_text
+from cgru.checks import as_array, check_label_range, sequence_advice, shape_text, whole_numbers, without_column
 from cgru.layers import GRU, Embedding
 from cgru.sequences import as_batch
 
@@ -80,6 +80,24 @@ def _advice(layer, shape, got):
     return sequence_advice(shape, layer.input_size)
 
 
+def validation_arguments(data):
+    """Return x, y and a dict of lengths and mask, of what was passed as `validation_data`."""
+    forms = "(x, y) or (x, y, dict(lengths=..., mask=...))"
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        got = f"{len(data)} values" if isinstance(data, (tuple, list)) else type(data).__name__
+        raise ValueError(f"validation_data: expected {forms}, got {got}")
+    x, y, options = (*data, {})[:3]
+    if not isinstance(options, dict):
+        raise ValueError(
+            f"validation_data: expected {forms}, got {type(options).__name__} as the third: say what it is, "
+            "dict(lengths=...) or dict(mask=...); weights of the examples, as Keras has it, are not taken"
+        )
+    for name in options:
+        if name not in ("lengths", "mask"):
+            raise ValueError(f"validation_data: expected {forms}, got {name!r} in the dict")
+    return x, y, options
+
+
 # -- labels
 
 
@@ -89,7 +107,7 @@ def labels(y, batch, outputs, name="y"):
     Parameters
     ----------
     y : array_like of integers, or list of arrays (T_i,)
-        As passed.
+        As passed. Bools and whole floats are taken as well, and a column where a flat array is expected.
     batch : Batch
         The inputs.
     outputs : tuple
@@ -106,16 +124,12 @@ def labels(y, batch, outputs, name="y"):
     if _is_ragged(y) and steps:
         found = _pad_labels(y, batch, name)
     else:
-        try:
-            found = np.asarray(y)
-        except ValueError:
-            raise ValueError(f"{name}: expected {_wanted(outputs)}, got lists of unequal lengths") from None
-    if found.dtype.kind not in "iu" and found.size:
-        raise TypeError(f"{name}: expected integer labels, got dtype {found.dtype}")
+        found = without_column(as_array(y, name, _wanted(outputs)), outputs[:-1])
     if found.shape != outputs[:-1]:
-        advice = _label_advice(found.shape, batch, steps)
+        advice = _label_advice(found.shape, batch, outputs)
         raise ValueError(f"{name}: expected {_wanted(outputs)}, got {shape_text(found.shape)}{advice}")
     valid = batch.valid if steps else None
+    found = whole_numbers(found, name, valid)
     try:
         check_label_range(found.reshape(-1) if valid is None else found[valid], outputs[-1])
     except ValueError as error:
@@ -127,7 +141,10 @@ def _wanted(outputs):
     return f"shape {shape_text(outputs[:-1])}, a label for each {'step' if len(outputs) == 3 else 'example'}"
 
 
-def _label_advice(shape, batch, steps):
+def _label_advice(shape, batch, outputs):
+    steps = len(outputs) == 3
+    if shape == outputs:
+        return "; of one-hot rows or probabilities take y.argmax(axis=-1)"
     if steps and shape == batch.data.shape[:1]:
         return "; for a label for each example the last GRU is to have return_sequences=False"
     if not steps and shape == batch.data.shape[:2] and batch.data.ndim > 1 and shape[1:] != (1,):
@@ -137,7 +154,8 @@ def _label_advice(shape, batch, steps):
 
 def _is_ragged(values):
     """Whether `values` is a list of sequences, not an array or a list of numbers."""
-    return isinstance(values, (list, tuple)) and len(values) > 0 and np.ndim(values[0]) > 0
+    listed = isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.dtype == object)
+    return listed and getattr(values, "ndim", 1) > 0 and len(values) > 0 and np.ndim(values[0]) > 0
 
 
 def _pad_labels(y, batch, name):
@@ -146,14 +164,14 @@ def _pad_labels(y, batch, name):
     expected = np.full(len(batch.data), steps) if batch.lengths is None else batch.lengths
     if len(y) != len(expected):
         raise ValueError(f"{name}: expected {len(expected)} sequences of labels, got {len(y)}")
+    numbering = f"classes, labels = np.unique(np.concatenate({name}), return_inverse=True), and split `labels` again"
     found = np.zeros((len(expected), steps), np.intp)
     for i, (row, length) in enumerate(zip(y, expected, strict=True)):
-        row = np.asarray(row)
+        own = f"{name}[{i}]"
+        row = without_column(as_array(row, own), (length,))
         if row.shape != (length,):
-            raise ValueError(f"{name}[{i}]: expected shape ({length},), a label for each step, got {row.shape}")
-        if row.size and row.dtype.kind not in "iu":
-            raise TypeError(f"{name}[{i}]: expected integer labels, got dtype {row.dtype}")
-        found[i, :length] = row
+            raise ValueError(f"{own}: expected shape ({length},), a label for each step, got {row.shape}")
+        found[i, :length] = whole_numbers(row, own, numbering=numbering)
     return found
 
 

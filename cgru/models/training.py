@@ -107,7 +107,7 @@ class Trainable(Model):
         shuffle : bool
             Whether the order is drawn anew in each epoch, from the model's seed.
         validation_data : tuple, optional
-            (x, y) or (x, y, lengths), evaluated after each epoch.
+            (x, y) or (x, y, dict(lengths=..., mask=...)), evaluated after each epoch.
         verbose : {0, 1}
             1: a progress bar if tqdm is installed, else a line an epoch. 0: nothing.
 
@@ -201,12 +201,9 @@ class Trainable(Model):
     def _validation(self, data, like, batch_size):
         if data is None:
             return None
-        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-            got = f"{len(data)} values" if isinstance(data, (tuple, list)) else type(data).__name__
-            raise ValueError(f"validation_data: expected (x, y) or (x, y, lengths), got {got}")
-        x, y, lengths = (*data, None)[:3]
+        x, y, options = examples.validation_arguments(data)
         try:
-            batch, shape = examples.inputs(self.layers, x, lengths, like=like)
+            batch, shape = examples.inputs(self.layers, x, **options, like=like)
             if not len(batch.data):
                 raise ValueError("x: expected at least one example, got none")
             labels = examples.labels(y, batch, shape)

@@ -229,7 +229,7 @@ def test_float32_over_1000_steps(rng, n, units, reset_after):
     if units > 100:
         return
     h, chunk, steps = np.zeros((n, units), "float32"), [], np.zeros((n, units), "float32")
-    layer.return_state = True
+    layer = layer.with_options(return_state=True)
     for start in range(0, 1000, 333):
         y_part, h = layer(x[:, start : start + 333], initial_state=h)
         chunk.append(y_part)

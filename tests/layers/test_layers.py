@@ -131,7 +131,11 @@ def test_get_weights_are_copies_and_set_weights_copies():
         (lambda k, b: [k, b[:-1]], ValueError, "bias: expected shape (7,), got (6,)"),
         (lambda k, b: [k, ["x"] * K], TypeError, "bias: expected real numbers, got dtype <U1"),
         (lambda k, b: [k, b + 1j], TypeError, "bias: expected real numbers, got dtype complex128"),
-        (lambda k, b: [[[1], [1, 2]], b], ValueError, "kernel: expected an array of shape (2, 7), got a ragged list"),
+        (
+            lambda k, b: [[[1], [1, 2]], b],
+            ValueError,
+            "kernel: expected an array of shape (2, 7), got nested lists of unequal lengths",
+        ),
     ],
 )
 def test_set_weights_refuses_and_changes_nothing(weights, error, message):

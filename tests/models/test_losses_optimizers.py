@@ -104,8 +104,8 @@ def test_nothing_that_counts():
     [
         (np.full((2, 3), 0.3), [0, 3], ValueError, "labels: expected at least 0 and less than 3, the number of"),
         (np.full((2, 3), 0.3), [-1, 0], ValueError, "less than 3, the number of outputs, got -1"),
-        (np.full((2, 3), 0.3), [0.0, 1.0], TypeError, "labels: expected integers, got dtype float64"),
-        (np.full((2, 3), 0.3), [True, False], TypeError, "labels: expected integers, got dtype bool"),
+        (np.full((2, 3), 0.3), [0.0, 0.5], ValueError, "labels: expected integer labels, got 0.5"),
+        (np.full((2, 3), 0.3), ["a", "b"], TypeError, "labels: expected integer labels, got dtype <U1; number them"),
         (np.full((2, 3), 0.3), [0], ValueError, "labels: expected shape (2,) for outputs (2, 3), got (1,)"),
         (np.full((2, 4, 3), 0.3), [0, 1], ValueError, "labels: expected shape (2, 4) for outputs (2, 4, 3), got (2,)"),
         (np.full(3, 0.3), [0, 1, 1], ValueError, "outputs: expected shape (N, K) or (N, T, K), got (3,)"),

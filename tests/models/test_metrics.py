@@ -67,8 +67,8 @@ def test_outputs_that_are_not_numbers_are_no_hits():
     [
         ([0, 2], ValueError, "labels: expected at least 0 and less than 2, the number of outputs, got 2"),
         ([-1, 0], ValueError, "labels: expected at least 0 and less than 2, the number of outputs, got -1"),
-        ([0.0, 1.0], TypeError, "labels: expected integers, got dtype float64"),
-        (["0", "1"], TypeError, "labels: expected integers, got dtype <U1"),
+        ([0.0, 0.5], ValueError, "labels: expected integer labels, got 0.5"),
+        (["0", "1"], TypeError, "labels: expected integer labels, got dtype <U1; number them"),
         ([0], ValueError, r"labels: expected shape \(2,\) for outputs \(2, 2\), got \(1,\)"),
     ],
 )

@@ -143,7 +143,7 @@ def test_inputs_are_not_modified(rng):
     before = x.copy(), y.copy()
     x.flags.writeable = y.flags.writeable = False
     model = classifier()
-    model.fit(x, y, lengths=LENGTHS, verbose=0, validation_data=(x, y, LENGTHS))
+    model.fit(x, y, lengths=LENGTHS, verbose=0, validation_data=(x, y, {"lengths": LENGTHS}))
     model.predict(x, lengths=LENGTHS)[:] = 0
     checks.assert_same_arrays((x, y), before)
     model = cgru.Sequential([cgru.Dropout(0.5)])  # passes its input on: the caller's array must not come back
@@ -216,7 +216,7 @@ def test_validation_data(rng):
     x, y = ragged(rng), rng.integers(0, K, N)
     others, labels = [s + 1 for s in x[:-1]], (y[:-1] + 1) % K
     model = classifier()
-    data = (padded(others, np.nan), labels, LENGTHS[:-1])
+    data = (padded(others, np.nan), labels, {"lengths": LENGTHS[:-1]})
     history = model.fit(x, y, epochs=2, validation_data=data, verbose=0).history
     assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert all(len(values) == 2 for values in history.values())
@@ -553,16 +553,16 @@ Y = np.zeros(N, int)
     ("arguments", "error", "message"),
     [
         ({"y": Y[:-1]}, ValueError, "y: expected shape (7,), a label for each example, got (6,)"),
-        ({"y": Y[:, None]}, ValueError, "y: expected shape (7,), a label for each example, got (7, 1)"),
-        ({"y": Y * 1.0}, TypeError, "y: expected integer labels, got dtype float64"),
-        ({"y": Y == 0}, TypeError, "y: expected integer labels, got dtype bool"),
-        ({"y": ["a"] * N}, TypeError, "y: expected integer labels, got dtype <U1"),
+        ({"y": Y[:, None, None]}, ValueError, "y: expected shape (7,), a label for each example, got (7, 1, 1)"),
+        ({"y": Y + 0.5}, ValueError, "y: expected integer labels, got 0.5"),
+        ({"y": Y / np.float64("nan")}, ValueError, "y: expected integer labels, got nan"),
+        ({"y": ["a"] * N}, TypeError, "y: expected integer labels, got dtype <U1; number them: classes, y = np.uni"),
         ({"y": Y + K}, ValueError, "y: expected at least 0 and less than 3, the number of outputs, got 3"),
         ({"y": Y - 1}, ValueError, "y: expected at least 0 and less than 3, the number of outputs, got -1"),
-        ({"y": [[0], [0, 1]] * 3}, ValueError, "a label for each example, got lists of unequal lengths"),
-        ({"y": [[0]] * N}, ValueError, "y: expected shape (7,), a label for each example, got (7, 1)"),
+        ({"y": [[0], [0, 1]] * 3}, ValueError, "a label for each example, got nested lists of unequal lengths"),
         ({"y": [[0] * 5]}, ValueError, "y: expected shape (7,), a label for each example, got (1, 5)"),
-        ({"y": [[0.5] * 5] * N}, TypeError, "y: expected integer labels, got dtype float64"),
+        ({"y": [[0.5] * 5] * N}, ValueError, "y: expected shape (7,), a label for each example, got (7, 5)"),
+        ({"y": np.eye(K)[Y]}, ValueError, "got (7, 3); of one-hot rows or probabilities take y.argmax(axis=-1)"),
         ({"y": np.zeros((N, PADDED), int)}, ValueError, "got (7, 5); for a label for each step every GRU is to have"),
         ({"x": X[:0], "y": Y[:0]}, ValueError, "x: expected at least one example, got none"),
         ({"x": X + 1j}, TypeError, "x: expected real numbers, got dtype complex128"),
@@ -578,11 +578,14 @@ Y = np.zeros(N, int)
         ({"shuffle": "batch"}, TypeError, "shuffle: expected True or False, got 'batch'"),
         ({"verbose": 2}, ValueError, "verbose: expected 0 or 1, got 2"),
         ({"verbose": "auto"}, ValueError, "verbose: expected 0 or 1, got 'auto'"),
-        ({"validation_data": (X,)}, ValueError, "validation_data: expected (x, y) or (x, y, lengths), got 1 values"),
-        ({"validation_data": X}, ValueError, "validation_data: expected (x, y) or (x, y, lengths), got ndarray"),
+        ({"validation_data": (X,)}, ValueError, "validation_data: expected (x, y) or (x, y, dict(lengths=..., mas"),
+        ({"validation_data": X}, ValueError, "validation_data: expected (x, y) or (x, y, dict(lengths=..., mas"),
+        ({"validation_data": (X, Y, masked())}, ValueError, "got ndarray as the third: say what it is, dict(lengths="),
+        ({"validation_data": (X, Y, LENGTHS)}, ValueError, "got list as the third: say what it is, dict(lengths="),
+        ({"validation_data": (X, Y, {"sample_weight": Y})}, ValueError, "got 'sample_weight' in the dict"),
         ({"validation_data": (X, Y[1:])}, ValueError, "validation_data: y: expected shape (7,), a label for"),
         ({"validation_data": (X, Y + K)}, ValueError, "validation_data: y: expected at least 0 and less than 3"),
-        ({"validation_data": (X, Y, [6] * N)}, ValueError, "validation_data: lengths: expected values from 0"),
+        ({"validation_data": (X, Y, {"lengths": [6] * N})}, ValueError, "validation_data: lengths: expected"),
         ({"callbacks": []}, TypeError, "callbacks"),
     ],
 )
