@@ -271,6 +271,8 @@ class GRU(Stack):
 
         The tape refers to x where x needed no conversion: leave its values alone until backward is done.
         """
+        if isinstance(x, np.ndarray) and x.ndim != 3 and x.dtype != object:  # before lengths or mask are looked at
+            raise self._wrong_shape(x.shape)
         batch = as_batch(x, lengths, mask, dtype=self.dtype, time_major=self.time_major)
         y, h, tape = self._run(batch, initial_state, check_bool(training, "training"))
         self._keep_state(h)

@@ -158,10 +158,7 @@ class Stack(Layer):
         """Return (y, h, tape); y is (N, T, F), or (N, F) without return_sequences."""
         x = batch.data
         if x.ndim != 3:
-            shape = "(T, N, D)" if self.time_major else "(N, T, D)"
-            given = x.swapaxes(0, 1) if self.time_major and x.ndim > 1 else x
-            advice = sequence_advice(given.shape, self.input_size, self.time_major)
-            raise ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {given.shape}{advice}")
+            raise self._wrong_shape((x.swapaxes(0, 1) if self.time_major and x.ndim > 1 else x).shape)
         self._build_for(x, "x")
         N, T, _ = x.shape
         weights, learned, _ = self._ready()
@@ -198,6 +195,11 @@ class Stack(Layer):
         if not self.return_sequences and x.base is not None:
             x = x.copy()  # y and h are the caller's, one each
         return x, state, Tape(self, batch, cells, outputs, is_learned, x.shape) if training else None
+
+    def _wrong_shape(self, given):
+        shape = "(T, N, D)" if self.time_major else "(N, T, D)"
+        advice = sequence_advice(given, self.input_size, self.time_major)
+        return ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {given}{advice}")
 
     def _pull(self, dy, dh, tape, need_dx):
         """Return (dx, dh0, grads) for gradients in batch-major order."""

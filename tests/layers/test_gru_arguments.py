@@ -252,7 +252,7 @@ def test_parameters_are_read_only(layer):
         ({"lengths": 3}, ValueError, ["lengths", f"({N},)", "()"]),
         ({"lengths": [[1], [2], [3]]}, ValueError, ["lengths", f"({N},)", "(3, 1)"]),
         ({"lengths": [[1], [2, 3], [3]]}, ValueError, ["lengths", "array", "unequal lengths"]),
-        ({"x": x[0, :, 0], "lengths": [1] * T}, ValueError, ["x", "(N, T, ...)", "lengths", str((T,))]),
+        ({"x": x[0, :, 0], "lengths": [1] * T}, ValueError, ["x", "(N, T, D)", str((T,))]),
         ({"x": list(x), "lengths": [1, 2, 3]}, ValueError, ["lengths", "ragged list x", "its own lengths"]),
         # mask
         ({"mask": np.ones((N, T + 1), bool)}, ValueError, ["mask", str((N, T)), str((N, T + 1))]),

@@ -205,13 +205,15 @@ def test_the_labels_of_a_model_that_ends_in_a_gru_are_counted_too():
             X[0],
             "(7, 3); one recording (T, D): give x[:, None]; series of one feature (T, N): give x[..., None]",
         ),
+        ({"time_major": True}, X[0, 0], "(3,); one series of one feature: give x[:, None, None]"),
     ],
 )
 def test_a_layer_gives_the_advice_too(options, x, got):
     expected = "(T, N, D)" if options.get("time_major") else "(N, T, D)"
     message = f"x: expected shape {expected} or a list of (T_i, D) arrays, got {got}"
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        cgru.GRU(5, **options)(x)
+    for given in ({}, {"lengths": [len(x)]}, {"mask": np.ones((1, len(x)), bool)}):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            cgru.GRU(5, **options)(x, **given)
 
 
 def test_the_advice_is_right():
