@@ -303,7 +303,8 @@ cdef bint advance_backward(Backward *j) noexcept nogil:
     while forward.k0 > 0 and worked < limits.signal_work:
         gather_members(forward)
         forward.k1 = forward.k0
-        forward.k0 = block_start_before(&forward.s, forward.k1, block_rows(forward, j.most, row_work))
+        # Where blocks end is the same whoever shares them: the sums of the weights' gradients go block by block.
+        forward.k0 = block_start_before(&forward.s, forward.k1, j.most)
         rows = offset(&forward.s, forward.k1) - offset(&forward.s, forward.k0)
         run_block(forward, j, build.backward_gates, rows)
         run(forward.way.threads, build.large_tasks(j), build.backward_large, j)
