@@ -130,6 +130,7 @@ MODELS = {
         cgru.GRU(2, reset_after=True, return_sequences=True),
         cgru.Dense(2, "sigmoid"),
     ],
+    "sequences": lambda: [cgru.GRU(H, reset_after=True, return_sequences=True)],
     "vectors": lambda: [cgru.Dense(4, "relu"), cgru.Dropout(0.1), cgru.Dense(2)],
     "mixed types": lambda: [cgru.GRU(H, dtype="float64", reset_after=True), cgru.Dense(2)],
 }  # fmt: skip
