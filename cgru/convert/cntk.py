@@ -9,27 +9,17 @@ https://github.com/microsoft/CNTK/blob/master/bindings/python/cntk/layers/blocks
 import numpy as np
 
 from cgru.convert.arrays import Arrays
-from cgru.convert.cells import (
-    Cell,
-    canonical,
-    foreign,
-    layer_of,
-    one_or_list,
-    require_activations,
-    require_no_initial_state,
-    require_reset,
-    with_bias,
-)
+from cgru.convert.cells import Cell, one_or_list
+from cgru.convert.conventions import CONVENTIONS, shared_words
 
-_WHERE = "CNTK's GRU"
-_ORDER = "zrn"
+_THEIRS = CONVENTIONS["cntk"]
 
 
+@shared_words
 def from_cntk(parameters, *, activation="tanh", directions=1, **options):
     """A layer of the parameters of one or more GRU blocks.
 
-    No biases are summed and only the signs of z's weights change: `to_cntk` gives back the same bits. Outputs agree to
-    rounding. A block with enable_self_stabilization scales the state, which a GRU here does not.
+    %(signs)s A block with enable_self_stabilization scales the state, which a GRU here does not.
 
     Parameters
     ----------
@@ -37,15 +27,13 @@ def from_cntk(parameters, *, activation="tanh", directions=1, **options):
         "b" (3H,), "W" (D, 3H), "H" (H, 2H) and "H1" (H, H). CNTK calls the last one "H" as well: it is the square one.
     activation : str
         g, by cgru's name.
-    directions : {1, 2}
-        2: the cells come in pairs, forward and backward.
+    %(directions)s
     **options
         Of cgru.GRU, such as reverse.
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the cells differ in size.
+    %(layer)s
 
     Raises
     ------
@@ -61,12 +49,10 @@ def from_cntk(parameters, *, activation="tanh", directions=1, **options):
     (3, 2)
     """
     parts = parameters if isinstance(parameters, (list, tuple)) else [parameters]
-    return layer_of(
+    return _THEIRS.layer_of(
         [_cell_of(part) for part in parts],
-        reset_after=False,
         directions=directions,
         activation=activation,
-        recurrent_activation="sigmoid",
         **options,
     )
 
@@ -77,9 +63,10 @@ def _cell_of(parameters):
     kernel, bias = arrays.take("W", "D 3H"), arrays.take("b", "3H")
     arrays.finish()
     parts = kernel, np.concatenate([gates, square], axis=1), bias
-    return Cell(*(canonical(part, _ORDER) for part in parts))
+    return Cell(*(_THEIRS.canonical(part) for part in parts))
 
 
+@shared_words
 def to_cntk(layer):
     """The parameters of a GRU block for each cell of the layer.
 
@@ -88,7 +75,7 @@ def to_cntk(layer):
 
     Parameters
     ----------
-    layer : GRU, or Sequential of GRUs
+    %(of)s
 
     Returns
     -------
@@ -108,21 +95,15 @@ def to_cntk(layer):
     >>> {name: array.shape for name, array in parameters.items()}
     {'b': (6,), 'W': (3, 6), 'H': (2, 4), 'H1': (2, 2)}
     """
-    return one_or_list(layer, _check, _dict_of)
-
-
-def _check(layer):
-    require_reset(layer.reset_after, False, _WHERE, "cuDNN has the reset after: CNTK's OptimizedRNNStack is cuDNN's")
-    require_activations(layer, layer.activation, "sigmoid", _WHERE)
+    return one_or_list(layer, _THEIRS.require, _dict_of)
 
 
 def _dict_of(cell):
-    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to Recurrence as initial_state")
-    cell = with_bias(cell, reset_after=False)
-    recurrent_kernel, gates = foreign(cell.recurrent_kernel, _ORDER), 2 * cell.units
+    cell = _THEIRS.parts_of(cell)
+    recurrent_kernel, gates = _THEIRS.foreign(cell.recurrent_kernel), 2 * cell.units
     return {
-        "b": foreign(cell.bias, _ORDER),
-        "W": foreign(cell.kernel, _ORDER),
+        "b": _THEIRS.foreign(cell.bias),
+        "W": _THEIRS.foreign(cell.kernel),
         "H": recurrent_kernel[:, :gates].copy(),
         "H1": recurrent_kernel[:, gates:].copy(),
     }

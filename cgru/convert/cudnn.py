@@ -12,29 +12,19 @@ another form (`from_keras`).
 import numpy as np
 
 from cgru.convert.arrays import Arrays
-from cgru.convert.cells import (
-    Cell,
-    canonical,
-    cells_of,
-    foreign,
-    gru_layers,
-    layer_of,
-    refuse,
-    require_activations,
-    require_no_initial_state,
-    require_reset,
-)
+from cgru.convert.cells import Cell, cells_of, gru_layers, refuse
+from cgru.convert.conventions import CONVENTIONS, shared_words
 
-_WHERE = "cuDNN"
+_THEIRS = CONVENTIONS["cudnn"]
 # Which of the six biases are there, in cudnnRNNBiasMode_t.
 _BIASES = {"no": (), "single_inp": (0, 1, 2), "single_rec": (3, 4, 5), "double": (0, 1, 2, 3, 4, 5)}
 
 
+@shared_words
 def from_cudnn(weights, biases=None, *, bias_mode=None, directions=1, **options):
     """A layer of cuDNN's matrices and biases in canonical form, such as CudnnRNNParamsToCanonical of TensorFlow gives.
 
-    No biases are summed and only the signs of the update gate's weights change: `to_cudnn` gives back the same bits.
-    Outputs agree to rounding.
+    %(signs)s
 
     Parameters
     ----------
@@ -52,8 +42,7 @@ def from_cudnn(weights, biases=None, *, bias_mode=None, directions=1, **options)
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the layers differ in size.
+    %(layer)s
 
     Raises
     ------
@@ -79,12 +68,9 @@ def from_cudnn(weights, biases=None, *, bias_mode=None, directions=1, **options)
         raise ValueError("biases: expected none with bias_mode='no', got some")
     else:
         biases = [()] * len(weights)
-    return layer_of(
+    return _THEIRS.layer_of(
         [_cell_of(i, *parts, present) for i, parts in enumerate(zip(weights, biases, strict=True))],
-        reset_after=True,
         directions=directions,
-        activation="tanh",
-        recurrent_activation="sigmoid",
         **options,
     )
 
@@ -111,10 +97,11 @@ def _cell_of(index, weights, biases, present):
         taken = [arrays.take(name, "H") for name in names[6:]]
         parts = parts.astype(np.result_type(parts, *taken))
         parts[list(present)] = taken
-        bias = canonical(parts.reshape(2, -1), "rzn")
-    return Cell(canonical(kernel, "rzn"), canonical(recurrent_kernel, "rzn"), bias)
+        bias = _THEIRS.canonical(parts.reshape(2, -1))
+    return Cell(_THEIRS.canonical(kernel), _THEIRS.canonical(recurrent_kernel), bias)
 
 
+@shared_words
 def to_cudnn(layer):
     """cuDNN's matrices and biases in canonical form.
 
@@ -145,23 +132,24 @@ def to_cudnn(layer):
     """
     layers = gru_layers(layer)
     if len(layers) > 1:
-        refuse(_WHERE, "a Sequential of several GRUs", "its layers are equal", "Convert each layer by itself")
+        refuse(_THEIRS.where, "a Sequential of several GRUs", "its layers are equal", "Convert each layer by itself")
     _check(layers[0])
     weights, biases = [], []
     for cell in cells_of(layers[0]):
         for kernel in (cell.kernel, cell.recurrent_kernel):
-            weights += [part.copy() for part in np.split(foreign(kernel, "rzn").T, 3)]
+            weights += [part.copy() for part in np.split(_THEIRS.foreign(kernel).T, 3)]
         if cell.bias is not None:
-            biases += [part.copy() for part in foreign(cell.bias, "rzn").reshape(6, -1)]
+            biases += [part.copy() for part in _THEIRS.foreign(cell.bias).reshape(6, -1)]
     return weights, biases or None
 
 
 def _check(layer):
-    require_reset(layer.reset_after, True, _WHERE, "TensorFlow 1's GRUCell has the reset before")
-    require_activations(layer, "tanh", "sigmoid", _WHERE)
+    _THEIRS.require(layer)
     for name in ("reverse", "go_backwards"):
         if getattr(layer, name):
-            refuse(_WHERE, f"{name}=True", "it has no direction that is only backwards", "oneDNN and ONNX have one")
+            reason = "it has no direction that is only backwards"
+            refuse(_THEIRS.where, f"{name}=True", reason, "oneDNN and ONNX have one")
     if layer.bidirectional and layer.merge_mode != "concat":
-        refuse(_WHERE, f"merge_mode={layer.merge_mode!r}", "it concatenates", "oneDNN can sum")
-    require_no_initial_state(cells_of(layer), _WHERE, "Give layer.parameters['initial_state'] to it as hx")
+        refuse(_THEIRS.where, f"merge_mode={layer.merge_mode!r}", "it concatenates", "oneDNN can sum")
+    for cell in cells_of(layer):
+        _THEIRS.parts_of(cell)

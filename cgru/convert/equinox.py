@@ -9,44 +9,32 @@ https://docs.kidger.site/equinox/api/nn/rnn/#equinox.nn.GRUCell
 import numpy as np
 
 from cgru.convert.arrays import Arrays, each_cell
-from cgru.convert.cells import (
-    Cell,
-    canonical,
-    foreign,
-    four_biases,
-    from_four_biases,
-    layer_of,
-    one_or_list,
-    require_activations,
-    require_no_initial_state,
-    require_reset,
-)
+from cgru.convert.cells import Cell, four_biases, from_four_biases, one_or_list
+from cgru.convert.conventions import CONVENTIONS, shared_words
 
-_WHERE = "equinox.nn.GRUCell"
+_THEIRS = CONVENTIONS["equinox"]
 _NAMES = ("weight_ih", "weight_hh", "bias", "bias_n")
 
 
+@shared_words
 def from_equinox(cell, *, directions=1, **options):
     """A layer of one or more equinox.nn.GRUCell.
 
-    No biases are summed and only the signs of z's weights change: `to_equinox` gives back the same bits. Outputs agree
-    to rounding.
+    %(signs)s
 
     Parameters
     ----------
     cell : equinox.nn.GRUCell, mapping, or list of these
         The cell, or its arrays by name: "weight_ih" (3H, D), "weight_hh" (3H, H), "bias" (3H,) and "bias_n" (H,); the
-        biases may both be None or absent. A list, in the order of the state (layer by layer, forward before backward),
-        makes a layer of several cells.
-    directions : {1, 2}
-        2: the cells come in pairs, forward and backward.
+        biases may both be None or absent.
+        %(stack)s
+    %(directions)s
     **options
         Of cgru.GRU, such as reverse or time_major.
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the cells differ in size.
+    %(layer)s
 
     Raises
     ------
@@ -62,12 +50,9 @@ def from_equinox(cell, *, directions=1, **options):
     """
     parts = cell if isinstance(cell, (list, tuple)) else [cell]
     found = each_cell([_arrays(part) for part in parts], "weight_hh", None, "cell")
-    return layer_of(
+    return _THEIRS.layer_of(
         [_cell_of(arrays) for arrays in found],
-        reset_after=True,
         directions=directions,
-        activation="tanh",
-        recurrent_activation="sigmoid",
         **options,
     )
 
@@ -82,20 +67,20 @@ def _cell_of(named):
     recurrent_kernel, kernel = arrays.take("weight_hh", "3H H"), arrays.take("weight_ih", "3H D")
     bias = None
     if named.get("bias") is not None or named.get("bias_n") is not None:
-        bias = from_four_biases(canonical(arrays.take("bias", "3H"), "rzn"), arrays.take("bias_n", "H"))
+        bias = from_four_biases(_THEIRS.canonical(arrays.take("bias", "3H")), arrays.take("bias_n", "H"))
     arrays.finish(name for name in named if named[name] is not None)
-    return Cell(canonical(kernel.T, "rzn"), canonical(recurrent_kernel.T, "rzn"), bias)
+    return Cell(_THEIRS.canonical(kernel.T), _THEIRS.canonical(recurrent_kernel.T), bias)
 
 
+@shared_words
 def to_equinox(layer):
     """The arrays of an equinox.nn.GRUCell for each cell of the layer.
 
-    The two biases of r, and those of z, are summed; where the layer comes from `from_equinox`, one of them is zero, and
-    the bits are the same. What a cell does not know is left out: direction, merge mode.
+    %(sums)s %(unknown)s
 
     Parameters
     ----------
-    layer : GRU, or Sequential of GRUs
+    %(of)s
 
     Returns
     -------
@@ -117,20 +102,15 @@ def to_equinox(layer):
     >>> {name: array.shape for name, array in arrays.items()}
     {'weight_ih': (6, 3), 'weight_hh': (6, 2), 'bias': (6,), 'bias_n': (2,)}
     """
-    return one_or_list(layer, _check, _arrays_of)
-
-
-def _check(layer):
-    require_reset(layer.reset_after, True, _WHERE, "Haiku has the reset before")
-    require_activations(layer, "tanh", "sigmoid", _WHERE)
+    return one_or_list(layer, _THEIRS.require, _arrays_of)
 
 
 def _arrays_of(cell):
-    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as the state to start from")
+    cell = _THEIRS.parts_of(cell)
     sums, b_hn = (None, None) if cell.bias is None else four_biases(cell.bias)
     return {
-        "weight_ih": np.ascontiguousarray(foreign(cell.kernel, "rzn").T),
-        "weight_hh": np.ascontiguousarray(foreign(cell.recurrent_kernel, "rzn").T),
-        "bias": None if sums is None else foreign(sums, "rzn"),
+        "weight_ih": np.ascontiguousarray(_THEIRS.foreign(cell.kernel).T),
+        "weight_hh": np.ascontiguousarray(_THEIRS.foreign(cell.recurrent_kernel).T),
+        "bias": None if sums is None else _THEIRS.foreign(sums),
         "bias_n": None if b_hn is None else b_hn.copy(),
     }

@@ -9,28 +9,17 @@ https://flax-linen.readthedocs.io/en/latest/api_reference/flax.linen/layers.html
 import numpy as np
 
 from cgru.convert.arrays import Arrays, each_cell, nest
-from cgru.convert.cells import (
-    Cell,
-    canonical,
-    foreign,
-    four_biases,
-    from_four_biases,
-    layer_of,
-    one_or_list,
-    require_flippable,
-    require_no_initial_state,
-    require_reset,
-    with_bias,
-)
+from cgru.convert.cells import Cell, four_biases, from_four_biases, one_or_list
+from cgru.convert.conventions import CONVENTIONS, shared_words
 
-_WHERE = "flax.linen.GRUCell"
+_THEIRS = CONVENTIONS["flax_linen"]
 
 
+@shared_words
 def from_flax_linen(params, prefix=None, *, activation="tanh", recurrent_activation="sigmoid", directions=1, **options):
     """A layer of the parameters of one or more flax.linen.GRUCell.
 
-    No biases are summed and only the signs of z's weights change: `to_flax_linen` gives back the same bits. Outputs
-    agree to rounding.
+    %(signs)s
 
     Parameters
     ----------
@@ -42,8 +31,7 @@ def from_flax_linen(params, prefix=None, *, activation="tanh", recurrent_activat
         the state (layer by layer, forward before backward), makes a layer of several cells.
     activation, recurrent_activation : str
         activation_fn and gate_fn, by cgru's names.
-    directions : {1, 2}
-        2: the cells come in pairs, forward and backward.
+    %(directions)s
     **options
         Of cgru.GRU, such as reverse or time_major. `flax.linen.RNN` with reverse=True returns the outputs in the order
         of processing (go_backwards; its padding then comes last and ours first), and in that of the input with
@@ -51,8 +39,7 @@ def from_flax_linen(params, prefix=None, *, activation="tanh", recurrent_activat
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the cells differ in size.
+    %(layer)s
 
     Raises
     ------
@@ -70,10 +57,9 @@ def from_flax_linen(params, prefix=None, *, activation="tanh", recurrent_activat
     >>> layer.input_size, layer.units
     (3, 2)
     """
-    require_flippable(recurrent_activation, _WHERE)
-    return layer_of(
+    _THEIRS.require_gates(recurrent_activation)
+    return _THEIRS.layer_of(
         [_cell_of(arrays) for arrays in each_cell(params, "hn/kernel", prefix, "params")],
-        reset_after=True,
         directions=directions,
         activation=activation,
         recurrent_activation=recurrent_activation,
@@ -88,21 +74,20 @@ def _cell_of(params):
     sums = np.concatenate([arrays.take(f"i{gate}/bias", "H") for gate in "rzn"])
     b_hn = arrays.take("hn/bias", "H")
     arrays.finish()
-    return Cell(
-        canonical(kernel, "rzn"), canonical(recurrent_kernel, "rzn"), from_four_biases(canonical(sums, "rzn"), b_hn)
-    )
+    kernel, recurrent_kernel, sums = (_THEIRS.canonical(part) for part in (kernel, recurrent_kernel, sums))
+    return Cell(kernel, recurrent_kernel, from_four_biases(sums, b_hn))
 
 
+@shared_words
 def to_flax_linen(layer):
     """The parameters of a flax.linen.GRUCell for each cell of the layer, as NumPy arrays.
 
-    The two biases of r, and those of z, are summed; where the layer comes from `from_flax_linen`, one of them is zero,
-    and the bits are the same. Biases are zero where the layer has none. What a cell does not know is left out:
+    %(sums)s Biases are zero where the layer has none. What a cell does not know is left out:
     direction, merge mode, activations.
 
     Parameters
     ----------
-    layer : GRU, or Sequential of GRUs
+    %(of)s
 
     Returns
     -------
@@ -122,22 +107,17 @@ def to_flax_linen(layer):
     >>> sorted(params), params["hn"]["bias"].shape
     (['hn', 'hr', 'hz', 'in', 'ir', 'iz'], (2,))
     """
-    return one_or_list(layer, _check, _params_of)
-
-
-def _check(layer):
-    require_reset(layer.reset_after, True, _WHERE, "Haiku has the reset before")
-    require_flippable(layer.recurrent_activation, _WHERE)
+    return one_or_list(layer, _THEIRS.require, _params_of)
 
 
 def _params_of(cell):
-    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as the carry to start from")
-    sums, b_hn = four_biases(with_bias(cell, reset_after=True).bias)
+    cell = _THEIRS.parts_of(cell)
+    sums, b_hn = four_biases(cell.bias)
     flat = {}
     for side, kernel in (("i", cell.kernel), ("h", cell.recurrent_kernel)):
-        for gate, part in zip("rzn", np.split(foreign(kernel, "rzn"), 3, axis=1), strict=True):
+        for gate, part in zip("rzn", np.split(_THEIRS.foreign(kernel), 3, axis=1), strict=True):
             flat[f"{side}{gate}/kernel"] = part.copy()
-    for gate, part in zip("rzn", np.split(foreign(sums, "rzn"), 3), strict=True):
+    for gate, part in zip("rzn", np.split(_THEIRS.foreign(sums), 3), strict=True):
         flat[f"i{gate}/bias"] = part.copy()
     flat["hn/bias"] = b_hn.copy()
     return nest(flat)

@@ -10,29 +10,17 @@ has a b_hn that its code (flax/nnx/nn/recurrent.py) has not.
 import numpy as np
 
 from cgru.convert.arrays import Arrays, each_cell, nest
-from cgru.convert.cells import (
-    Cell,
-    canonical,
-    foreign,
-    four_biases,
-    from_four_biases,
-    layer_of,
-    one_or_list,
-    refuse,
-    require_flippable,
-    require_no_initial_state,
-    require_reset,
-    with_bias,
-)
+from cgru.convert.cells import Cell, four_biases, from_four_biases, one_or_list, refuse
+from cgru.convert.conventions import CONVENTIONS, shared_words
 
-_WHERE = "flax.nnx.GRUCell"
+_THEIRS = CONVENTIONS["flax_nnx"]
 
 
+@shared_words
 def from_flax_nnx(cell, prefix=None, *, activation="tanh", recurrent_activation="sigmoid", directions=1, **options):
     """A layer of one or more flax.nnx.GRUCell.
 
-    No biases are summed and only the signs of z's weights change: `to_flax_nnx` gives back the same bits. Outputs agree
-    to rounding.
+    %(signs)s
 
     Parameters
     ----------
@@ -40,12 +28,11 @@ def from_flax_nnx(cell, prefix=None, *, activation="tanh", recurrent_activation=
         The cell, or its state by name: "dense_i", {"kernel": (D, 3H), "bias": (3H,)}, and "dense_h", {"kernel": (H,
         3H)}, by themselves or within the state of something bigger.
     prefix : str or list of str, optional
-        The path of the cell, such as "encoder/cell", needed where there are several. A list, in the order of the state
-        (layer by layer, forward before backward), makes a layer of several cells.
+        The path of the cell, such as "encoder/cell", needed where there are several.
+        %(stack)s
     activation, recurrent_activation : str
         activation_fn and gate_fn, by cgru's names.
-    directions : {1, 2}
-        2: the cells come in pairs, forward and backward.
+    %(directions)s
     **options
         Of cgru.GRU, such as reverse or time_major. `flax.nnx.RNN` with reverse=True returns the outputs in the order of
         processing (go_backwards; its padding then comes last and ours first), and in that of the input with
@@ -53,8 +40,7 @@ def from_flax_nnx(cell, prefix=None, *, activation="tanh", recurrent_activation=
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the cells differ in size.
+    %(layer)s
 
     Raises
     ------
@@ -70,11 +56,10 @@ def from_flax_nnx(cell, prefix=None, *, activation="tanh", recurrent_activation=
     >>> layer.input_size, layer.units
     (3, 2)
     """
-    require_flippable(recurrent_activation, _WHERE)
+    _THEIRS.require_gates(recurrent_activation)
     parts = [_state(part) for part in cell] if isinstance(cell, (list, tuple)) else _state(cell)
-    return layer_of(
+    return _THEIRS.layer_of(
         [_cell_of(arrays) for arrays in each_cell(parts, "dense_h/kernel", prefix, "cell")],
-        reset_after=True,
         directions=directions,
         activation=activation,
         recurrent_activation=recurrent_activation,
@@ -98,20 +83,20 @@ def _cell_of(state):
     kernel, bias = arrays.take("dense_i/kernel", "D 3H"), arrays.take("dense_i/bias", "3H")
     arrays.finish()
     b_hn = np.zeros(arrays.sizes["H"], bias.dtype)
-    kernel, recurrent_kernel, bias = (canonical(part, "rzn") for part in (kernel, recurrent_kernel, bias))
+    kernel, recurrent_kernel, bias = (_THEIRS.canonical(part) for part in (kernel, recurrent_kernel, bias))
     return Cell(kernel, recurrent_kernel, from_four_biases(bias, b_hn))
 
 
+@shared_words
 def to_flax_nnx(layer):
     """The state of a flax.nnx.GRUCell for each cell of the layer, as NumPy arrays.
 
-    The two biases of r, and those of z, are summed; where the layer comes from `from_flax_nnx`, one of them is zero,
-    and the bits are the same. Biases are zero where the layer has none. What a cell does not know is left out:
+    %(sums)s Biases are zero where the layer has none. What a cell does not know is left out:
     direction, merge mode, activations.
 
     Parameters
     ----------
-    layer : GRU, or Sequential of GRUs
+    %(of)s
 
     Returns
     -------
@@ -131,28 +116,23 @@ def to_flax_nnx(layer):
     >>> {name: array.shape for name, array in state["dense_i"].items()}
     {'kernel': (3, 6), 'bias': (6,)}
     """
-    return one_or_list(layer, _check, _state_of)
-
-
-def _check(layer):
-    require_reset(layer.reset_after, True, _WHERE, "Haiku has the reset before")
-    require_flippable(layer.recurrent_activation, _WHERE)
+    return one_or_list(layer, _THEIRS.require, _state_of)
 
 
 def _state_of(cell):
-    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as the carry to start from")
-    sums, b_hn = four_biases(with_bias(cell, reset_after=True).bias)
+    cell = _THEIRS.parts_of(cell)
+    sums, b_hn = four_biases(cell.bias)
     if b_hn.any():
         refuse(
-            _WHERE,
+            _THEIRS.where,
             "the recurrent bias of the candidate",
             "its dense_h has no bias, and b_hn is multiplied by the reset gate",
             "flax.linen.GRUCell has it: to_flax_linen",
         )
     return nest(
         {
-            "dense_i/kernel": foreign(cell.kernel, "rzn"),
-            "dense_i/bias": foreign(sums, "rzn"),
-            "dense_h/kernel": foreign(cell.recurrent_kernel, "rzn"),
+            "dense_i/kernel": _THEIRS.foreign(cell.kernel),
+            "dense_i/bias": _THEIRS.foreign(sums),
+            "dense_h/kernel": _THEIRS.foreign(cell.recurrent_kernel),
         }
     )

@@ -8,43 +8,32 @@ https://github.com/google-deepmind/sonnet/blob/v2/sonnet/src/recurrent.py
 """
 
 from cgru.convert.arrays import Arrays, each_cell
-from cgru.convert.cells import (
-    Cell,
-    canonical,
-    foreign,
-    layer_of,
-    one_or_list,
-    require_activations,
-    require_no_initial_state,
-    require_reset,
-    with_bias,
-)
+from cgru.convert.cells import Cell, one_or_list
+from cgru.convert.conventions import CONVENTIONS, shared_words
 
-_WHERE = "the GRU of Haiku and Sonnet"
-_ORDER, _Z_WEIGHS = "zrn", "new"
+_THEIRS = CONVENTIONS["haiku"]
 
 
+@shared_words
 def from_haiku(params, prefix=None, *, directions=1, **options):
     """A layer of the parameters of haiku.GRU.
 
-    Exact to the bit: no biases are summed and no signs change.
+    %(exact)s
 
     Parameters
     ----------
     params : mapping, or list of mappings, one for each cell
         "w_i" (D, 3H), "w_h" (H, 3H) and "b" (3H,), by themselves or within the parameters of something bigger.
     prefix : str or list of str, optional
-        The module's name, such as "my_model/gru", needed where there are several. A list, in the order of the state
-        (layer by layer, forward before backward), makes a layer of several cells.
-    directions : {1, 2}
-        2: the cells come in pairs, forward and backward.
+        The module's name, such as "my_model/gru", needed where there are several.
+        %(stack)s
+    %(directions)s
     **options
         Of cgru.GRU, such as reverse or time_major (haiku.dynamic_unroll is).
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the cells differ in size.
+    %(layer)s
 
     Raises
     ------
@@ -61,25 +50,24 @@ def from_haiku(params, prefix=None, *, directions=1, **options):
     return _layer_of(each_cell(params, "w_i", prefix, "params"), "params", directions, options)
 
 
+@shared_words
 def from_sonnet(gru, *, directions=1, **options):
     """A layer of one or more sonnet.GRU of Sonnet 2.
 
-    Exact to the bit: no biases are summed and no signs change.
+    %(exact)s
 
     Parameters
     ----------
     gru : sonnet.GRU, mapping, or list of these
-        The module, after its first call, or its variables by name: "w_i" (D, 3H), "w_h" (H, 3H) and "b" (3H,). A list,
-        in the order of the state (layer by layer, forward before backward), makes a layer of several cells.
-    directions : {1, 2}
-        2: the cells come in pairs, forward and backward.
+        The module, after its first call, or its variables by name: "w_i" (D, 3H), "w_h" (H, 3H) and "b" (3H,).
+        %(stack)s
+    %(directions)s
     **options
         Of cgru.GRU, such as reverse or time_major (sonnet.dynamic_unroll is).
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the cells differ in size.
+    %(layer)s
 
     Raises
     ------
@@ -106,12 +94,9 @@ def _variables(gru):
 
 
 def _layer_of(found, what, directions, options):
-    return layer_of(
+    return _THEIRS.layer_of(
         [_cell_of(Arrays(arrays, what)) for arrays in found],
-        reset_after=False,
         directions=directions,
-        activation="tanh",
-        recurrent_activation="sigmoid",
         **options,
     )
 
@@ -119,19 +104,19 @@ def _layer_of(found, what, directions, options):
 def _cell_of(arrays):
     parts = [arrays.take("w_h", "H 3H"), arrays.take("w_i", "D 3H"), arrays.take("b", "3H")]
     arrays.finish()
-    recurrent_kernel, kernel, bias = (canonical(part, _ORDER, _Z_WEIGHS) for part in parts)
+    recurrent_kernel, kernel, bias = (_THEIRS.canonical(part) for part in parts)
     return Cell(kernel, recurrent_kernel, bias)
 
 
+@shared_words
 def to_haiku(layer):
     """The parameters of a haiku.GRU for each cell of the layer, as NumPy arrays.
 
-    Exact to the bit: no biases are summed and no signs change. The bias is zero where the layer has none. What a cell
-    does not know is left out: direction, merge mode.
+    %(exact)s The bias is zero where the layer has none. %(unknown)s
 
     Parameters
     ----------
-    layer : GRU, or Sequential of GRUs
+    %(of)s
 
     Returns
     -------
@@ -151,15 +136,16 @@ def to_haiku(layer):
     >>> {name: array.shape for name, array in params["gru"].items()}
     {'w_i': (3, 6), 'w_h': (2, 6), 'b': (6,)}
     """
-    return one_or_list(layer, _check, _params_of)
+    return one_or_list(layer, _THEIRS.require, _params_of)
 
 
+@shared_words
 def to_sonnet(layer):
     """The variables of a sonnet.GRU of Sonnet 2 for each cell of the layer: those of `to_haiku`.
 
     Parameters
     ----------
-    layer : GRU, or Sequential of GRUs
+    %(of)s
 
     Returns
     -------
@@ -174,13 +160,7 @@ def to_sonnet(layer):
     return to_haiku(layer)
 
 
-def _check(layer):
-    require_reset(layer.reset_after, False, _WHERE, "Flax and Equinox have the reset after")
-    require_activations(layer, "tanh", "sigmoid", _WHERE)
-
-
 def _params_of(cell):
-    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as the state to start from")
-    cell = with_bias(cell, reset_after=False)
+    cell = _THEIRS.parts_of(cell)
     parts = {"w_i": cell.kernel, "w_h": cell.recurrent_kernel, "b": cell.bias}
-    return {name: foreign(part, _ORDER, _Z_WEIGHS) for name, part in parts.items()}
+    return {name: _THEIRS.foreign(part) for name, part in parts.items()}

@@ -10,25 +10,15 @@ outputs agree with it to about 1e-5 a step, not to rounding. Later versions of R
 import numpy as np
 
 from cgru.convert.arrays import Arrays
-from cgru.convert.cells import (
-    Cell,
-    canonical,
-    foreign,
-    layer_of,
-    one_or_list,
-    refuse,
-    require_activations,
-    require_no_initial_state,
-    require_reset,
-    with_bias,
-)
+from cgru.convert.cells import Cell, one_or_list, refuse
+from cgru.convert.conventions import CONVENTIONS, shared_words
 
-_WHERE = "RNNoise 0.1"
-_ORDER = "zrn"
+_THEIRS = CONVENTIONS["rnnoise"]
 _SCALE = 256
 _ACTIVATIONS = ("tanh", "relu", "sigmoid")
 
 
+@shared_words
 def from_rnnoise(weights, *, activation, dtype="float32", **options):
     """A layer of a GRULayer of RNNoise 0.1.
 
@@ -47,8 +37,7 @@ def from_rnnoise(weights, *, activation, dtype="float32", **options):
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the layers differ in size.
+    %(layer)s
 
     Raises
     ------
@@ -66,11 +55,9 @@ def from_rnnoise(weights, *, activation, dtype="float32", **options):
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation: expected one of {list(_ACTIVATIONS)}, got {activation!r}")
     parts = weights if isinstance(weights, (list, tuple)) else [weights]
-    return layer_of(
+    return _THEIRS.layer_of(
         [_cell_of(part, dtype) for part in parts],
-        reset_after=False,
         activation=activation,
-        recurrent_activation="sigmoid",
         **options,
     )
 
@@ -85,7 +72,7 @@ def _cell_of(weights, dtype):
             arrays.arrays[name] = arrays.arrays[name].reshape(-1, columns)
     parts = arrays.take("input_weights", "D 3H"), arrays.take("recurrent_weights", "H 3H"), arrays.take("bias", "3H")
     arrays.finish()
-    return Cell(*(canonical(part, _ORDER) for part in parts))
+    return Cell(*(_THEIRS.canonical(part) for part in parts))
 
 
 def _scaled(value, name, dtype):
@@ -97,6 +84,7 @@ def _scaled(value, name, dtype):
     return array.astype(dtype) / np.dtype(dtype).type(_SCALE)
 
 
+@shared_words
 def to_rnnoise(layer):
     """The weights of a GRULayer of RNNoise 0.1 for each cell of the layer, as int8.
 
@@ -105,7 +93,7 @@ def to_rnnoise(layer):
 
     Parameters
     ----------
-    layer : GRU, or Sequential of GRUs
+    %(of)s
 
     Returns
     -------
@@ -133,17 +121,15 @@ def to_rnnoise(layer):
 
 
 def _check(layer):
-    require_reset(layer.reset_after, False, _WHERE, "PyTorch, Keras and ONNX have the reset after")
-    require_activations(layer, layer.activation, "sigmoid", _WHERE)
+    _THEIRS.require(layer)
     if layer.activation not in _ACTIVATIONS:
-        refuse(_WHERE, f"activation={layer.activation!r}", f"it has {', '.join(_ACTIVATIONS)}", "ONNX has more")
+        refuse(_THEIRS.where, f"activation={layer.activation!r}", f"it has {', '.join(_ACTIVATIONS)}", "ONNX has more")
 
 
 def _dict_of(cell):
-    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as the state to start from")
-    cell = with_bias(cell, reset_after=False)
+    cell = _THEIRS.parts_of(cell)
     parts = {"bias": cell.bias, "input_weights": cell.kernel, "recurrent_weights": cell.recurrent_kernel}
-    return {name: _unscaled(foreign(part, _ORDER), name) for name, part in parts.items()}
+    return {name: _unscaled(_THEIRS.foreign(part), name) for name, part in parts.items()}
 
 
 def _unscaled(array, name):
@@ -153,7 +139,7 @@ def _unscaled(array, name):
     wrong = ~((integers == scaled) & (integers >= -128) & (integers <= 127))
     if wrong.any():
         refuse(
-            _WHERE,
+            _THEIRS.where,
             f"the value {array[wrong][0]} of {name}",
             "its weights are n / 256 with n from -128 to 127",
             "Round the parameters of the layer first: np.clip(np.round(256 * p), -127, 127) / 256",

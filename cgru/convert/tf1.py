@@ -10,20 +10,10 @@ https://www.tensorflow.org/api_docs/python/tf/raw_ops/GRUBlockCell; GRUCell comp
 import numpy as np
 
 from cgru.convert.arrays import Arrays, each_cell
-from cgru.convert.cells import (
-    Cell,
-    canonical,
-    foreign,
-    layer_of,
-    one_or_list,
-    require_activations,
-    require_no_initial_state,
-    require_reset,
-    with_bias,
-)
+from cgru.convert.cells import Cell, one_or_list
+from cgru.convert.conventions import CONVENTIONS, shared_words
 
-_WHERE = "TensorFlow 1's GRUCell"
-_ORDER = "rzn"
+_THEIRS = CONVENTIONS["tf1"]
 # Names of the gates' matrix and bias, and of the candidate's.
 _NAMES = {
     "GRUCell": ("gates/kernel", "gates/bias", "candidate/kernel", "candidate/bias"),
@@ -32,11 +22,11 @@ _NAMES = {
 _KNOWN = tuple(names[0] + suffix for names in _NAMES.values() for suffix in ("", ":0"))
 
 
+@shared_words
 def from_tf1(variables, prefix=None, *, activation="tanh", directions=1, **options):
     """A layer of the variables of GRUCells or GRUBlockCells.
 
-    No biases are summed and only the signs of u's weights change: `to_tf1` gives back the same bits. Outputs agree to
-    rounding.
+    %(signs)s
 
     Parameters
     ----------
@@ -49,15 +39,13 @@ def from_tf1(variables, prefix=None, *, activation="tanh", directions=1, **optio
         order of the state (layer by layer, forward before backward), makes a layer of several cells.
     activation : str
         g; f is sigmoid.
-    directions : {1, 2}
-        2: the cells come in pairs, forward and backward.
+    %(directions)s
     **options
         Of cgru.GRU, such as reverse or time_major.
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the cells differ in size.
+    %(layer)s
 
     Raises
     ------
@@ -75,12 +63,10 @@ def from_tf1(variables, prefix=None, *, activation="tanh", directions=1, **optio
     >>> layer.input_size, layer.units
     (3, 2)
     """
-    return layer_of(
+    return _THEIRS.layer_of(
         [_cell_of(arrays) for arrays in each_cell(variables, _KNOWN, prefix, "variables")],
-        reset_after=False,
         directions=directions,
         activation=activation,
-        recurrent_activation="sigmoid",
         **options,
     )
 
@@ -94,20 +80,20 @@ def _cell_of(variables):
         arrays.take(name, shape) for name, shape in zip(names, ("D+H 2H", "2H", "D+H H"), strict=False)
     )
     arrays.finish(name for name in variables if not name.startswith(tuple(f"{known}/" for known in names)))
-    both = canonical(np.concatenate([gates, candidate], axis=1), _ORDER)
+    both = _THEIRS.canonical(np.concatenate([gates, candidate], axis=1))
     D = arrays.sizes["D"]
-    return Cell(both[:D], both[D:], canonical(np.concatenate([gates_bias, candidate_bias]), _ORDER))
+    return Cell(both[:D], both[D:], _THEIRS.canonical(np.concatenate([gates_bias, candidate_bias])))
 
 
+@shared_words
 def to_tf1(layer, names="GRUCell"):
     """The variables of a GRUCell for each cell of the layer, as NumPy arrays.
 
-    No biases are summed: `from_tf1` gives back the same bits. Biases are zero where the layer has none. What a cell
-    does not know is left out: direction, merge mode.
+    No biases are summed: `from_tf1` gives back the same bits. Biases are zero where the layer has none. %(unknown)s
 
     Parameters
     ----------
-    layer : GRU, or Sequential of GRUs
+    %(of)s
     names : {"GRUCell", "GRUBlockCell"}
         Those of GRUCell are GRUBlockCellV2's as well; those of GRUBlockCell are the arguments of
         tf.raw_ops.GRUBlockCell.
@@ -132,19 +118,13 @@ def to_tf1(layer, names="GRUCell"):
     """
     if names not in _NAMES:
         raise ValueError(f"names: expected one of {sorted(_NAMES)}, got {names!r}")
-    return one_or_list(layer, _check, lambda cell: _variables_of(cell, _NAMES[names]))
-
-
-def _check(layer):
-    require_reset(layer.reset_after, False, _WHERE, "Keras has both; CudnnCompatibleGRUCell was TensorFlow 1's other")
-    require_activations(layer, layer.activation, "sigmoid", _WHERE)
+    return one_or_list(layer, _THEIRS.require, lambda cell: _variables_of(cell, _NAMES[names]))
 
 
 def _variables_of(cell, names):
-    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as the state to start from")
-    cell = with_bias(cell, reset_after=False)
-    both = foreign(np.concatenate([cell.kernel, cell.recurrent_kernel]), _ORDER)  # (D + H, 3H)
-    bias = foreign(cell.bias, _ORDER)
+    cell = _THEIRS.parts_of(cell)
+    both = _THEIRS.foreign(np.concatenate([cell.kernel, cell.recurrent_kernel]))  # (D + H, 3H)
+    bias = _THEIRS.foreign(cell.bias)
     gates = slice(0, 2 * cell.units), slice(2 * cell.units, None)
     parts = [part.copy() for columns in gates for part in (both[:, columns], bias[columns])]
     return dict(zip(names, parts, strict=True))

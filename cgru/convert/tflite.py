@@ -11,42 +11,30 @@ https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/kernels/gru
 import numpy as np
 
 from cgru.convert.arrays import Arrays, each_cell
-from cgru.convert.cells import (
-    Cell,
-    canonical,
-    foreign,
-    layer_of,
-    one_or_list,
-    require_activations,
-    require_no_initial_state,
-    require_reset,
-    with_bias,
-)
+from cgru.convert.cells import Cell, one_or_list
+from cgru.convert.conventions import CONVENTIONS, shared_words
 
-_WHERE = "TensorFlow Lite's unidirectional_sequence_gru"
-_ORDER = "rzn"
+_THEIRS = CONVENTIONS["tflite"]
 
 
+@shared_words
 def from_tflite(tensors, *, directions=1, **options):
     """A layer of the tensors of unidirectional_sequence_gru.
 
-    No biases are summed and only the signs of u's weights change: `to_tflite` gives back the same bits. Outputs agree
-    to rounding. Quantised tensors are refused: give them dequantised.
+    %(signs)s Quantised tensors are refused: give them dequantised.
 
     Parameters
     ----------
     tensors : mapping, or list of mappings, one for each cell
         "gate_weight" (2H, D + H), "gate_bias" (2H,), "candidate_weight" (H, D + H) and "candidate_bias" (H,): inputs 2
         to 5 of the operator.
-    directions : {1, 2}
-        2: the cells come in pairs, forward and backward.
+    %(directions)s
     **options
         Of cgru.GRU, such as reverse; time_major=True for the operator's own order of axes, (T, N, D).
 
     Returns
     -------
-    GRU or Sequential
-        With return_sequences and return_state on; a Sequential where the cells differ in size.
+    %(layer)s
 
     Raises
     ------
@@ -61,12 +49,9 @@ def from_tflite(tensors, *, directions=1, **options):
     >>> layer.input_size, layer.units
     (3, 2)
     """
-    return layer_of(
+    return _THEIRS.layer_of(
         [_cell_of(arrays) for arrays in each_cell(tensors, "gate_weight", None, "tensors")],
-        reset_after=False,
         directions=directions,
-        activation="tanh",
-        recurrent_activation="sigmoid",
         **options,
     )
 
@@ -76,11 +61,12 @@ def _cell_of(tensors):
     bias = [arrays.take("candidate_bias", "H"), arrays.take("gate_bias", "2H")]
     rows = [arrays.take("gate_weight", "2H D+H"), arrays.take("candidate_weight", "H D+H")]
     arrays.finish()
-    both = canonical(np.concatenate(rows).T, _ORDER)  # (D + H, 3H)
+    both = _THEIRS.canonical(np.concatenate(rows).T)  # (D + H, 3H)
     D = arrays.sizes["D"]
-    return Cell(both[:D], both[D:], canonical(np.concatenate(bias[::-1]), _ORDER))
+    return Cell(both[:D], both[D:], _THEIRS.canonical(np.concatenate(bias[::-1])))
 
 
+@shared_words
 def to_tflite(layer):
     """The tensors of unidirectional_sequence_gru for each cell of the layer.
 
@@ -89,7 +75,7 @@ def to_tflite(layer):
 
     Parameters
     ----------
-    layer : GRU, or Sequential of GRUs
+    %(of)s
 
     Returns
     -------
@@ -109,19 +95,13 @@ def to_tflite(layer):
     >>> {name: array.shape for name, array in tensors.items()}
     {'gate_weight': (4, 5), 'gate_bias': (4,), 'candidate_weight': (2, 5), 'candidate_bias': (2,)}
     """
-    return one_or_list(layer, _check, _tensors_of)
-
-
-def _check(layer):
-    require_reset(layer.reset_after, False, _WHERE, "ONNX has both")
-    require_activations(layer, "tanh", "sigmoid", _WHERE)
+    return one_or_list(layer, _THEIRS.require, _tensors_of)
 
 
 def _tensors_of(cell):
-    require_no_initial_state([cell], _WHERE, "Give layer.parameters['initial_state'] to it as input_state")
-    cell = with_bias(cell, reset_after=False)
-    rows = np.ascontiguousarray(foreign(np.concatenate([cell.kernel, cell.recurrent_kernel]), _ORDER).T)  # (3H, D + H)
-    bias = foreign(cell.bias, _ORDER)
+    cell = _THEIRS.parts_of(cell)
+    rows = np.ascontiguousarray(_THEIRS.foreign(np.concatenate([cell.kernel, cell.recurrent_kernel])).T)  # (3H, D + H)
+    bias = _THEIRS.foreign(cell.bias)
     gates = 2 * cell.units
     return {
         "gate_weight": rows[:gates].copy(),
