@@ -28,7 +28,7 @@ def _parser():
     command = commands.add_parser("demo", help="train a GRU classifier on real recordings and compare it with NumPy")
     command.add_argument("--seed", type=_integer(0), default=0, help="seed of everything that is random (default: 0)")
     command.add_argument("--epochs", type=_integer(1), default=60, help="passes over the training data (default: 60)")
-    command.add_argument("--plot", metavar="FILE.png", help="draw training and confusion matrix (needs matplotlib)")
+    _add_file(command, "--plot", "cgru-demo.png", "draw training and confusion matrix (needs matplotlib)")
     command.set_defaults(run=lambda given: demo.run(given.seed, given.epochs, given.plot))
     command = commands.add_parser(
         "bench", help="measure against NumPy, PyTorch and ONNX Runtime",
@@ -40,12 +40,16 @@ def _parser():
     command.add_argument(
         "--threads", type=_integer(1), metavar="N", help="of each contestant (default: what cgru would use)"
     )
-    command.add_argument("--json", metavar="FILE", help="write all figures, with versions and machine")
-    command.add_argument("--plot", metavar="FILE.png", help="draw the times (needs matplotlib)")
+    _add_file(command, "--json", "cgru-bench.json", "write all figures, with versions and machine")
+    _add_file(command, "--plot", "cgru-bench.png", "draw the times (needs matplotlib)")
     command.set_defaults(run=lambda given: bench.run(given.threads, given.json, given.plot))
     command = commands.add_parser("info", help="print versions, instruction set, routes, BLAS and threads")
     command.set_defaults(run=lambda given: info.run())
     return parser
+
+
+def _add_file(command, option, default, what):
+    command.add_argument(option, nargs="?", const=default, metavar="FILE", help=f"{what}; without a name: {default}")
 
 
 def _integer(minimum):

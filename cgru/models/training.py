@@ -52,12 +52,19 @@ class History:
 class Trainable(Model):
     """A model that can be trained: a subclass implements `build`, `_forward` and `_backward`."""
 
+    _options = ("optimizer", "loss", "metrics")  # of `compile`
+
     def __init__(self, layers, seed=None):
         super().__init__(layers, seed)
         self.history = None
         self.optimizer = self.loss = self.metrics = None
         self._states = None  # the optimizer's: the current one and the spare
         self._proposed = None  # new parameters, computed aside
+
+    def _instead_of_change(self, name, value):
+        if name in Trainable._options:
+            return f"compile({name}={value}, ...)"
+        return super()._instead_of_change(name, value)
 
     def compile(self, optimizer="adam", loss=None, metrics=()):
         """Choose how to train; the optimizer starts afresh.
@@ -79,7 +86,7 @@ class Trainable(Model):
         optimizer, loss = optimizers.get(optimizer), losses.get(loss)
         metrics = _get_metrics(metrics)
         _check_range(self.layers[-1], loss)
-        self.optimizer, self.loss, self.metrics = optimizer, loss, metrics
+        vars(self).update(optimizer=optimizer, loss=loss, metrics=metrics)  # what is read-only outside of here
         self._states = None
 
     def fit(

@@ -191,6 +191,27 @@ def matplotlib():
     return pytest.importorskip("matplotlib")
 
 
+@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_files_have_names_where_none_is_given(command, monkeypatch):
+    given = {}
+    monkeypatch.setattr(cli.demo, "run", lambda seed, epochs, plot: given.update(plot=plot))
+    monkeypatch.setattr(cli.bench, "run", lambda threads, json, plot: given.update(json=json, plot=plot))
+    for files in ([], ["a.png"]):
+        cli.main([command, "--plot", *files])
+        assert given["plot"] == (files[0] if files else f"cgru-{command}.png")
+    cli.main([command])
+    assert given["plot"] is None
+    if command == "bench":
+        cli.main([command, "--json", "--plot"])
+        assert given == {"json": "cgru-bench.json", "plot": "cgru-bench.png"}
+
+
+def test_demo_draws_into_the_folder_that_it_runs_in(matplotlib, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["demo", "--epochs", "1", "--plot"]) == 0
+    assert (tmp_path / "cgru-demo.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_demo_draws(matplotlib, capsys, tmp_path):
     path = tmp_path / "picture.png"
     assert cli.main(["demo", "--epochs", "2", "--plot", str(path)]) == 0

@@ -511,6 +511,17 @@ def test_compile_refuses_and_changes_nothing(arguments, error, message):
     assert (model.optimizer, model.loss, model.metrics) == before
 
 
+def test_what_compile_and_the_constructor_took_is_read_only():
+    model = classifier()
+    before = model.optimizer
+    for name, value in (("optimizer", "adam"), ("loss", None), ("metrics", ["accuracy"]), ("layers", []), ("seed", 1)):
+        advice = r"compile\(" if name in ("optimizer", "loss", "metrics") else r"make a new Sequential\("
+        with pytest.raises(AttributeError, match=f"^{name} is read-only after construction: {advice}{name}="):
+            setattr(model, name, value)
+    model.compile("adam", LOSS)
+    assert model.metrics == [] and model.loss is not None and model.optimizer is not before
+
+
 def test_compile_wants_probabilities():
     message = "expected probabilities: a softmax (or sigmoid) last layer, got activation 'tanh'"
     with pytest.raises(ValueError, match=re.escape(message)):
