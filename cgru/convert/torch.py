@@ -200,7 +200,7 @@ def _hint(arrays):
     """What may be meant by arrays that hold no GRU."""
     if torch_modules.by_shape(arrays, any_rows=True):
         return "; a GRU's weight_hh_l0 has 3H rows, an LSTM's or RNN's has others"
-    inner = [name for name in arrays if hasattr(arrays[name], "keys")]
+    inner = [name for name in arrays if type(arrays) is dict and hasattr(arrays[name], "keys")]
     return f"; give the state_dict within, such as weights[{inner[0]!r}]" if inner else ""
 
 
