@@ -9,7 +9,7 @@ import os
 import numpy as np
 
 from cgru.checks import check_bool
-from cgru.convert.arrays import Arrays
+from cgru.convert.arrays import Arrays, some, warn_partial
 from cgru.convert.cells import Cell, add_biases, canonical, layer_of, refuse, require_flippable, stack_of
 from cgru.convert.onnx_graph import Graph, Operator
 from cgru.models import Sequential
@@ -82,6 +82,11 @@ def from_onnx(model, node=None, *, time_major=None, return_sequences=True, retur
         If there is no such node, or more than one, or a part of it is not known or cannot be exact; the message names
         it.
 
+    Warns
+    -----
+    PartialConversionWarning
+        If the model has other weights, and no node was chosen.
+
     Examples
     --------
     >>> import numpy as np, cgru
@@ -116,6 +121,11 @@ def from_onnx(model, node=None, *, time_major=None, return_sequences=True, retur
         taking = next(operator for operator in operators if operator.takes_state)
         refuse(taking.name, "initial_h in a row of nodes", "a Sequential starts from constant states",
                "Each node by itself can be converted: give node=")  # fmt: skip
+    left = graph.weights_besides(nodes) if node is None else []
+    if left:
+        names = [operator.name for operator in operators]
+        warn_partial(f"from_onnx: only the GRU nodes {names} were converted; left out: {some(left)}. node= says which "
+                     "node is meant, and that it is meant alone")  # fmt: skip
     return layer
 
 

@@ -151,6 +151,21 @@ class Graph:
         attributes = {attribute.name: self.attribute(node, attribute.name) for attribute in node.attribute}
         return Operator(name, f"{name}.", attributes, arrays, takes_state)
 
+    def weights_besides(self, nodes):
+        """Names of the initializers, arrays of floating-point numbers, that these GRU nodes are not made of."""
+        names, used = [name for node in nodes for name in node.input[1:] if name], set()
+        while names:
+            name = names.pop()
+            if name not in used:
+                used.add(name)
+                names += [key for key in getattr(self.producers.get(name), "input", ()) if key]
+        types = {getattr(self.onnx.TensorProto, kind) for kind in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")}
+        return [
+            name
+            for name, tensor in self.initializers.items()
+            if name not in used and tensor.data_type in types and any(size > 1 for size in tensor.dims)
+        ]
+
     def _rows(self, name):
         """The array of this name if it is constant, or one row of it if it repeats that as often as needed."""
         value = self.constant(name)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru.convert import to_onnx
+from cgru.convert import PartialConversionWarning, to_onnx
 
 onnx = pytest.importorskip("onnx")
 
@@ -87,6 +87,16 @@ def test_a_slice_that_cuts_is_no_reversal(rng):
         if tensor.name == node.input[2]:  # ends: the step at 0 is left out
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.array([0], np.int64), tensor.name))
     assert not cgru.from_onnx(model).go_backwards
+
+
+def test_what_is_left_out_is_told():
+    model = cgru.Sequential([cgru.Embedding(9, D), cgru.GRU(H), cgru.Dense(2)], seed=0)
+    model.build()
+    exported = to_onnx(model)
+    with pytest.warns(PartialConversionWarning, match=r"only the GRU nodes \['gru_0'\] were converted") as caught:
+        layer = cgru.from_onnx(exported)
+    assert caught[0].filename == __file__ and str(caught[0].message).count("constant_") == 3
+    checks.assert_same_arrays(layer.get_weights(), cgru.from_onnx(exported, "gru_0").get_weights())
 
 
 @pytest.mark.parametrize(
