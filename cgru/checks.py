@@ -177,10 +177,7 @@ def check_classes(values, name, classes):
     Whole numbers of any type will do, a column (M, 1) as well.
     """
     advice = ""
-    try:
-        array = np.asarray(values)
-    except ValueError:  # nested lists of unequal lengths
-        raise ValueError(f"{name}: expected a flat list of integers, got nested lists of unequal lengths") from None
+    array = as_array(values, name, "a flat list of integers")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:

@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 
-_PATIENCE = 0.5  # seconds that a fork waits for those who write parameters
+_PATIENCE = 1.0  # seconds that a fork waits for those who write parameters
 _owners = weakref.WeakValueDictionary()  # by id, because an owner's class may compare by value
 _fork = threading.local()
 

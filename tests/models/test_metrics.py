@@ -39,6 +39,7 @@ def test_confusion_matrix():
         ([0, 1], [np.inf, 1], 2, r"predicted: expected integers from 0 to 1, .* got inf at index 0"),
         ([0, 1], [0j, 1], 2, r"predicted: expected integers from 0 to 1, got dtype complex128"),
         ([0, 1], [[0.9, 0.1], [0.2, 0.8]], 2, r"predicted: .* got \(2, 2\); of a model's outputs take .*argmax"),
+        (np.ma.array([0, 1], mask=[0, 1]), [0, 1], 2, r"labels: expected no masked values, got 1"),
         ([[0, 1], [0]], [0, 1], 2, r"labels: expected a flat list of integers, got nested lists of unequal lengths"),
         ([0], [0], 0, r"classes: expected at least 1, got 0"),
     ],
