@@ -115,9 +115,16 @@ def as_array(value, name, expected="an array or list of arrays"):
         array = np.asarray(value)
     except ValueError:
         raise ValueError(f"{name}: expected {expected}, got nested lists of unequal lengths") from None
-    if array.dtype == object and array.ndim and all(isinstance(v, (numbers.Real, np.bool_)) for v in array.flat):
-        return np.array(array.tolist()).reshape(array.shape)
+    if array.dtype == object and array.ndim and all(map(_is_real, array.flat)):
+        typed = np.array(array.tolist()).reshape(array.shape)
+        return typed if typed.dtype != object else array.astype(np.float64)  # of Decimal, Fraction, huge integers
     return array
+
+
+def _is_real(value):
+    if isinstance(value, numbers.Complex):
+        return isinstance(value, numbers.Real)
+    return isinstance(value, (numbers.Number, np.bool_))  # Decimal is a Number and nothing more
 
 
 def whole_numbers(array, name, valid=None, numbering=None):
@@ -131,7 +138,7 @@ def whole_numbers(array, name, valid=None, numbering=None):
         raise TypeError(f"{name}: expected integer labels, got dtype {array.dtype}; number them: {numbering}")
     if kind == "f":
         counted = array if valid is None else array[valid]
-        broken = counted[~np.isfinite(counted) | (counted != np.floor(counted))]
+        broken = counted[~((counted == np.floor(counted)) & (np.abs(counted) < 2**53))]  # True for NaN as well
         if broken.size:
             raise ValueError(f"{name}: expected integer labels, got {broken.flat[0]}")
     if valid is not None:

@@ -216,11 +216,13 @@ class Layer(Locked, Configured):
                 raise TypeError(f"{name}: expected one of {type(self).__name__}'s options, {', '.join(config)}")
         other = self.from_config(config | options)
         own, new = (dict(layer.parameter_shapes(self.input_size)) for layer in (self, other))
-        if own != new:
-            changed = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        differing = sorted(name for name in own.keys() | new.keys() if own.get(name) != new.get(name))
+        if differing:
+            given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            was, becomes = (shapes.get(differing[0], "missing") for shapes in (own, new))
             raise ValueError(
-                f"{', '.join(options)}: expected options under which the parameters stay {_shapes_text(own)}, "
-                f"got {changed}, with which they are {_shapes_text(new)}"
+                f"{', '.join(options)}: expected options under which the parameters stay the same, got {given}, with "
+                f"which {differing[0]} is {becomes} instead of {was}"
             )
         if own:
             other.build_from(self.input_size, self.get_weights())
@@ -394,10 +396,6 @@ class Layer(Locked, Configured):
         super().__setstate__(state)
         if self._parameters is not None:
             self._parameters = {name: owned(array) for name, array in self._parameters.items()}
-
-
-def _shapes_text(shapes):
-    return ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
 
 
 # -- rows of the valid steps

@@ -127,7 +127,8 @@ def labels(y, batch, outputs, name="y"):
         found = without_column(as_array(y, name, _wanted(outputs)), outputs[:-1])
     if found.shape != outputs[:-1]:
         advice = _label_advice(found.shape, batch, outputs)
-        raise ValueError(f"{name}: expected {_wanted(outputs)}, got {shape_text(found.shape)}{advice}")
+        got = shape_text(found.shape) if found.ndim or found.dtype != object else type(y).__name__
+        raise ValueError(f"{name}: expected {_wanted(outputs)}, got {got}{advice}")
     valid = batch.valid if steps else None
     found = whole_numbers(found, name, valid)
     try:

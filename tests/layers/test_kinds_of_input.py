@@ -1,6 +1,9 @@
 """What people pass as sequences: data frames, nested lists, object arrays, masked arrays, masks of 0 and 1, read-only
 and masked views. It is taken where it can mean one thing only, else the message says what to write."""
 
+import decimal
+import fractions
+
 import checks
 import numpy as np
 import pytest
@@ -75,6 +78,14 @@ def test_an_empty_list_is_a_sequence_without_steps(layer, x):
     ids = as_batch([[3, 1], [], [2]])
     assert ids.data.dtype.kind == "i"
     np.testing.assert_array_equal(ids.data, [[3, 1], [0, 0], [2, 0]])
+
+
+@pytest.mark.parametrize("number", [int, float, bool, np.float16, np.int8, decimal.Decimal, fractions.Fraction])
+def test_objects_that_are_numbers(layer, number):
+    x = np.arange(2 * T * D).reshape(2, T, D) % 2
+    given = np.empty(x.shape, object)
+    given.flat = [number(int(v)) for v in x.flat]
+    np.testing.assert_array_equal(layer(given), layer(x))
 
 
 def test_frames_whose_columns_differ_are_refused(layer, x):

@@ -140,7 +140,7 @@ def test_the_state_of_a_stateful_layer_stays_behind(rng):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"units": 5}, ValueError, r"^units: expected .*recurrent_kernel \(4, 12\).*got units=5.* \(5, 15\)"),
+        ({"units": 5}, ValueError, r"^units: expected .* got units=5, with which bias is \(15,\) instead of \(12,\)"),
         ({"bidirectional": True}, ValueError, "^bidirectional: expected options under which the parameters stay"),
         ({"num_layers": 2}, ValueError, "^num_layers: expected options"),
         ({"use_bias": False}, ValueError, "^use_bias: expected options"),
