@@ -26,7 +26,8 @@ NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(rng):
+    torch.manual_seed(int(rng.integers(2**31)))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
