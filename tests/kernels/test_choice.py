@@ -166,3 +166,28 @@ def test_none_is_the_default(threads):
     assert cgru.get_num_threads() == default + 3
     cgru.set_num_threads(None)
     assert cgru.get_num_threads() == default
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}], ids=["one", "both"])
+@pytest.mark.parametrize(("n", "t"), [(1, 700), (3, 400), (9, 150), (40, 30)])
+@pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
+def test_whatever_way_is_tried_the_bits_stay(n, t, options, reset_after):
+    """Calls that are shared now this way and now that one, with workers that come late or not at all."""
+    rng = np.random.default_rng(n)
+    layer = cgru.GRU(35, return_sequences=True, reset_after=reset_after, input_size=5, seed=0, **options)
+    x = rng.standard_normal((n, t, 5)).astype("float32")
+    before = kernels.tune(small_work=0, cold_work=0, close_ns=10**9, alone_work=10_000)
+    kernels.forget()
+    try:
+        with cgru.limit_threads(1):
+            y, _, tape = layer.forward(x, training=True)
+            expected = layer.backward(y, tape)
+        for _ in range(24):
+            y_again, _, tape = layer.forward(x, training=True)
+            np.testing.assert_array_equal(y_again, y)
+            np.testing.assert_array_equal(layer(x), y)
+            again = layer.backward(y, tape)
+            for a, b in zip([*again[:2], *again[2].values()], [*expected[:2], *expected[2].values()], strict=True):
+                np.testing.assert_array_equal(a, b)
+    finally:
+        kernels.tune(**before)
