@@ -1,12 +1,19 @@
 """The GRU for everybody who has a CPU and a NumPy array."""
 
-from cgru import convert, datasets, files
-from cgru._version import __version__
-from cgru.backends import backend, get_backend, set_backend
-from cgru.files import load, save
-from cgru.layers import GRU, Dense, Dropout, Embedding
-from cgru.models import Sequential
-from cgru.threads import get_num_threads, limit_threads, set_num_threads
+try:
+    from cgru import convert, datasets, files
+    from cgru._version import __version__
+    from cgru.backends import backend, get_backend, set_backend
+    from cgru.files import load, save
+    from cgru.layers import GRU, Dense, Dropout, Embedding
+    from cgru.models import Sequential
+    from cgru.threads import get_num_threads, limit_threads, set_num_threads
+except (ImportError, AttributeError, TypeError) as error:
+    from cgru.installation import explain
+
+    if not (sentence := explain(error)):
+        raise
+    raise ImportError(sentence) from None
 
 __all__ = [
     "GRU",

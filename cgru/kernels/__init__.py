@@ -19,6 +19,8 @@ def _installed(isa):
 
 def _choose():
     """The name of the build to use."""
+    if not available:
+        raise ImportError(f"no build of the kernels is for this CPU, which runs {', '.join(runtime.supported_isas())}")
     wanted = os.environ.get("CGRU_ISA", "")
     if not wanted:
         return available[0]
