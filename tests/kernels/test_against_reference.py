@@ -24,9 +24,7 @@ sizes = st.tuples(
 seeds = st.integers(0, 2**32 - 1)
 kinds = st.sampled_from(["all", "lengths", "mask"])
 pairs = st.sampled_from([("tanh", "sigmoid")] * 3 + checks.PAIRS)
-routes = st.fixed_dictionaries(
-    {name: st.sampled_from(["packed", "packed", "blas"]) for name in ("recurrent", "batched")}
-)
+backends = st.sampled_from(["native", "native", "blas"])
 
 # Limits so low that small batches go every way that large ones go: several blocks, by rows or by units, two threads.
 low_limits = st.fixed_dictionaries(
@@ -68,7 +66,7 @@ def assert_gradients_close(actual, expected, dtype):
         checks.assert_close(getattr(actual, name), expected[name], BACKWARD[dtype], name)
 
 
-def run_both(problem, options, dtype, dy=True, dh=True, route=None, **validity):
+def run_both(problem, options, dtype, dy=True, dh=True, backend=None, **validity):
     """Compare the functional core with the reference: outputs, final state and all gradients.
 
     The core's x and dy hold NaN at the steps that are not valid; its outputs go to a view inside a larger array.
@@ -84,7 +82,7 @@ def run_both(problem, options, dtype, dy=True, dh=True, route=None, **validity):
 
     valid = checks.valid_steps(n, t, **validity)
     plan = recurrence.schedule(n, t, validity.get("lengths"), validity.get("mask"), reverse)
-    weights = recurrence.prepare(p.kernel, p.recurrent_kernel, p.bias, **cell, **(route or {}))
+    weights = recurrence.prepare(p.kernel, p.recurrent_kernel, p.bias, **cell, backend=backend)
     x = checks.spoiled(p.x, valid)
     canvas = np.full((t + 2, n + 1, units + 3), 7, dtype)
     y_view = canvas[1 : t + 1, :n, 2 : units + 2].swapaxes(0, 1)
@@ -110,25 +108,25 @@ options = st.fixed_dictionaries({"reset_after": st.booleans(), "reverse": st.boo
 
 @settings(max_examples=400)
 @given(sizes=sizes, options=options, pair=pairs, kind=kinds, seed=seeds, low=low_limits, threads=st.integers(1, 2),
-       route=routes, parts=st.sampled_from(["both", "dy", "dh"]))  # fmt: skip
-def test_one_cell_in_float64(sizes, options, pair, kind, seed, low, threads, route, parts):
+       backend=backends, parts=st.sampled_from(["both", "dy", "dh"]))  # fmt: skip
+def test_one_cell_in_float64(sizes, options, pair, kind, seed, low, threads, backend, parts):
     rng = np.random.default_rng(seed)
     problem = checks.random_problem(rng, options["reset_after"], *pair, sizes)
     options = options | dict(zip(("activation", "recurrent_activation"), pair, strict=True))
     validity = checks.random_validity(rng, kind, *sizes[:2])
     with limits(threads, **low):
-        run_both(problem, options, "float64", parts != "dh", parts != "dy", route, **validity)
+        run_both(problem, options, "float64", parts != "dh", parts != "dy", backend, **validity)
 
 
 @settings(max_examples=200)
 @given(sizes=sizes, options=options, pair=pairs, kind=kinds, seed=seeds, low=low_limits, threads=st.integers(1, 2),
-       route=routes)  # fmt: skip
-def test_one_cell_in_float32(sizes, options, pair, kind, seed, low, threads, route):
+       backend=backends)  # fmt: skip
+def test_one_cell_in_float32(sizes, options, pair, kind, seed, low, threads, backend):
     rng = np.random.default_rng(seed)
     problem = checks.random_problem(rng, options["reset_after"], *pair, sizes)
     options = options | dict(zip(("activation", "recurrent_activation"), pair, strict=True))
     with limits(threads, **low):
-        run_both(problem, options, "float32", route=route, **checks.random_validity(rng, kind, *sizes[:2]))
+        run_both(problem, options, "float32", backend=backend, **checks.random_validity(rng, kind, *sizes[:2]))
 
 
 layers = st.fixed_dictionaries(
