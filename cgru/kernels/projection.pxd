@@ -15,16 +15,21 @@ cdef extern from "tile.h" nogil:
         CGRU_VECTOR_BYTES
         CGRU_TILE_ROWS
         CGRU_TILE_VECTORS
+        CGRU_PIECE_BYTES
     void float_tile(
         int R, int P, int V, Py_ssize_t K, const float *a, Py_ssize_t a_row, Py_ssize_t a_k, const float *b,
-        Py_ssize_t ldb, Py_ssize_t b_panel, float *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate) noexcept
+        Py_ssize_t ldb, Py_ssize_t b_panel, float *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate,
+        const void *ahead, Py_ssize_t ahead_k) noexcept
     void double_tile(
         int R, int P, int V, Py_ssize_t K, const double *a, Py_ssize_t a_row, Py_ssize_t a_k, const double *b,
-        Py_ssize_t ldb, Py_ssize_t b_panel, double *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate) noexcept
+        Py_ssize_t ldb, Py_ssize_t b_panel, double *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate,
+        const void *ahead, Py_ssize_t ahead_k) noexcept
 
 
 cdef enum:
-    PIECE_BYTES = 32768  # of a panel, in a first cache of 32 or 48 KB
+    FAR_BYTES = 1 << 19  # of a matrix, from which a second cache of 512 KB or 1 MB does not keep it beside all else
+    FETCHING = 32      # groups of rows at most that share the fetching of a piece
+    LINE_BYTES = 64    # of the caches
 
 
 cdef inline Py_ssize_t lanes(Py_ssize_t itemsize) noexcept nogil:
@@ -45,29 +50,49 @@ cdef inline void tile(
     int R, int P, int V, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k, const floating *b,
     Py_ssize_t ldb, Py_ssize_t b_panel, floating *c, Py_ssize_t ldc, Py_ssize_t c_panel, bint accumulate,
 ) noexcept nogil:
+    tile_ahead(R, P, V, K, a, a_row, a_k, b, ldb, b_panel, c, ldc, c_panel, accumulate, NULL, 0)
+
+
+cdef inline void tile_ahead(
+    int R, int P, int V, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k, const floating *b,
+    Py_ssize_t ldb, Py_ssize_t b_panel, floating *c, Py_ssize_t ldc, Py_ssize_t c_panel, bint accumulate,
+    const void *ahead, Py_ssize_t ahead_k,
+) noexcept nogil:
     if floating is float:
-        float_tile(R, P, V, K, a, a_row, a_k, b, ldb, b_panel, c, ldc, c_panel, accumulate)
+        float_tile(R, P, V, K, a, a_row, a_k, b, ldb, b_panel, c, ldc, c_panel, accumulate, ahead, ahead_k)
     else:
-        double_tile(R, P, V, K, a, a_row, a_k, b, ldb, b_panel, c, ldc, c_panel, accumulate)
+        double_tile(R, P, V, K, a, a_row, a_k, b, ldb, b_panel, c, ldc, c_panel, accumulate, ahead, ahead_k)
 
 
 cdef inline void multiply_panel(
     Py_ssize_t M, Py_ssize_t K, const floating *a, Py_ssize_t a_row, Py_ssize_t a_k, const floating *panel,
-    Py_ssize_t ldb, Py_ssize_t w, floating *c, Py_ssize_t ldc, bint accumulate,
+    Py_ssize_t ldb, Py_ssize_t w, floating *c, Py_ssize_t ldc, bint accumulate, const floating *next_panel,
 ) noexcept nogil:
-    """C (M x w) = A (M x K) B (K x w), in groups of rows as even as can be. The panel runs in pieces that the first
-    cache keeps for all groups; C holds the sums in between, so their order stays."""
-    cdef Py_ssize_t groups = (M + CGRU_TILE_ROWS - 1) // CGRU_TILE_ROWS, piece = K, k = 0, i, group, step
+    """C (M x w) = A (M x K) B (K x w), in groups of rows as even as can be. The panel runs in pieces, as even as can
+    be, that the first cache keeps for all groups; C holds the sums in between, so their order stays.
+
+    With next_panel, the groups of a piece fetch the next one to the second cache, each its share, if that is a line for
+    each k at most. The processor alone begins too late, and the first group waits: of the whole product 5 to 25 % where
+    the matrix comes from the third cache (docs/performance.md).
+    """
+    cdef Py_ssize_t groups = (M + CGRU_TILE_ROWS - 1) // CGRU_TILE_ROWS, piece = K, k = 0, i, group, step, pieces
+    cdef Py_ssize_t row = w * sizeof(floating), sharing = min(groups, FETCHING), share = row // sharing
+    cdef const char *ahead
+    if share > LINE_BYTES:
+        next_panel = NULL
     if groups > 1:
-        piece = max(64, PIECE_BYTES // (w * <Py_ssize_t>sizeof(floating)))
+        pieces = (K * row + CGRU_PIECE_BYTES - 1) // CGRU_PIECE_BYTES
+        piece = (K + pieces - 1) // pieces
     while k < K:
         piece = min(piece, K - k)
+        ahead = <const char *>(next_panel if k + piece == K else panel + (k + piece) * ldb)
         i = 0
-        for group in range(groups, 0, -1):
-            step = (M - i + group - 1) // group
-            tile(
+        for group in range(groups):
+            step = (M - i + groups - group - 1) // (groups - group)
+            tile_ahead(
                 <int>step, 1, <int>(w // lanes(sizeof(floating))), piece, a + i * a_row + k * a_k, a_row, a_k,
                 panel + k * ldb, ldb, 0, c + i * ldc, ldc, 0, accumulate or k > 0,
+                ahead + group * piece * share if next_panel != NULL and group < sharing else NULL, share,
             )
             i += step
         k += piece
@@ -85,6 +110,8 @@ cdef inline void multiply(
     cdef Py_ssize_t between_blocks = b.K * b.columns
     cdef const floating *data = <const floating *>b.data
     cdef const floating *panel
+    cdef const floating *next_panel = NULL
+    cdef bint far = between_blocks * b.blocks * size > FAR_BYTES
     cdef int P
     if M == 0:
         return
@@ -100,9 +127,11 @@ cdef inline void multiply(
         panel = data + block0 * between_blocks + start * b.K + k0 * ldb + j - start
         if M > 2:
             for block in range(blocks):
+                if far and w == width:
+                    next_panel = panel + (block + 1) * between_blocks if block + 1 < blocks else panel + width * b.K
                 multiply_panel(
                     M, K, a, a_row, a_k, panel + block * between_blocks, ldb, w, c + block * b.columns + j, ldc,
-                    accumulate,
+                    accumulate, next_panel if w == width else NULL,
                 )
         elif blocks > 1:
             tile(
