@@ -204,9 +204,9 @@ def pad(sequences, dtype=None, *, name="x"):
     return padded, lengths
 
 
-def unpad(data, lengths):
-    """Return the list of arrays (T_i, ...) that are the first lengths[i] steps of data[i]; views."""
-    return [row[:n] for row, n in zip(data, lengths, strict=True)]
+def unpad(data, lengths, padding_first=False):
+    """Return the list of arrays (T_i, ...) that are the first lengths[i] steps of data[i], or the last ones; views."""
+    return [row[len(row) - n :] if padding_first else row[:n] for row, n in zip(data, lengths, strict=True)]
 
 
 def _check_columns(sequences, name):

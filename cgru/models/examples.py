@@ -101,11 +101,13 @@ def validation_arguments(data):
 # -- labels
 
 
-def labels(y, batch, outputs, name="y"):
+def labels(layers, y, batch, outputs, name="y"):
     """Return the labels of a batch, an integer array of the shape of `outputs` without its last axis, checked.
 
     Parameters
     ----------
+    layers : sequence of Layer
+        Of the model, in their order.
     y : array_like of integers, or list of arrays (T_i,)
         As passed. Bools and whole floats are taken as well, and a column where a flat array is expected.
     batch : Batch
@@ -122,7 +124,7 @@ def labels(y, batch, outputs, name="y"):
     """
     steps = len(outputs) == 3
     if _is_ragged(y) and steps:
-        found = _pad_labels(y, batch, name)
+        found = _pad_labels(y, batch, name, padding_first(layers))
     else:
         found = without_column(as_array(y, name, _wanted(outputs)), outputs[:-1])
     if found.shape != outputs[:-1]:
@@ -130,6 +132,8 @@ def labels(y, batch, outputs, name="y"):
         got = shape_text(found.shape) if found.ndim or found.dtype != object else type(y).__name__
         raise ValueError(f"{name}: expected {_wanted(outputs)}, got {got}{advice}")
     valid = batch.valid if steps else None
+    if valid is not None and padding_first(layers):
+        valid = valid[:, ::-1]
     found = whole_numbers(found, name, valid)
     try:
         check_label_range(found.reshape(-1) if valid is None else found[valid], outputs[-1])
@@ -159,8 +163,9 @@ def _is_ragged(values):
     return listed and getattr(values, "ndim", 1) > 0 and len(values) > 0 and np.ndim(values[0]) > 0
 
 
-def _pad_labels(y, batch, name):
-    """Return labels (N, T), zero past the ends, from a list of N arrays (T_i,) as long as the sequences."""
+def _pad_labels(y, batch, name, first):
+    """Return labels (N, T), zero in the padding, from a list of N arrays (T_i,) as long as the sequences; `first`: the
+    padding stands before them."""
     steps = batch.data.shape[1]
     expected = np.full(len(batch.data), steps) if batch.lengths is None else batch.lengths
     if len(y) != len(expected):
@@ -172,12 +177,24 @@ def _pad_labels(y, batch, name):
         row = without_column(as_array(row, own), (length,))
         if row.shape != (length,):
             raise ValueError(f"{own}: expected shape ({length},), a label for each step, got {row.shape}")
-        found[i, :length] = whole_numbers(row, own, numbering=numbering)
+        own_steps = slice(steps - length, steps) if first else slice(length)
+        found[i, own_steps] = whole_numbers(row, own, numbering=numbering)
     return found
 
 
-def rows_of(batch, labels, rows):
+def rows_of(layers, batch, labels, rows):
     """Return the batch and the labels of `rows`, both cut to the longest of them."""
     part = batch.take(rows)
     labels = labels[rows]
-    return part, labels[:, : part.data.shape[1]] if labels.ndim == 2 else labels
+    return part, labels[:, steps_of(layers, part, labels.shape[1])] if labels.ndim == 2 else labels
+
+
+def padding_first(layers):
+    """Whether outputs come in the opposite order of the inputs: from the last step, behind what pads them."""
+    return sum(isinstance(layer, GRU) and layer.go_backwards and layer.return_sequences for layer in layers) % 2 == 1
+
+
+def steps_of(layers, part, steps):
+    """Where the outputs of a batch that `Batch.take` has cut stand among those of `steps` steps."""
+    cut = part.data.shape[1]
+    return slice(steps - cut, steps) if padding_first(layers) else slice(cut)

@@ -74,7 +74,7 @@ def gradient_error(model, batch, labels, gradients, place):
         return error
     names = [_name(model, key) for key, gradient in gradients.items() if not all_finite([gradient], squares=True)]
     for i, row in enumerate(place.rows):
-        part, part_labels = examples.rows_of(batch, labels, np.array([i]))
+        part, part_labels = examples.rows_of(model.layers, batch, labels, np.array([i]))
         states = stateful.states_of_row(model.layers, i)
         if not all_finite(model._gradients(part, part_labels, states, key=0).values(), squares=True):
             because = f" because of row {row} of x"

@@ -149,17 +149,20 @@ class Sequential(Trainable):
         stateful.check_one_batch(self.layers, count, batch_size)
         outputs = None
         for rows in self._chunks(batch, batch_size):
-            part, states, _ = self._forward(batch.take(rows))
+            taken = batch.take(rows)
+            part, states, _ = self._forward(taken)
             part = part.data
             if outputs is None:
                 shape = (count, batch.data.shape[1]) if part.ndim == 3 else (count,)
                 outputs = np.zeros((*shape, part.shape[-1]), part.dtype)
             if part.ndim == 3:
-                outputs[rows, : part.shape[1]] = part
+                outputs[rows, examples.steps_of(self.layers, taken, outputs.shape[1])] = part
             else:
                 outputs[rows] = part
         self._keep_states(states)
-        return unpad(outputs, batch.lengths) if ragged and outputs.ndim == 3 else outputs
+        if ragged and outputs.ndim == 3:
+            return unpad(outputs, batch.lengths, examples.padding_first(self.layers))
+        return outputs
 
     def _forward(self, batch, states=None, training=False, key=None):
         """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept."""

@@ -154,7 +154,7 @@ class Trainable(Model):
         _check_states(self.layers[-1], self.loss)
         if not len(batch.data):
             raise ValueError("x: expected at least one example, got none")
-        labels = examples.labels(y, batch, shape)
+        labels = examples.labels(self.layers, y, batch, shape)
         validation = self._validation(validation_data, batch, batch_size)
         stateful.check_batches(self.layers, len(labels), batch_size, shuffle)
         self._build_for(batch)
@@ -168,7 +168,7 @@ class Trainable(Model):
                 totals = _Totals(self)
                 for number, start in enumerate(range(0, len(labels), batch_size), start=1):
                     place = finite.Place(epoch, number, order[start : start + batch_size])
-                    self._update(*examples.rows_of(batch, labels, place.rows), totals, place)
+                    self._update(*examples.rows_of(self.layers, batch, labels, place.rows), totals, place)
                     progress.update()
                 results = totals.means()
                 if validation is not None:
@@ -193,7 +193,7 @@ class Trainable(Model):
         batch_size = check_int(batch_size, "batch_size", 1)
         batch, shape = examples.inputs(self.layers, x, lengths, mask)
         _check_states(self.layers[-1], self.loss)
-        labels = examples.labels(y, batch, shape)
+        labels = examples.labels(self.layers, y, batch, shape)
         stateful.check_one_batch(self.layers, len(labels), batch_size)
         results, states = self._evaluate(batch, labels, batch_size)
         self._keep_states(states)
@@ -213,7 +213,7 @@ class Trainable(Model):
             batch, shape = examples.inputs(self.layers, x, **options, like=like)
             if not len(batch.data):
                 raise ValueError("x: expected at least one example, got none")
-            labels = examples.labels(y, batch, shape)
+            labels = examples.labels(self.layers, y, batch, shape)
             stateful.check_equal_batches(self.layers, len(labels), batch_size)
             return batch, labels
         except (TypeError, ValueError) as error:
@@ -234,7 +234,7 @@ class Trainable(Model):
         """Return (dict of means, states after the last batch); the states are those of the first batch's start."""
         totals = _Totals(self)
         for rows in self._chunks(batch, batch_size):
-            part, part_labels = examples.rows_of(batch, labels, rows)
+            part, part_labels = examples.rows_of(self.layers, batch, labels, rows)
             outputs, states, _ = self._forward(part, states)
             states = stateful.carried(self.layers, states)
             totals.add(totals.of(outputs, part_labels))
