@@ -366,7 +366,10 @@ class GRU(Stack):
                 raise ValueError(f"h: expected shape {shape}, got {h.shape}")
         if out is not None:
             self._check_out(out, shape)
-        return ready.handle.step(np.ascontiguousarray(x_t), np.ascontiguousarray(h), out, kernels.get_num_threads())
+        x_t, h = np.ascontiguousarray(x_t), np.ascontiguousarray(h)
+        while (after := ready.handle.step(x_t, h, out, kernels.get_num_threads())) is None:
+            ready = self._ready()  # another thread has chosen another backend since
+        return after
 
     def _check_out(self, out, shape):
         if not isinstance(out, np.ndarray):

@@ -6,6 +6,7 @@ import checks
 import numpy as np
 import pytest
 
+import cgru
 from cgru import kernels
 
 MODES = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
@@ -130,3 +131,24 @@ def test_what_is_left_out(rng, eager, n, num_layers, learned, threads, reset_aft
     if n:
         _, final, _ = layer.forward(x[:, None])
         np.testing.assert_array_equal(final, expected)
+
+
+def test_a_step_while_another_backend_is_chosen(rng, monkeypatch):
+    layer = checks.random_layer(rng, 5, seed=1, input_size=3)
+    x = rng.standard_normal((2, 3))  # of another type, so that the general way converts it
+    expected, ready, calls = layer.step(x), layer._ready, []
+
+    def ready_and_outdated():
+        prepared = ready()
+        if not calls:
+            cgru.set_backend("blas")
+        calls.append(prepared)
+        return prepared
+
+    before = cgru.get_backend()
+    monkeypatch.setattr(layer, "_ready", ready_and_outdated)
+    try:
+        checks.assert_close(layer.step(x), expected, 1e-5)
+    finally:
+        cgru.set_backend(before)
+    assert len(calls) == 2
