@@ -92,6 +92,8 @@ def errors_name(path):
         yield
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
+    except MemoryError:
+        raise ValueError(f"{path}: more than the memory can hold") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {short(error)}") from None
 

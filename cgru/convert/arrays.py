@@ -34,6 +34,8 @@ def as_weight(value, name):
     try:
         array = np.asarray(value)
     except ValueError:
+        if hasattr(value, "__array__"):  # it says itself why it is none
+            raise
         raise ValueError(f"{name}: expected an array, got nested lists of unequal lengths") from None
     if array.dtype.name in ("float16", "bfloat16"):  # the second is a type of ml_dtypes
         array = array.astype(np.float32)

@@ -4,27 +4,22 @@ r, h; z weighs the old state.
 The equations: keras/src/layers/rnn/gru.py. The layout of CuDNNGRU: tf_keras/src/saving/legacy/hdf5_format.py.
 """
 
+import contextlib
 import itertools
 import os
-import sys
-from typing import NamedTuple
 
 import numpy as np
 
 from cgru.checks import check_bool
 from cgru.convert import keras_files, keras_layers
 from cgru.convert.arrays import Arrays, as_weight, check_shape, some, warn_partial
-from cgru.convert.cells import (
-    Cell,
-    canonical,
-    layer_of,
-    refuse,
-    require_flippable,
-)
-from cgru.convert.keras_files import ROLES, Part, Stored
+from cgru.convert.cells import Cell, canonical, layer_of, require_flippable
+from cgru.convert.keras_config import settings_of
+from cgru.convert.keras_layouts import LAYERS, ROLES, Stored
+from cgru.convert.keras_objects import grus_of, parts_of
+from cgru.reading import check_path, open_regular
 
 ORDER = "zrn"
-_ACTIVATIONS = ("linear", "relu", "sigmoid", "tanh")
 
 
 def from_keras(
@@ -53,9 +48,12 @@ def from_keras(
         * A mapping of these names to arrays; paths may stand before the names, as in "gru/gru_cell/kernel:0".
         * A GRU, Bidirectional, RNN of GRUCells or CuDNNGRU of Keras 2 or 3, or a model that holds one; a Dense or an
           Embedding; a Sequential of these, of Dropout and of activations.
-        * A file of Keras 2 or 3: ".keras", ".weights.h5" or ".h5". Needs h5py: ``pip install "cgru[keras]"``.
+        * A file of Keras 2 or 3: ".keras", ".weights.h5" or ".h5"; no other package is needed.
     name : str, optional
-        Of the layer, in a model or file: one of several GRUs, or one layer of a Sequential.
+        Of the layer, in a model or file: one of several GRUs, or one layer of a Sequential; with the names of the
+        layers around it where it needs them: "encoder/gru". In a file, also its group ("layers/gru_1"). Of a layer
+        whose config is not in the file, because it is within a subclassed model or a layer that somebody wrote, nothing
+        is known but its arrays.
     reset_after : bool, optional
         Needed where nothing tells: for arrays without a bias.
     bidirectional : bool, optional
@@ -82,11 +80,12 @@ def from_keras(
 
     Raises
     ------
-    ImportError
-        If a file is given and h5py is not installed.
     TypeError, ValueError
         If there is no GRU or more than one, an array is missing, unknown or misshapen, or something is not known or
-        cannot be exact; the message names it.
+        cannot be exact; the message names it. If a file is damaged, or says that it has what is not in it: external or
+        virtual datasets, links to elsewhere, much more data than its size.
+    OSError
+        If a file cannot be read, or is no regular one.
 
     Warns
     -----
@@ -111,27 +110,29 @@ def from_keras(
     stored = _stored(weights, name)
     if stored is not None:
         return convert_gru(stored, {})
-    if type(weights).__name__ in keras_files.LAYERS and hasattr(weights, "get_config"):
+    if type(weights).__name__ in LAYERS and hasattr(weights, "get_config"):
         return keras_layers.layer_of(keras_layers.part_of(weights, type(weights).__name__), without_masks)
-    found, parts, where = _found(weights)
-    if parts is not None and all(value is None for value in given.values()):
-        if name is None and keras_layers.is_whole(parts):
-            return keras_layers.whole(parts, convert_gru, return_sequences, check_bool(without_masks, "without_masks"))
-        named = [part for part in parts if part.name == name and part.class_name in keras_files.LAYERS]
-        if len(named) == 1 and all(stored.name != name for stored in found):
-            return keras_layers.layer_of(named[0], without_masks)
-    stored = keras_files.choose(found, name, where)
-    left = keras_layers.left_out(parts or []) if name is None else []
-    if left:
-        own = repr(stored.name)
-        warn_partial(f"from_keras: only {own} was converted; left out: {some(left)}. name={own} says it is meant so")
-    return convert_gru(stored, {})
+    with contextlib.ExitStack() as opened:
+        found, parts, where = _found(weights, opened)
+        if parts is not None and all(value is None for value in given.values()):
+            if name is None and keras_layers.is_whole(parts):
+                without_masks = check_bool(without_masks, "without_masks")
+                return keras_layers.whole(parts, convert_gru, return_sequences, without_masks)
+            named = [part for part in parts if part.name == name and part.class_name in LAYERS]
+            if len(named) == 1 and all(stored.name != name for stored in found):
+                return keras_layers.layer_of(named[0], without_masks)
+        stored = keras_files.choose(found, name, where)
+        left = keras_layers.left_out(parts or [], stored.name) if name is None else []
+        if left:
+            own, others = repr(stored.name), some(left)
+            warn_partial(f"from_keras: only {own} was converted; left out: {others}. name={own} says it is meant so")
+        return convert_gru(stored, {})
 
 
 def _gru_of(stored, reset_after, bidirectional, initial_state, options):
     """The layer of a `Stored`, with options of cgru.GRU."""
     chosen = {key: options.pop(key) for key in ("activation", "recurrent_activation") if key in options}
-    settings = _settings(stored, chosen)
+    settings = settings_of(stored, chosen)
     known = settings.layers * (settings.directions or 1) or [chosen] * len(stored.cells)
     if len(known) != len(stored.cells):
         raise ValueError(f"{stored.name}: expected {len(known)} cells, as its config says, got {len(stored.cells)}")
@@ -160,29 +161,18 @@ def _stored(weights, name):
     return keras_files.from_names(weights, name) if hasattr(weights, "keys") else None
 
 
-def _found(weights):
-    """(the `Stored` of each GRU, the `Part`s of a Sequential or one layer, or None, what errors call it)."""
+def _found(weights, opened):
+    """(the `Stored` of each GRU, the `Part`s of a Sequential or one layer, or None, what errors call it); a file stays
+    open, in `opened`, because arrays are read when they are needed."""
     if isinstance(weights, (str, os.PathLike)):
-        return *keras_files.from_file(weights), os.fspath(weights)
+        where = check_path(weights, "weights")
+        return *keras_files.from_file(opened.enter_context(open_regular(where)), where), where
     if hasattr(weights, "get_config") and hasattr(weights, "get_weights"):
-        return list(_of_object(weights)), _parts_of(weights), type(weights).__name__
+        return list(grus_of(weights)), parts_of(weights), type(weights).__name__
     raise TypeError(
         "weights: expected a list of arrays, a mapping, a layer or model of Keras, or a path, "
         f"got {type(weights).__name__}"
     )
-
-
-def _parts_of(layer):
-    """The `Part`s of a Sequential, of Sequentials in it, or of one layer; None of other models."""
-    if not hasattr(layer, "layers"):
-        stored = list(_of_object(layer))
-        if stored:
-            return [Part(layer.name, stored[0].class_name, layer.get_config(), None, [], stored[0])]
-        return [keras_layers.part_of(layer)]
-    if type(layer).__name__ != "Sequential" or _root(type(layer)) not in ("keras", "tf_keras", "tensorflow"):
-        return None
-    parts = [_parts_of(child) for child in layer.layers]
-    return None if None in parts else [part for own in parts for part in own]
 
 
 def _cells_of_list(weights):
@@ -215,115 +205,6 @@ def _are_cells(weights, size):
         if bias and bias[0] not in ((columns,), (2, columns), (2 * columns,)):
             return False
     return True
-
-
-def _of_object(layer):
-    """The `Stored` of a layer of Keras, or of all that are in a model."""
-    kinds = [kind for kind in type(layer).__mro__ if _root(kind) in ("keras", "tf_keras", "tensorflow")]
-    if not kinds:
-        raise TypeError(f"weights: expected a layer or model of Keras, got {type(layer).__name__}")
-    class_name = kinds[0].__name__  # of a class that somebody derived, the one of Keras
-    if class_name not in (*keras_files.CLASSES, "GRUCell"):
-        for child in getattr(layer, "layers", ()):
-            yield from _of_object(child)
-        return
-    config, arrays, cells = layer.get_config(), layer.get_weights(), []
-    for own in _cell_configs(class_name, config):
-        roles = ROLES if own.get("use_bias", True) else ROLES[:2]
-        if len(arrays) < len(roles):
-            raise ValueError(f"{layer.name}: expected a layer that is built, got one without weights")
-        cells.append({role: (f"{role} of {layer.name}", array) for role, array in zip(roles, arrays, strict=False)})
-        arrays = arrays[len(roles) :]
-    if cells:
-        version = getattr(sys.modules[_root(kinds[0])], "__version__", None) if _root(kinds[0]) != "tensorflow" else "2"
-        yield Stored(layer.name, cells, class_name == "Bidirectional", class_name, config, version)
-
-
-def _root(kind):
-    return kind.__module__.partition(".")[0]
-
-
-# -- what a config says
-
-
-class _Settings(NamedTuple):
-    """What is known of a layer, in cgru's words."""
-
-    layers: list  # of dicts: activations and reset_after; empty where nothing is known
-    common: dict  # options of cgru.GRU
-    directions: int | None
-
-
-def _settings(stored, chosen):
-    """Of a stored layer; the activations that the caller chose stand above those of the config."""
-    if stored.config is None:
-        return _Settings([], {}, None if stored.bidirectional is None else 1 + stored.bidirectional)
-    name, config = stored.name, stored.config
-    cells = [_cell_settings(own, stored, chosen) for own in _cell_configs(stored.class_name, config)]
-    if not cells:
-        raise ValueError(f"{name}: expected a GRU or GRUCells, got {stored.class_name} of something else")
-    if stored.class_name != "Bidirectional":
-        keys = ("go_backwards", "stateful", "time_major", "zero_output_for_mask")
-        return _Settings(cells, {key: config[key] for key in keys if key in config}, 1)
-    forward, backward = _directions_of(config)
-    if len(cells) > 2:
-        refuse(name, "two directions of stacked cells", "they are merged once, on top, and here after each layer",
-               "A Bidirectional for each layer can be converted")  # fmt: skip
-    if cells[0] != cells[1] or forward.get("go_backwards") or not backward.get("go_backwards", True):
-        refuse(name, "directions that differ in more than their weights", "both have the same settings here",
-               "Two layers, one of them with reverse=True, can be merged by hand")  # fmt: skip
-    if config["merge_mode"] is None:
-        refuse(name, "merge_mode=None", "the outputs of both directions become one array here",
-               'merge_mode="concat" has the same numbers')  # fmt: skip
-    common = {key: forward[key] for key in ("stateful", "time_major") if key in forward}
-    return _Settings(cells[:1], common | {"merge_mode": config["merge_mode"], "zero_output_for_mask": True}, 2)
-
-
-def _directions_of(config):
-    """The configs of a Bidirectional's two layers; the second one may be left out."""
-    forward = config["layer"]["config"]
-    backward = config.get("backward_layer")
-    return forward, backward["config"] if backward else {**forward, "go_backwards": True}
-
-
-def _cell_configs(class_name, config):
-    """The configs of the cells in the order of get_weights(); none where they are not GRUs."""
-    if class_name == "Bidirectional":
-        forward, backward = _directions_of(config)
-        kind = config["layer"]["class_name"]
-        return _cell_configs(kind, forward) + _cell_configs(kind, backward)
-    if class_name == "RNN":
-        return _cell_configs(config["cell"]["class_name"], config["cell"]["config"])
-    if class_name == "StackedRNNCells":
-        parts = [_cell_configs(cell["class_name"], cell["config"]) for cell in config["cells"]]
-        return [own for part in parts for own in part] if all(parts) else []
-    if class_name == "CuDNNGRU":
-        return [{"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}]
-    return [config] if class_name in ("GRU", "GRUCell") else []
-
-
-def _cell_settings(config, stored, chosen):
-    settings = {"reset_after": config.get("reset_after", False)}  # Keras before 2.1.5 had no other
-    for role in ("activation", "recurrent_activation"):
-        settings[role] = chosen[role] if role in chosen else _activation(config[role], role, stored)
-    return settings
-
-
-def _activation(keras_name, role, stored):
-    """cgru's name of an activation; what Keras calls hard_sigmoid depends on its version."""
-    if keras_name is None:
-        return "linear"
-    if keras_name == "hard_sigmoid":
-        if stored.version is None:
-            raise ValueError(
-                f"{stored.name}: expected the version of Keras beside {role}='hard_sigmoid', which changed with "
-                f'version 3, got none; give {role}="hard_sigmoid_keras2" or "hard_sigmoid"'
-            )
-        return "hard_sigmoid" if int(stored.version.partition(".")[0]) >= 3 else "hard_sigmoid_keras2"
-    if keras_name not in _ACTIVATIONS:
-        refuse(stored.name, f"{role}={keras_name!r}", "there is no such activation here",
-               f"{', '.join(_ACTIVATIONS)} and hard_sigmoid can be converted")  # fmt: skip
-    return keras_name
 
 
 # -- cells

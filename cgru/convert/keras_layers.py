@@ -5,9 +5,11 @@ The classes: keras/src/layers/core and keras/src/layers/activations.
 
 from cgru.convert.arrays import Arrays
 from cgru.convert.cells import activate, dense_of, embedding_of, refuse
-from cgru.convert.keras_files import LAYERS, Part, unwrapped
+from cgru.convert.keras_config import object_in
+from cgru.convert.keras_layouts import LAYERS, Part, unwrapped
 from cgru.layers import Dropout
 from cgru.models import Sequential
+from cgru.reading import short
 
 _ACTIVATIONS = ("linear", "relu", "sigmoid", "softmax", "tanh")
 _HAVE = "Embedding, GRU, Dense, Dropout and activations after a Dense can be converted"
@@ -118,13 +120,13 @@ def part_of(layer, class_name=None):
         raise TypeError(f"weights: expected a {class_name} of Keras, got {kind.__name__}")
     if not is_kerass:
         return Part(layer.name, f"{kind.__module__}.{kind.__name__}", {}, None, [])
-    name, own, config, _ = unwrapped(kind.__name__, layer.get_config())
+    own, config, _ = unwrapped(kind.__name__, layer.get_config())
     arrays = layer.get_weights() if own in LAYERS else []
     if own in LAYERS and not arrays:
         raise ValueError(f"{layer.name}: expected a layer that is built, got one without weights")
     roles = ("embeddings",) if own == "Embedding" else ("kernel", "bias", *["another array"] * len(arrays))
     named = [(f"{role} of {layer.name}", array) for role, array in zip(roles, arrays, strict=False)]
-    return Part(name or layer.name, own, config, None, named)
+    return Part(layer.name, own, config, None, named)
 
 
 def is_whole(parts):
@@ -163,7 +165,7 @@ def whole(parts, convert_gru, return_sequences, without_masks):
         elif part.class_name == "Dropout":
             if part.config.get("noise_shape") is not None:
                 refuse(part.name, "a noise_shape", "a mask has an element for each of the input's", _HAVE)
-            layers.append(Dropout(part.config["rate"]))
+            layers.append(Dropout(_rate_of(part)))
         elif part.class_name == "Masking":
             if not without_masks:
                 refuse(part.name, "Masking", "masks are given with each call", _masks_advice())
@@ -184,9 +186,10 @@ def layer_of(part, without_masks=False):
     return _embedding(part.arrays)
 
 
-def left_out(parts):
-    """Names of what changes numbers in inference beside the GRUs of a model."""
-    return [part.name for part in parts if part.recurrent is None and part.class_name not in ("InputLayer", "Dropout")]
+def left_out(parts, taken):
+    """Names of what changes numbers in inference beside the GRUs of a model, but not of what the taken one is in."""
+    others = [part for part in parts if part.recurrent is None and part.class_name not in ("InputLayer", "Dropout")]
+    return [part.name for part in others if not f"/{taken}".startswith(f"/{part.name}/")]
 
 
 def _advice(part):
@@ -200,14 +203,21 @@ def _masks_advice():
 def _returns_sequences(part):
     config = part.config
     if part.class_name == "Bidirectional":
-        config = config["layer"]["config"]
+        _, config = object_in(config, "layer", part.name)
     return bool(config.get("return_sequences", False))
+
+
+def _rate_of(part):
+    rate = part.config.get("rate")
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise ValueError(f"{part.name}: expected a rate of at least 0 and less than 1 in its config, got {short(rate)}")
+    return rate
 
 
 def _activation(part, name):
     name = "linear" if name is None else name
     if name not in _ACTIVATIONS:
-        refuse(part.name, f"activation={name!r}", "there is no such activation here",
+        refuse(part.name, f"activation={short(repr(name))}", "there is no such activation here",
                f"{', '.join(_ACTIVATIONS)} can be converted")  # fmt: skip
     return name
 
@@ -217,10 +227,10 @@ def _activation_of(part):
     config = part.config
     if part.class_name == "Softmax":
         if config.get("axis", -1) != -1:
-            refuse(part.name, f"axis={config['axis']}", "softmax is over the last axis here", _HAVE)
+            refuse(part.name, f"axis={short(config['axis'])}", "softmax is over the last axis here", _HAVE)
         return "softmax"
     if part.class_name == "ReLU":
         if config.get("max_value") is not None or config.get("negative_slope") or config.get("threshold"):
             refuse(part.name, "a ReLU with options", "there is no such activation here", _HAVE)
         return "relu"
-    return _activation(part, config["activation"])
+    return _activation(part, config.get("activation"))
