@@ -19,6 +19,7 @@ def _share(name):
 
 
 _share("checks")
+_share("children")
 _share("examples")
 
 # The same examples in every run, unless a seed is asked for; without a deadline, because machines differ.

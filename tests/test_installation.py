@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+import children
 import numpy
 import pytest
 import scipy
@@ -39,10 +39,7 @@ def module(package, name):
 def run(package, code="import cgru", *options, **environment):
     """The last line of what a Python that starts beside the package says, or None if all goes well."""
     given = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "CGRU_ISA")} | environment
-    done = subprocess.run(
-        [sys.executable, *options, "-c", code],
-        cwd=package.parent, env=given, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+    done = children.python(*options, "-c", code, cwd=package.parent, env=given)
     if done.returncode == 0:
         return None
     assert "circular" not in done.stderr

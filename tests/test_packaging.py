@@ -3,11 +3,11 @@
 import importlib.metadata
 import importlib.resources
 import re
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+import children
 import pytest
 
 import cgru
@@ -16,7 +16,7 @@ FILES = importlib.resources.files("cgru")
 
 
 def python(*arguments):
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
+    done = children.python(*arguments)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -69,7 +69,7 @@ def test_command_in_the_environment(metadata):
     script = Path(sysconfig.get_path("scripts")) / ("cgru.exe" if sys.platform == "win32" else "cgru")
     if not script.exists():
         pytest.skip("the environment's scripts are elsewhere")
-    done = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=60)
+    done = children.run(script, "--version")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, f"cgru {cgru.__version__}", "")
 
 

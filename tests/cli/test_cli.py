@@ -2,9 +2,9 @@
 
 import re
 import signal
-import subprocess
 import sys
 
+import children
 import numpy as np
 import pytest
 
@@ -112,13 +112,12 @@ def test_ctrl_c_is_one_line_and_130(capsys, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent in another way there")
 def test_a_real_ctrl_c():
     program = "import sys; sys.modules['tqdm'] = None; import cgru.cli; sys.exit(cgru.cli.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, "demo", "--epochs", "100000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = children.start(program, "demo", "--epochs", "100000")
     try:
         while not process.stdout.readline().startswith("epoch 2/"):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=children.PATIENCE)
     finally:
         process.kill()
         process.wait()

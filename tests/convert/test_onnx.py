@@ -1,9 +1,7 @@
 """The arrays of ONNX' GRU operator, against its equations in NumPy; test_onnx_models.py has models of it."""
 
-import subprocess
-import sys
-
 import checks
+import children
 import numpy as np
 import pytest
 import scipy.special
@@ -173,6 +171,6 @@ def test_without_onnx():
         "    except ImportError as error:\n"
         "        print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = children.python("-c", code)
     hint = 'needs onnx: pip install "cgru[onnx]"\n'
     assert (done.stdout, done.stderr) == (f"from_onnx {hint}to_onnx {hint}", "")

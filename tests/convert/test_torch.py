@@ -1,9 +1,7 @@
 """PyTorch's state_dict, on plain arrays; tests/parity/test_torch.py has the real thing."""
 
-import subprocess
-import sys
-
 import checks
+import children
 import numpy as np
 import pytest
 
@@ -211,5 +209,5 @@ def test_torch_is_not_imported():
         "except ImportError as error:\n"
         "    print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = children.python("-c", code)
     assert (done.stdout, done.stderr) == ('to_torch_module needs PyTorch: pip install "cgru[torch]"\n', "")

@@ -3,10 +3,10 @@
 import _thread
 import os
 import signal
-import subprocess
 import sys
 import time
 
+import children
 import pytest
 
 import cgru
@@ -123,4 +123,4 @@ while came < 100:
             os._exit(3)
 os._exit(0)
 """
-    assert subprocess.run([sys.executable, "-c", code, tmp_path / "model"], timeout=120).returncode == 0
+    assert children.python("-c", code, tmp_path / "model").returncode == 0

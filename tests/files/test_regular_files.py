@@ -6,6 +6,7 @@ import socket
 import stat
 import threading
 
+import children
 import pytest
 
 import cgru
@@ -49,7 +50,7 @@ def waited(function, path):
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(children.PATIENCE)
     assert not thread.is_alive()
     return errors[0] if errors else None
 

@@ -1,11 +1,9 @@
 """The products by our own kernels or by BLAS: the same numbers to rounding, and who takes which when."""
 
-import os
-import subprocess
-import sys
 import threading
 
 import checks
+import children
 import numpy as np
 import pytest
 
@@ -134,6 +132,5 @@ def test_unknown_backends_are_refused(native, wrong):
 )
 def test_the_environment_chooses_the_first(value, expected):
     code = "try:\n import cgru; print(cgru.get_backend())\nexcept ValueError as error: print(error)"
-    environment = {**os.environ, "CGRU_BACKEND": value}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    done = children.python("-c", code, env=children.environment(CGRU_BACKEND=value))
     assert done.stdout.strip() == expected, done.stderr

@@ -1,10 +1,9 @@
 """How many threads there are to choose from, and how the choice between one and several finds its way."""
 
 import os
-import subprocess
-import sys
 import threading
 
+import children
 import numpy as np
 import pytest
 
@@ -72,25 +71,17 @@ def test_single_outliers_change_nothing():
     assert ways[50:].count(UNITS) > 0.85 * len(ways[50:])
 
 
-def child(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
 def test_a_process_that_is_pinned_after_the_import_has_one_thread():
     code = """
 import os, time, cgru
-os.environ.pop("OMP_NUM_THREADS", None)
 before = cgru.get_num_threads()
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 time.sleep(0.02)
 print(before, cgru.get_num_threads())
 """
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
-    before, after = map(int, done.stdout.split())
+    printed = children.printed("-c", code, env=children.environment("OMP_NUM_THREADS"))
+    before, after = map(int, printed.split())
     assert after == 1 and 1 <= before <= len(os.sched_getaffinity(0))
 
 

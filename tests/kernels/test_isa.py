@@ -3,12 +3,11 @@
 import importlib.util
 import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 from unittest import mock
 
 import checks
+import children
 import numpy as np
 import pytest
 
@@ -21,12 +20,9 @@ BUILDS = ("avx512", "avx2", "baseline")
 
 def python(*arguments, isa=None):
     """Run Python with the cgru under test; CGRU_ISA is `isa`, or not set."""
-    environment = {name: value for name, value in os.environ.items() if name != "CGRU_ISA"}
-    if isa is not None:
-        environment["CGRU_ISA"] = isa
-    paths = [str(Path(cgru.__file__).parents[1]), str(Path(checks.__file__).parent), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+    environment = children.environment("CGRU_ISA", **({} if isa is None else {"CGRU_ISA": isa}))
+    environment["PYTHONPATH"] += os.pathsep + str(Path(checks.__file__).parent)
+    return children.python(*arguments, env=environment)
 
 
 def output_of(*arguments, isa=None):

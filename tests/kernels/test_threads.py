@@ -1,11 +1,10 @@
 """Sharing a call among threads, the routes of the products, and what they promise: the same bits."""
 
 import os
-import subprocess
-import sys
 import threading
 
 import checks
+import children
 import numpy as np
 import pytest
 
@@ -154,11 +153,7 @@ def test_num_threads():
 
 def child(code, **environment):
     """The output of Python code in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return children.printed("-c", code, env=children.environment(**environment))
 
 
 @pytest.mark.parametrize(("value", "expected"), [("3", "3"), ("4,2", "4"), ("1", "1")])

@@ -7,6 +7,7 @@ import re
 import threading
 
 import checks
+import children
 import numpy as np
 import pytest
 import scipy.special
@@ -73,7 +74,7 @@ def test_build_from_many_threads_makes_one_set_of_parameters():
 
         def _create(self, input_size, rng):
             type(self).created += 1
-            barrier.wait(timeout=10)  # until all threads are there: one at work, the others at the lock
+            barrier.wait(timeout=children.PATIENCE)  # until all threads are there: one at work, the others at the lock
             return super()._create(input_size, rng)
 
     barrier = threading.Barrier(2)
@@ -81,7 +82,7 @@ def test_build_from_many_threads_makes_one_set_of_parameters():
     threads = [threading.Thread(target=layer.build, args=(F,)) for _ in range(4)]
     for thread in threads:
         thread.start()
-    barrier.wait(timeout=10)
+    barrier.wait(timeout=children.PATIENCE)
     for thread in threads:
         thread.join()
     assert Slow.created == 1

@@ -2,10 +2,9 @@
 
 import importlib.metadata
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
+import children
 import examples
 import numpy as np
 import pytest
@@ -19,9 +18,7 @@ if not examples.FOLDER.exists():
 
 
 def run(*arguments):
-    done = subprocess.run(
-        [sys.executable, examples.FOLDER / "g2p.py", *arguments], capture_output=True, text=True, timeout=120
-    )
+    done = children.python(examples.FOLDER / "g2p.py", *arguments)
     return done.returncode, done.stdout, done.stderr
 
 

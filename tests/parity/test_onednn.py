@@ -5,11 +5,11 @@ Needs `pip install onednn-devel-cpu-gomp`, which puts a library and its headers 
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import checks
+import children
 import numpy as np
 import pytest
 
@@ -81,7 +81,7 @@ def program(tmp_path_factory):
     source = path.with_suffix(".cpp")
     source.write_text(SOURCE, encoding="ascii")
     flags = ["-std=c++11", f"-I{INCLUDE}", f"-L{LIBRARY}", f"-Wl,-rpath,{LIBRARY}", "-o", path]
-    subprocess.run([COMPILER, source, *flags, "-ldnnl"], check=True, timeout=120)
+    children.run(COMPILER, source, *flags, "-ldnnl", check=True)
     return path
 
 
@@ -100,8 +100,8 @@ def run(program, memory, x, h0):
     sizes = np.array([*kind, L, S, T, N, D, H, features], np.int32)
     arrays = [x, h0, memory["weights_layer"], memory["weights_iter"], memory["bias"]]
     data = sizes.tobytes() + b"".join(array.astype(np.float32).tobytes() for array in arrays)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([program], input=data, capture_output=True, check=True, timeout=60, env=environment)
+    environment = children.environment(OMP_NUM_THREADS="1")
+    done = children.run(program, input=data, text=False, check=True, env=environment)
     out = np.frombuffer(done.stdout, np.float32)
     return out[: T * N * features].reshape(T, N, features), out[T * N * features :].reshape(L, S, N, H)
 

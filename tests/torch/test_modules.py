@@ -3,10 +3,9 @@
 import copy
 import io
 import pickle
-import subprocess
-import sys
 import warnings
 
+import children
 import numpy as np
 import pytest
 
@@ -109,7 +108,7 @@ if __name__ == "__main__":
 def test_data_loader_workers(tmp_path, method):
     script = tmp_path / "workers.py"
     script.write_text(WORKERS)
-    done = subprocess.run([sys.executable, script, method], capture_output=True, text=True, timeout=120)
+    done = children.python(script, method)
     assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr
 
 

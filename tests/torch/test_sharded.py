@@ -1,9 +1,8 @@
 """Weights that are sharded over two processes, gathered for a call and freed after it."""
 
-import subprocess
-import sys
 import warnings
 
+import children
 import pytest
 
 with warnings.catch_warnings():
@@ -90,6 +89,5 @@ if __name__ == "__main__":
 def test_training_with_sharded_weights(tmp_path, way):
     script = tmp_path / "sharded.py"
     script.write_text(SCRIPT)
-    given = [sys.executable, script, str(tmp_path / "meeting"), way]
-    done = subprocess.run(given, capture_output=True, text=True, timeout=240)
+    done = children.python(script, str(tmp_path / "meeting"), way)
     assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr[-3000:]
