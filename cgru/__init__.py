@@ -1,5 +1,7 @@
 """The GRU for everybody who has a CPU and a NumPy array."""
 
+from typing import TYPE_CHECKING
+
 try:
     from cgru import convert, datasets, files
     from cgru._version import __version__
@@ -38,9 +40,22 @@ __all__ = [
     "set_num_threads",
 ]
 
+if TYPE_CHECKING:  # those above have imported the modules
+    from cgru import backends as backends
+    from cgru import initializers as initializers
+    from cgru import layers as layers
+    from cgru import losses as losses
+    from cgru import metrics as metrics
+    from cgru import models as models
+    from cgru import optimizers as optimizers
+    from cgru import sequences as sequences
+    from cgru import threads as threads
+    from cgru import typing as typing
+    from cgru.convert import from_keras, from_onnx, from_torch
+else:
 
-def __getattr__(name):
-    # The converters are imported when they are asked for.
-    if name in ("from_keras", "from_onnx", "from_torch"):
-        return getattr(convert, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name):
+        # The converters are imported when they are asked for.
+        if name in ("from_keras", "from_onnx", "from_torch"):
+            return getattr(convert, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,14 +1,21 @@
 """The checks of arguments that everybody uses: each returns the checked value, and its error names the argument as the
 caller knows it, what was expected and what came."""
 
+from __future__ import annotations
+
 import math
 import numbers
 import operator
+from collections.abc import Iterable
+from typing import Any, SupportsIndex
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cgru.typing import AnyArray, Array, BoolArray, DType, IntArray, Shape
 
 
-def check_int(value, name, minimum=0):
+def check_int(value: SupportsIndex, name: str, minimum: int = 0) -> int:
     """Return `value` as an int of at least `minimum`; TypeError or ValueError names the argument."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
@@ -21,14 +28,14 @@ def check_int(value, name, minimum=0):
     return number
 
 
-def check_bool(value, name):
+def check_bool(value: bool, name: str) -> bool:
     """Return `value` as a bool; anything but True and False is a TypeError that names the argument."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise TypeError(f"{name}: expected True or False, got {value!r}")
 
 
-def check_name(value, name, allowed, other=""):
+def check_name(value: str, name: str, allowed: Iterable[str], other: str = "") -> Any:
     """Return which of the strings `allowed` is meant by `value`, in any case, with or without "_" and "-"; the
     ValueError names the argument, lists them, and says what `other` thing would do."""
     if isinstance(value, str):
@@ -38,11 +45,11 @@ def check_name(value, name, allowed, other=""):
     raise ValueError(f"{name}: expected one of {sorted(allowed)}{other}, got {value!r}")
 
 
-def _plain(text):
+def _plain(text: str) -> str:
     return text.casefold().replace("_", "").replace("-", "")
 
 
-def check_number(value, name):
+def check_number(value: float, name: str) -> float:
     """Return `value`, a real number and no bool, as a float; TypeError or ValueError names the argument."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
@@ -52,19 +59,18 @@ def check_number(value, name):
         raise ValueError(f"{name}: expected a number in the range of float64, got one beyond it") from None
 
 
-def check_positive(value, name):
+def check_positive(value: float, name: str) -> float:
     """Return `value` as a positive, finite float; TypeError or ValueError names the argument."""
     if not 0 < check_number(value, name) < math.inf:
         raise ValueError(f"{name}: expected a positive, finite number, got {value!r}")
     return float(value)
 
 
-def check_dtype(dtype):
+def check_dtype(dtype: DType) -> np.dtype[Any]:
     """Return np.dtype float32 or float64; anything else is a ValueError."""
-    if isinstance(dtype, str) and dtype.casefold() in ("float32", "float64"):
-        dtype = dtype.casefold()
+    named = dtype.casefold() if isinstance(dtype, str) else None
     try:
-        checked = np.dtype(dtype)
+        checked: np.dtype[Any] | None = np.dtype(named if named in ("float32", "float64") else dtype)
     except (TypeError, ValueError, SyntaxError):  # the last of "f4,,f4", which NumPy parses as Python
         checked = None
     if dtype is None or checked not in (np.float32, np.float64):  # np.dtype(None) is float64
@@ -72,19 +78,19 @@ def check_dtype(dtype):
     return checked
 
 
-def check_rate(rate, name):
+def check_rate(rate: float, name: str) -> float:
     """Return `rate` as a float with 0 <= rate < 1; TypeError or ValueError names the argument."""
     if not 0 <= check_number(rate, name) < 1:
         raise ValueError(f"{name}: expected a number of at least 0 and less than 1, got {rate!r}")
     return float(rate)
 
 
-def shape_text(shape):
+def shape_text(shape: Shape) -> str:
     """A shape as messages show it: (N, T, 3), where a size may be a name."""
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
-def sequence_advice(shape, features=None, time_major=False):
+def sequence_advice(shape: Shape, features: int | None = None, time_major: bool = False) -> str:
     """What to write where sequences (N, T, D) were expected and x of `shape` came; empty where that cannot be told.
 
     `features` is D where it is known.
@@ -104,11 +110,11 @@ def sequence_advice(shape, features=None, time_major=False):
 # -- arrays
 
 
-def as_array(value, name, expected="an array or list of arrays"):
+def as_array(value: ArrayLike, name: str, expected: str = "an array or list of arrays") -> AnyArray:
     """Return `value` as an ndarray; an object array of numbers, as mixed columns give it, gets a type. The ValueError
     for lists of unequal lengths says what was `expected`."""
     if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
-        hidden = np.ma.count_masked(value)
+        hidden = np.ma.getmaskarray(value).sum()
         if hidden:
             raise ValueError(f"{name}: expected no masked values, got {hidden}; {name}.filled(0) puts 0 for them")
     try:
@@ -121,13 +127,13 @@ def as_array(value, name, expected="an array or list of arrays"):
     return array
 
 
-def _is_real(value):
+def _is_real(value: object) -> bool:
     if isinstance(value, numbers.Complex):
         return isinstance(value, numbers.Real)
     return isinstance(value, (numbers.Number, np.bool_))  # Decimal is a Number and nothing more
 
 
-def whole_numbers(array, name, valid=None, numbering=None):
+def whole_numbers(array: AnyArray, name: str, valid: BoolArray | None = None, numbering: str | None = None) -> IntArray:
     """Return labels as integers: whole floats and bools are taken. Where `valid` is False they may hold anything, and
     become 0. `numbering` is the code that numbers labels of other types, if it is not the usual one."""
     kind = array.dtype.kind
@@ -146,7 +152,7 @@ def whole_numbers(array, name, valid=None, numbering=None):
     return array.astype(np.intp)
 
 
-def without_column(array, shape):
+def without_column(array: AnyArray, shape: Shape) -> AnyArray:
     """Return `array` as (..., M) if it is (..., M, 1) where `shape` has no such axis."""
     return array[..., 0] if array.shape == (*shape, 1) else array
 
@@ -154,7 +160,7 @@ def without_column(array, shape):
 # -- outputs and labels
 
 
-def counted_rows(outputs, labels, valid):
+def counted_rows(outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None) -> tuple[Array, IntArray]:
     """Return the rows (M, K) and labels (M,) that count, after checking them; valid None means all."""
     outputs, labels = np.asarray(outputs), as_array(labels, "labels")
     if outputs.ndim not in (2, 3):
@@ -171,14 +177,14 @@ def counted_rows(outputs, labels, valid):
     return rows, labels
 
 
-def check_label_range(labels, classes):
+def check_label_range(labels: AnyArray, classes: int) -> None:
     """Raise ValueError unless every one of `labels` (M,) is at least 0 and less than `classes`."""
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         wrong = labels[(labels < 0) | (labels >= classes)][0]
         raise ValueError(f"labels: expected at least 0 and less than {classes}, the number of outputs, got {wrong}")
 
 
-def check_classes(values, name, classes):
+def check_classes(values: ArrayLike, name: str, classes: int) -> NDArray[np.intp]:
     """Return class numbers (M,) as integers of at least 0 and less than `classes`; the ValueError names them.
 
     Whole numbers of any type will do, a column (M, 1) as well.

@@ -1,6 +1,10 @@
 """What is made from a handful of options, keeps them, and shows them."""
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 
 class Configured:
@@ -11,38 +15,40 @@ class Configured:
     once. Attributes of any other name are free, in subclasses as well.
     """
 
-    _options = ()
-    _read_only = frozenset()
+    _options: tuple[str, ...] = ()
+    _read_only: frozenset[str] = frozenset()
 
-    def __init_subclass__(cls, **arguments):
+    def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         cls._read_only = cls._read_only | frozenset(cls.__dict__.get("_options", ()))
 
-    def __setattr__(self, name, value):
-        if name in self._read_only and name in self.__dict__:
-            self._refuse_change(name, repr(value))
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # a checker would then let any name be set
 
-    def __delattr__(self, name):
-        if name in self._read_only:
-            self._refuse_change(name, "...")
-        super().__delattr__(name)
+        def __setattr__(self, name: str, value: object) -> None:
+            if name in self._read_only and name in self.__dict__:
+                self._refuse_change(name, repr(value))
+            super().__setattr__(name, value)
 
-    def _refuse_change(self, name, value):
+        def __delattr__(self, name: str) -> None:
+            if name in self._read_only:
+                self._refuse_change(name, "...")
+            super().__delattr__(name)
+
+    def _refuse_change(self, name: str, value: str) -> NoReturn:
         raise AttributeError(f"{name} is read-only after construction: {self._instead_of_change(name, value)}")
 
-    def _instead_of_change(self, name, value):
+    def _instead_of_change(self, name: str, value: str) -> str:
         return f"make a new {type(self).__name__}({name}={value}, ...)"
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor as a dict that JSON can hold."""
         classes = type(self).__mro__
         return {name: getattr(self, name) for cls in classes for name in cls.__dict__.get("_options", ())}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._shown())})"
 
-    def _shown(self):
+    def _shown(self) -> Iterator[str]:
         """Yield the arguments worth showing: those without a default, and those that differ from it."""
         defaults = inspect.signature(type(self)).parameters
         for name, value in self.get_config().items():

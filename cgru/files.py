@@ -8,16 +8,22 @@ the tensors that are there before anything is built. Nothing in a file is execut
 forgery.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from cgru import safetensors
 from cgru._version import __version__
 from cgru.checks import check_int
+from cgru.layers import Layer
 from cgru.models import LAYERS, Sequential
 from cgru.reading import check_path, errors_name, open_regular, parse_json, short
+from cgru.typing import AnyArray, LayerOrModel, Path
 from cgru.writing import replace_file
 
 _FORMAT, _FORMAT_VERSION = "cgru", "1"
@@ -27,7 +33,7 @@ _REQUIRED = ("format_version", "cgru_version", "class", "config", "input_size", 
 # -- public
 
 
-def save(model, path):
+def save(model: Layer | Sequential, path: Path) -> None:
     """Write a layer or a model to a file.
 
     Whatever happens on the way, there is afterwards the old file or the whole new one: the bytes go to a temporary file
@@ -76,7 +82,7 @@ def save(model, path):
     # The order of the safetensors library: the widest type first, so that all are aligned, then by name.
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     arrays = [np.ascontiguousarray(tensors[name], tensors[name].dtype.newbyteorder("<")) for name in names]
-    header = {"__metadata__": _metadata(model, arrays)}
+    header: dict[str, Any] = {"__metadata__": _metadata(model, arrays)}
     begin = 0
     for name, array in zip(names, arrays, strict=True):
         end = begin + array.nbytes
@@ -92,7 +98,7 @@ def save(model, path):
     replace_file(path, [len(text).to_bytes(8, "little"), text, *arrays])
 
 
-def load(path):
+def load(path: Path) -> LayerOrModel:
     """Return the layer or model that `save` wrote.
 
     Parameters
@@ -132,7 +138,7 @@ def load(path):
     return model
 
 
-def load_tensors(path):
+def load_tensors(path: Path) -> dict[str, AnyArray]:
     """Return the tensors of any safetensors file, whoever wrote it: dict name -> array.
 
     What a converter takes: ``cgru.from_torch(cgru.files.load_tensors("model.safetensors"))``.
@@ -166,7 +172,7 @@ def load_tensors(path):
 # -- the model and its texts
 
 
-def _check_model(model):
+def _check_model(model: Layer | Sequential) -> None:
     if type(model) not in (*LAYERS.values(), Sequential):
         names = ", ".join([*LAYERS, "Sequential"])
         raise TypeError(f"model: expected one of {names} (subclasses cannot be saved), got {type(model).__name__}")
@@ -176,10 +182,10 @@ def _check_model(model):
             raise TypeError(f"model: expected layers among {', '.join(LAYERS)}, got {name} at index {i}")
 
 
-def _metadata(model, arrays):
+def _metadata(model: Layer | Sequential, arrays: Sequence[AnyArray]) -> dict[str, str]:
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(array)
+        digest.update(array.data)
     sizes = [layer.input_size for layer in model.layers] if isinstance(model, Sequential) else model.input_size
     return {
         "format": _FORMAT,
@@ -192,7 +198,7 @@ def _metadata(model, arrays):
     }
 
 
-def _check_metadata(metadata):
+def _check_metadata(metadata: Mapping[str, str]) -> None:
     if metadata.get("format") != _FORMAT:
         got = repr(short(metadata["format"])) if "format" in metadata else "none"
         raise ValueError(
@@ -210,7 +216,7 @@ def _check_metadata(metadata):
         )
 
 
-def _unbuilt(name, config):
+def _unbuilt(name: str, config: Any) -> Layer | Sequential:
     """Return the model of a configuration; it has no parameters, and takes no more memory than the text of it."""
     classes = {**LAYERS, "Sequential": Sequential}
     if name not in classes:
@@ -218,7 +224,7 @@ def _unbuilt(name, config):
     return classes[name].from_config(config)
 
 
-def _parts(model, sizes):
+def _parts(model: Layer | Sequential, sizes: Any) -> list[tuple[str, Any, int | None]]:
     """Return [(what the names of its tensors begin with, layer, its number of input features or None)]."""
     if not isinstance(model, Sequential):
         parts, sizes = [("", model)], [sizes]
@@ -232,7 +238,7 @@ def _parts(model, sizes):
     ]
 
 
-def _check_table(parts, table):
+def _check_table(parts: list[tuple[str, Any, int | None]], table: Mapping[str, safetensors.Entry]) -> None:
     """ValueError unless the tensors are exactly those of the layers; stops at the first that is not there."""
     left = set(table)
     for prefix, layer, size in parts:

@@ -3,23 +3,27 @@
 The draws are made in float64 and rounded once: a seed gives a float32 layer the rounded weights of its float64 twin.
 """
 
+from __future__ import annotations
+
 import numpy as np
 import scipy.linalg
+from numpy.typing import DTypeLike
 
 from cgru.checks import check_name
+from cgru.typing import Array, Initializer, InitializerName, Shape
 
 
-def zeros(shape, dtype, rng):
+def zeros(shape: Shape, dtype: DTypeLike, rng: np.random.Generator) -> Array:
     """Zeros of `shape`; `rng` is not used."""
     return np.zeros(shape, dtype)
 
 
-def uniform(shape, dtype, rng):
+def uniform(shape: Shape, dtype: DTypeLike, rng: np.random.Generator) -> Array:
     """Uniform on [-0.05, 0.05), the usual start of an embedding."""
     return rng.uniform(-0.05, 0.05, shape).astype(dtype)
 
 
-def glorot_uniform(shape, dtype, rng):
+def glorot_uniform(shape: Shape, dtype: DTypeLike, rng: np.random.Generator) -> Array:
     """Uniform on [-a, a) with a = sqrt(6 / (rows + columns)); `shape` is (rows, columns).
 
     X. Glorot and Y. Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks".
@@ -29,7 +33,7 @@ def glorot_uniform(shape, dtype, rng):
     return rng.uniform(-limit, limit, shape).astype(dtype)
 
 
-def orthogonal(shape, dtype, rng):
+def orthogonal(shape: Shape, dtype: DTypeLike, rng: np.random.Generator) -> Array:
     """A random matrix with orthonormal rows (or columns, whichever are fewer); `shape` is (rows, columns).
 
     For a recurrent kernel (H, 3H) the H rows are orthonormal over the whole matrix, not gate by gate, as in Keras.
@@ -47,7 +51,7 @@ def orthogonal(shape, dtype, rng):
 _INITIALIZERS = {function.__name__: function for function in (glorot_uniform, orthogonal, uniform, zeros)}
 
 
-def get(name, argument="initializer"):
+def get(name: InitializerName, argument: str = "initializer") -> Initializer:
     """Return the initializer called `name`.
 
     Parameters
@@ -77,6 +81,7 @@ def get(name, argument="initializer"):
     return _INITIALIZERS[check_name(name, argument, _INITIALIZERS)]
 
 
-def check(name, argument):
+def check(name: InitializerName, argument: str) -> InitializerName:
     """Return `name` if an initializer is called so; the ValueError calls it `argument` and lists the names."""
-    return check_name(name, argument, _INITIALIZERS)
+    known: InitializerName = check_name(name, argument, _INITIALIZERS)
+    return known

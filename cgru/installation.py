@@ -10,7 +10,7 @@ ONCE = ("calls", "runtime")  # compiled once
 BUILDS = ("baseline", "avx2", "avx512")  # of these, one at least
 
 
-def explain(error):
+def explain(error: BaseException) -> str | None:
     """The sentence for an exception of `import cgru`, or None where it speaks for itself."""
     if lacking := _lacking():
         return _advise(lacking)
@@ -26,11 +26,11 @@ def explain(error):
     return None
 
 
-def _lacking():
+def _lacking() -> str:
     """What no file of `kernels/` holds for this Python, in words, or an empty string."""
     there = {path.name for path in KERNELS.iterdir()} if KERNELS.is_dir() else set()
 
-    def compiled(name):
+    def compiled(name: str) -> bool:
         return any(name + suffix in there for suffix in EXTENSION_SUFFIXES)
 
     names = [name for name in ONCE if not compiled(name)]
@@ -44,7 +44,7 @@ def _lacking():
     return f"{KERNELS} lacks the compiled modules {', '.join(names)} for {sys.implementation.cache_tag}{of_others}"
 
 
-def _is_of_another_version(error):
+def _is_of_another_version(error: BaseException) -> bool:
     """Whether a compiled module lacks what the Python files, or another compiled module, expect of it."""
     owner = getattr(error, "obj", None)
     if isinstance(error, AttributeError):
@@ -52,7 +52,7 @@ def _is_of_another_version(error):
     return isinstance(error, TypeError) and "cgru.kernels" in str(error)
 
 
-def _advise(what):
+def _advise(what: str) -> str:
     if (KERNELS / "calls.pyx").exists():
         return (
             f"this is the source tree of cgru, which is not built: {what}. Start Python in another folder to use an "

@@ -1,15 +1,24 @@
 """What threads, forks, copies and pickles must not tear apart: locks that are free in a forked child, where no thread
 is left to give them back, and arrays that are one's own."""
 
+from __future__ import annotations
+
 import copy
 import os
 import threading
 import time
 import weakref
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgru.typing import AnyArray
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _PATIENCE = 1.0  # seconds that a fork waits for those who write parameters
+_owners: weakref.WeakValueDictionary[int, Locked]
 _owners = weakref.WeakValueDictionary()  # by id, because an owner's class may compare by value
 _fork = threading.local()
 
@@ -21,28 +30,28 @@ class Locked:
     than that, or waits for the fork himself, the child gets a new lock.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._renew_lock()
 
-    def _renew_lock(self):
+    def _renew_lock(self) -> None:
         self._lock = threading.RLock()
         _owners[id(self)] = self
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         with self._lock:
             state = self.__dict__.copy()
         del state["_lock"]
         return state
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._renew_lock()
 
-    def __copy__(self):
+    def __copy__(self) -> Self:
         return copy.deepcopy(self)  # two of them share no array that one of them writes
 
 
-def owned(array):
+def owned(array: AnyArray) -> AnyArray:
     """`array` itself where it is a usual one with memory of its own, else such a copy.
 
     What comes out of a pickle may be read-only, mapped from a file, or the memory of the object that was pickled.
@@ -51,7 +60,7 @@ def owned(array):
     return array if usual else np.array(array, array.dtype.newbyteorder("="), order="C", subok=False)
 
 
-def _before_fork():
+def _before_fork() -> None:
     """Hold all locks at one moment. Nobody is waited for while others are held: that would be a deadlock."""
     held = _fork.held = []
     end = time.monotonic() + _PATIENCE
@@ -69,13 +78,13 @@ def _before_fork():
         time.sleep(0.0005)
 
 
-def _release():
+def _release() -> None:
     held = getattr(_fork, "held", ())
     while held:
         held.pop().release()
 
 
-def _after_fork_in_child():
+def _after_fork_in_child() -> None:
     _release()
     for owner in list(_owners.values()):
         if owner._lock.acquire(blocking=False):  # free, or of the thread that forked

@@ -4,10 +4,14 @@ A loss sees the outputs (N, K) or (N, T, K), integer labels (N,) or (N, T), and 
 only the (M, K) rows that count.
 """
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru.checks import check_bool, check_name, counted_rows
 from cgru.configured import Configured
+from cgru.typing import Array, BoolArray, IntArray, LossName
 
 
 class Loss(Configured):
@@ -18,9 +22,9 @@ class Loss(Configured):
     """
 
     name = "loss"
-    fused_activation = None
+    fused_activation: str | None = None
 
-    def total(self, outputs, labels, valid=None):
+    def total(self, outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None = None) -> tuple[float, int]:
         """Return (sum of the loss, number of terms).
 
         Parameters
@@ -38,12 +42,14 @@ class Loss(Configured):
         rows, labels = counted_rows(outputs, labels, valid)
         return float(self._values(rows, labels).sum(dtype=np.float64)), len(labels)
 
-    def __call__(self, outputs, labels, valid=None):
+    def __call__(self, outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None = None) -> float:
         """Return the mean of the loss; NaN if nothing counts. Arguments as in `total`."""
         value, count = self.total(outputs, labels, valid)
         return value / count if count else float("nan")
 
-    def gradient(self, outputs, labels, valid=None, at_logits=False):
+    def gradient(
+        self, outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None = None, at_logits: bool = False
+    ) -> Array:
         """Return the gradient of the mean, of the shape of the outputs, zero where nothing counts.
 
         With `at_logits` it is the gradient with respect to what `fused_activation` was applied to.
@@ -57,15 +63,15 @@ class Loss(Configured):
         spread[valid] = gradients
         return spread
 
-    def _values(self, rows, labels):
+    def _values(self, rows: Array, labels: IntArray) -> Array:
         """Return the loss of each row, (M,)."""
         raise NotImplementedError
 
-    def _gradients(self, rows, labels):
+    def _gradients(self, rows: Array, labels: IntArray) -> Array:
         """Return a new array (M, K), the gradient of each row's loss."""
         raise NotImplementedError
 
-    def _logit_gradients(self, rows, labels):
+    def _logit_gradients(self, rows: Array, labels: IntArray) -> Array:
         """Return a new array (M, K), the gradient of each row's loss before `fused_activation`."""
         raise NotImplementedError
 
@@ -102,28 +108,28 @@ class SparseCategoricalCrossentropy(Loss):
     name = "sparse_categorical_crossentropy"
     _options = ("from_logits",)
 
-    def __init__(self, from_logits=False):
+    def __init__(self, from_logits: bool = False) -> None:
         self.from_logits = check_bool(from_logits, "from_logits")
         self.fused_activation = None if self.from_logits else "softmax"
 
-    def _values(self, rows, labels):
+    def _values(self, rows: Array, labels: IntArray) -> Array:
         if self.from_logits:
             return -_log_softmax(rows)[np.arange(len(labels)), labels]
         return -np.log(self._label_probabilities(rows, labels))
 
-    def _gradients(self, rows, labels):
+    def _gradients(self, rows: Array, labels: IntArray) -> Array:
         if self.from_logits:
             return self._logit_gradients(np.exp(_log_softmax(rows)), labels)
         gradients = np.zeros_like(rows)
         gradients[np.arange(len(labels)), labels] = -1 / self._label_probabilities(rows, labels)
         return gradients
 
-    def _logit_gradients(self, rows, labels):
+    def _logit_gradients(self, rows: Array, labels: IntArray) -> Array:
         gradients = rows.copy()
         gradients[np.arange(len(labels)), labels] -= 1
         return gradients
 
-    def _label_probabilities(self, rows, labels):
+    def _label_probabilities(self, rows: Array, labels: IntArray) -> Array:
         p = rows[np.arange(len(labels)), labels]
         if p.size and (p.min() < 0 or p.max() > 1.001):  # False for NaN, which then shows in the loss
             raise ValueError(
@@ -133,7 +139,7 @@ class SparseCategoricalCrossentropy(Loss):
         return np.maximum(p, np.finfo(p.dtype).tiny)
 
 
-def _log_softmax(rows):
+def _log_softmax(rows: Array) -> Array:
     with np.errstate(invalid="ignore"):  # inf - inf: that row becomes NaN, the others do not
         shifted = rows - rows.max(axis=1, keepdims=True, initial=-np.inf)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -142,7 +148,7 @@ def _log_softmax(rows):
 _LOSSES = {SparseCategoricalCrossentropy.name: SparseCategoricalCrossentropy}
 
 
-def get(loss):
+def get(loss: LossName | Loss) -> Loss:
     """Return the loss called `loss`; a `Loss` is returned as it is.
 
     Raises

@@ -1,9 +1,15 @@
 """Metrics: means over the rows, or over the valid steps, that are reported and not trained on."""
 
+from __future__ import annotations
+
+from typing import SupportsIndex
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from cgru.checks import check_classes, check_int, check_name, counted_rows
 from cgru.configured import Configured
+from cgru.typing import BoolArray, MetricName
 
 
 class Accuracy(Configured):
@@ -11,7 +17,7 @@ class Accuracy(Configured):
 
     name = "accuracy"
 
-    def total(self, outputs, labels, valid=None):
+    def total(self, outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None = None) -> tuple[float, int]:
         """Return (number of hits, number of labels).
 
         Parameters
@@ -33,13 +39,13 @@ class Accuracy(Configured):
         sure = rows[np.arange(len(rows)), best]  # argmax finds a NaN wherever there is one, and that is no hit
         return float(np.count_nonzero((best == labels) & (sure == sure))), len(labels)
 
-    def __call__(self, outputs, labels, valid=None):
+    def __call__(self, outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None = None) -> float:
         """Return the share of hits; NaN if nothing counts. Arguments as in `total`."""
         hits, count = self.total(outputs, labels, valid)
         return hits / count if count else float("nan")
 
 
-def confusion_matrix(labels, predicted, classes):
+def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: SupportsIndex) -> NDArray[np.intp]:
     """Return an integer array (classes, classes): how often label i (row) was predicted as j (column).
 
     Parameters
@@ -79,7 +85,7 @@ def confusion_matrix(labels, predicted, classes):
 _METRICS = {Accuracy.name: Accuracy}
 
 
-def get(metric):
+def get(metric: MetricName | Accuracy) -> Accuracy:
     """Return the metric called `metric`; one that `get` returned is returned as it is.
 
     Raises

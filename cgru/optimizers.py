@@ -4,13 +4,18 @@ An optimizer holds settings only. What it remembers about a model is in a `State
 reads the one and writes the other, so that an update that is interrupted has changed nothing.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from cgru.checks import check_name, check_positive, check_rate
 from cgru.configured import Configured
 from cgru.locks import owned
+from cgru.typing import Array, OptimizerName
 
 # Elements worked on at once: what a step touches, eight arrays of them, stays in a second-level cache.
 _BLOCK = 16384
@@ -28,11 +33,11 @@ class State:
         the gradient and of its square.
     """
 
-    def __init__(self, parameters, slots):
+    def __init__(self, parameters: Mapping[Any, Array], slots: int) -> None:
         self.iterations = 0
         self.slots = {key: tuple(np.zeros(a.shape, a.dtype) for _ in range(slots)) for key, a in parameters.items()}
 
-    def fits(self, parameters):
+    def fits(self, parameters: Mapping[Any, Array]) -> bool:
         """Whether the state was made for parameters of these names, shapes and types."""
         return self.slots.keys() == parameters.keys() and all(
             slot.shape == parameters[key].shape and slot.dtype == parameters[key].dtype
@@ -40,13 +45,13 @@ class State:
             for slot in slots[:1]
         )
 
-    def take_over(self, other):
+    def take_over(self, other: State) -> None:
         """Go on from another state, with what it remembers about the same parameters."""
         self.iterations = other.iterations
         for key in self.slots.keys() & other.slots.keys():
             self.slots[key] = tuple(array.copy() for array in other.slots[key])
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.slots = {key: tuple(map(owned, arrays)) for key, arrays in self.slots.items()}
 
@@ -57,23 +62,30 @@ class Optimizer(Configured):
     name = "optimizer"
     slots = 0
 
-    def __init__(self, learning_rate):
+    def __init__(self, learning_rate: float) -> None:
         self.learning_rate = learning_rate
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         """Step size; may be set between updates."""
         return self._learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: float) -> None:
         self._learning_rate = check_positive(value, "learning_rate")
 
-    def start(self, parameters):
+    def start(self, parameters: Mapping[Any, Array]) -> State:
         """Return the `State` before the first update of `parameters`, a dict key -> array."""
         return State(parameters, self.slots)
 
-    def propose(self, parameters, gradients, state, new_parameters, new_state):
+    def propose(
+        self,
+        parameters: Mapping[Any, Array],
+        gradients: Mapping[Any, Array],
+        state: State,
+        new_parameters: Mapping[Any, Array],
+        new_state: State,
+    ) -> None:
         """Compute one update: read `parameters`, `gradients` and `state`, write `new_parameters` and `new_state`.
 
         Parameters
@@ -97,11 +109,11 @@ class Optimizer(Configured):
                 step(*(a[start : start + _BLOCK] for a in flat))
         new_state.iterations = state.iterations + 1
 
-    def _step(self, iteration):
+    def _step(self, iteration: int) -> Callable[..., None]:
         """Return a function of flat blocks: parameter, gradient, slots, and those to write, new parameter and slots."""
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"learning_rate": self.learning_rate, **super().get_config()}
 
 
@@ -138,18 +150,20 @@ class Adam(Optimizer):
     slots = 2
     _options = ("beta_1", "beta_2", "epsilon")
 
-    def __init__(self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    def __init__(
+        self, learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7
+    ) -> None:
         super().__init__(learning_rate)
         self.beta_1 = check_rate(beta_1, "beta_1")
         self.beta_2 = check_rate(beta_2, "beta_2")
         self.epsilon = check_positive(epsilon, "epsilon")
 
-    def _step(self, iteration):
+    def _step(self, iteration: int) -> Callable[..., None]:
         rate = self.learning_rate * math.sqrt(1 - self.beta_2**iteration) / (1 - self.beta_1**iteration)
         part_1, part_2, epsilon = 1 - self.beta_1, 1 - self.beta_2, self.epsilon
-        scratch = {}
+        scratch: dict[Any, Array] = {}
 
-        def step(p, g, m, v, new_p, new_m, new_v):
+        def step(p: Array, g: Array, m: Array, v: Array, new_p: Array, new_m: Array, new_v: Array) -> None:
             t = scratch.get((p.size, p.dtype))
             if t is None:
                 t = scratch[p.size, p.dtype] = np.empty_like(p)
@@ -172,7 +186,7 @@ class Adam(Optimizer):
 _OPTIMIZERS = {Adam.name: Adam}
 
 
-def get(optimizer):
+def get(optimizer: OptimizerName | Optimizer) -> Optimizer:
     """Return a new optimizer, called `optimizer`, with its default settings; an `Optimizer` is returned as it is.
 
     Raises

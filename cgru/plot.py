@@ -1,11 +1,20 @@
 """Pictures, drawn with matplotlib, which is imported only when one is asked for: `pip install "cgru[plot]"`."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgru.typing import IntArray, Path
 
-def _matplotlib():
+if TYPE_CHECKING:
+    from cgru.models import History
+
+
+def _matplotlib() -> Any:
     try:
         import matplotlib.backends.backend_agg
         import matplotlib.figure
@@ -15,7 +24,7 @@ def _matplotlib():
     return matplotlib
 
 
-def check_file(path):
+def check_file(path: Path) -> None:
     """Raise unless a picture can be written to `path`; nothing is written.
 
     Raises
@@ -35,7 +44,7 @@ def check_file(path):
     check_writable(path)
 
 
-def check_writable(path):
+def check_writable(path: Path) -> None:
     """Raise OSError unless a file can be written to `path`: its folder does not exist or may not be written, say."""
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
@@ -46,7 +55,7 @@ def check_writable(path):
         raise PermissionError(f"{path}: may not be written")
 
 
-def draw_training(history, confusion, path):
+def draw_training(history: History, confusion: IntArray, path: Path) -> None:
     """Write a picture of a training: loss and accuracy by epoch, and the confusion matrix.
 
     Parameters
@@ -71,7 +80,7 @@ def draw_training(history, confusion, path):
     figure.savefig(path, dpi=150)
 
 
-def _draw_curves(axes, history):
+def _draw_curves(axes: Any, history: History) -> None:
     epochs = np.array(history.epochs) + 1
     for values, name, color, side in (
         (history.history["loss"], "loss", "tab:blue", axes),
@@ -86,7 +95,7 @@ def _draw_curves(axes, history):
     axes.set_title("Training")
 
 
-def _draw_confusion(axes, confusion):
+def _draw_confusion(axes: Any, confusion: IntArray) -> None:
     classes = np.arange(len(confusion))
     axes.imshow(confusion, cmap="Blues")
     for row, column in zip(*np.nonzero(confusion), strict=True):
@@ -100,7 +109,7 @@ def _draw_confusion(axes, confusion):
     axes.set_title(f"Test: {np.trace(confusion)} of {confusion.sum()} right")
 
 
-def draw_times(cells, title, path):
+def draw_times(cells: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Write a picture of a benchmark: bars that say how many times as long as cgru the others take.
 
     Parameters

@@ -1,11 +1,17 @@
 """How files are read that anybody may have written: without blocking, without trust, and with errors that name them."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
 import math
 import os
 import stat
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from cgru.typing import Path
 
 _MAX_DIGITS = 1000  # of an integer: a seed may be long
 
@@ -22,7 +28,7 @@ _SIGNATURES = (
 )
 
 
-def check_path(path, name="path"):
+def check_path(path: Path, name: str = "path") -> str:
     """Return `path` as a str; TypeError or ValueError where it is none, or cannot be the name of a file."""
     try:
         checked = os.fspath(path)
@@ -37,7 +43,7 @@ def check_path(path, name="path"):
     return checked
 
 
-def open_regular(path):
+def open_regular(path: str) -> BinaryIO:
     """Open a regular file for reading, in binary; OSError for all else that can have a name.
 
     Opening a FIFO would wait for its writer, and opening a device may act on it: neither is opened to find out.
@@ -53,7 +59,7 @@ def open_regular(path):
     return file
 
 
-def require_regular(status, path):
+def require_regular(status: os.stat_result, path: str) -> None:
     """OSError unless this status of `path` is that of a regular file."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "exists and is no regular file but a folder", path)
@@ -61,7 +67,7 @@ def require_regular(status, path):
         raise FileExistsError(errno.EEXIST, "exists and is no regular file", path)
 
 
-def looks_like(data):
+def looks_like(data: bytes) -> str | None:
     """What these first bytes of a file look like, in words; None where they look like nothing known."""
     if not data:
         return "an empty file"
@@ -86,7 +92,7 @@ def looks_like(data):
 
 
 @contextlib.contextmanager
-def errors_name(path):
+def errors_name(path: str) -> Iterator[None]:
     """Turn what a bad file raises into a ValueError that names the file, no longer than a few lines."""
     try:
         yield
@@ -98,7 +104,7 @@ def errors_name(path):
         raise ValueError(f"{path}: {short(error)}") from None
 
 
-def short(value):
+def short(value: object) -> str:
     """The text of a value, cut after some lines."""
     text = str(value)
     return text if len(text) <= 400 else f"{text[:400]}..."
@@ -107,7 +113,7 @@ def short(value):
 # -- JSON
 
 
-def parse_json(text, what):
+def parse_json(text: str, what: str) -> Any:
     """Return the object of a JSON text; no names twice, no NaN, no infinity, and ValueError whatever is wrong."""
     try:
         return json.loads(
@@ -119,7 +125,7 @@ def parse_json(text, what):
         raise ValueError(f"{what}: no valid JSON: {error}") from None
 
 
-def _unique(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = {}
     for name, value in pairs:
         if name in found:
@@ -128,13 +134,13 @@ def _unique(pairs):
     return found
 
 
-def _limited_int(text):
+def _limited_int(text: str) -> int:
     if len(text) > _MAX_DIGITS:
         raise ValueError(f"expected integers of at most {_MAX_DIGITS} digits, got one of {len(text)}")
     return int(text)
 
 
-def _finite(text):
+def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"expected finite numbers, got {text}")

@@ -6,12 +6,22 @@ here.
 checked their arrays; what this module asks of them is said at each function.
 """
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from collections.abc import Generator, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cgru import kernels
+from cgru.kernels.calls import Call
+from cgru.typing import Activation, Array, BackendName, BoolArray
+
+Bias: TypeAlias = Array | Sequence[Array] | None  # (3H,), or two of them with reset_after
+Backward: TypeAlias = Literal["later", "now", "never"]
+Result = TypeVar("Result")
 
 ACTIVATIONS = {  # codes of kernels/activations.pxd
     "sigmoid": 0,
@@ -31,7 +41,7 @@ _KERNELS = {
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
-def _empty(shape, dtype):
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """An uninitialised array whose first element starts a cache line, which NumPy's own need not: a vector that lies
     across two lines costs two reads."""
     size = math.prod(shape) * dtype.itemsize
@@ -40,7 +50,7 @@ def _empty(shape, dtype):
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def _zeros(shape, dtype):
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     array = _empty(shape, dtype)
     array.fill(0)
     return array
@@ -56,7 +66,17 @@ class Layout(NamedTuple):
     gates: str = "rzn"  # the order of the blocks
     z: str = "new"  # which of candidate and state z weighs; "old" has the z blocks negated, since f(-a) = 1 - f(a)
 
-    def pack(self, array, matrix, places, columns, ld, threads, below=False, inverse=False):
+    def pack(
+        self,
+        array: Array,
+        matrix: Array,
+        places: tuple[int, int, int],
+        columns: int,
+        ld: int,
+        threads: int | None,
+        below: bool = False,
+        inverse: bool = False,
+    ) -> None:
         """kernels.pack with an array of this layout."""
         starts = [self.gates.index(gate) for gate in "rzn"]
         _KERNELS["pack", matrix.dtype](
@@ -87,9 +107,9 @@ class Weights:
     )  # fmt: skip
 
     def __init__(
-        self, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, backend, layout, backward,
-        threads,
-    ):  # fmt: skip
+        self, kernel: Array, recurrent_kernel: Array, bias: Bias, reset_after: bool, activation: Activation,
+        recurrent_activation: Activation, backend: BackendName, layout: Layout, backward: Backward, threads: int | None,
+    ) -> None:  # fmt: skip
         self.D, self.H = len(kernel), len(recurrent_kernel)
         self.dtype = kernel.dtype
         self.Hp = kernels.padded_units(self.H, self.dtype.itemsize)
@@ -99,33 +119,34 @@ class Weights:
         self.kernel = self._side_by_side(kernel, threads)
         self.recurrent_kernel = self._side_by_side(recurrent_kernel, threads)
         self.bias = self._sums(bias)
-        self._sources = (np.array(kernel), np.array(recurrent_kernel)) if backward == "later" else None
+        self._sources: Any = (np.array(kernel), np.array(recurrent_kernel)) if backward == "later" else None
         self._back = self._transposes(kernel, recurrent_kernel, threads) if backward == "now" else None
 
-    def back(self, threads=None):
+    def back(self, threads: int | None = None) -> tuple[Array, Array]:
         """The transposes that backward reads: (W^T with rows n r z, U^T with rows r z n)."""
         if self._back is None:
-            self._back = self._transposes(*self._sources, threads)
+            kernel, recurrent_kernel = self._sources
+            self._back = self._transposes(kernel, recurrent_kernel, threads)
         return self._back
 
-    def _transposes(self, kernel, recurrent_kernel, threads):
+    def _transposes(self, kernel: Array, recurrent_kernel: Array, threads: int | None) -> tuple[Array, Array]:
         return (
             self._below(kernel, (1, 2, 0), threads),
             self._below(recurrent_kernel, (0, 1, 2), threads),
         )
 
-    def _side_by_side(self, array, threads):
+    def _side_by_side(self, array: Array, threads: int | None) -> Array:
         matrix = _blank(len(array) * 3 * self.Hp, array)
         self.layout.pack(array, matrix, (0, 1, 2), self.Hp, 3 * self.Hp if self.route else 0, threads)
         return matrix
 
-    def _below(self, array, places, threads):
+    def _below(self, array: Array, places: tuple[int, int, int], threads: int | None) -> Array:
         columns = kernels.padded_units(len(array), self.dtype.itemsize)
         matrix = _blank(3 * self.Hp * columns, array)
         self.layout.pack(array, matrix, places, columns, columns if self.route else 0, threads, below=True)
         return matrix
 
-    def _sums(self, bias):
+    def _sums(self, bias: Bias) -> Array:
         sums = _zeros((4 * self.Hp,), self.dtype)
         vectors = () if bias is None else bias if self.reset_after else (bias,)
         for vector, n in zip(vectors, (2, 3), strict=False):
@@ -135,16 +156,16 @@ class Weights:
         return sums
 
 
-def _blank(size, array):
+def _blank(size: int, array: Array) -> Array:
     """Memory for a matrix that takes an array: zero, unless the array fills it."""
     return (_empty if size == array.size else _zeros)((size,), array.dtype)
 
 
 def prepare(
-    kernel, recurrent_kernel, bias=None, *,
-    reset_after, activation="tanh", recurrent_activation="sigmoid", backend=None,
-    layout=OWN, backward="later", threads=None,
-):  # fmt: skip
+    kernel: Array, recurrent_kernel: Array, bias: Bias = None, *,
+    reset_after: bool, activation: Activation = "tanh", recurrent_activation: Activation = "sigmoid",
+    backend: BackendName | None = None, layout: Layout = OWN, backward: Backward = "later", threads: int | None = None,
+) -> Weights:  # fmt: skip
     """Return the `Weights` of parameters as DESIGN has them; bias None is zero.
 
     Parameters
@@ -176,14 +197,16 @@ def prepare(
 class Schedule(NamedTuple):
     """Which rows take a step when (kernels/schedule.pxd). Rows that run out stand last and cost nothing afterwards."""
 
-    rows: np.ndarray | None  # (N,) row of the batch for each sorted row; None: the same
-    offsets: np.ndarray | None  # (K + 1,) packed rows before step k; None: k * N
-    times: np.ndarray | None  # (M,) time for each packed row; None: k
+    rows: NDArray[np.intp] | None  # (N,) row of the batch for each sorted row; None: the same
+    offsets: NDArray[np.intp] | None  # (K + 1,) packed rows before step k; None: k * N
+    times: NDArray[np.intp] | None  # (M,) time for each packed row; None: k
     steps: int  # M, packed rows
     flip: bool  # the time axis is read backwards
 
 
-def schedule(N, T, lengths=None, mask=None, reverse=False):
+def schedule(
+    N: int, T: int, lengths: NDArray[np.intp] | None = None, mask: BoolArray | None = None, reverse: bool = False
+) -> Schedule:
     """Return the `Schedule` of N rows of T steps, of which those at t < lengths or where mask is True are taken.
 
     Parameters
@@ -193,9 +216,12 @@ def schedule(N, T, lengths=None, mask=None, reverse=False):
     reverse : bool
         Each row starts at its own last valid step.
     """
-    if lengths is None and mask is None:
+    if lengths is not None:
+        taken = lengths  # steps of each row
+    elif mask is not None:
+        taken = mask.sum(axis=1, dtype=np.intp)
+    else:
         return Schedule(None, None, None, N * T, reverse)
-    taken = mask.sum(axis=1, dtype=np.intp) if lengths is None else lengths  # steps of each row
     if (taken == T).all():
         return Schedule(None, None, None, N * T, reverse)
     rows = np.argsort(-taken, kind="stable")
@@ -217,7 +243,7 @@ def schedule(N, T, lengths=None, mask=None, reverse=False):
     return Schedule(None if in_order else rows, offsets, times, M, False)
 
 
-def packed_schedule(counts, reverse=False):
+def packed_schedule(counts: NDArray[np.intp], reverse: bool = False) -> Schedule:
     """The `Schedule` of arrays that are in packed order themselves: all rows of step 0, those left at step 1, and so
     on, as in PyTorch's PackedSequence. They go into the passes as `packed_view`s.
 
@@ -241,7 +267,7 @@ def packed_schedule(counts, reverse=False):
     return Schedule(None, offsets, times, len(times), False)
 
 
-def packed_view(array, counts):
+def packed_view(array: Array, counts: NDArray[np.intp]) -> Array:
     """A C-contiguous array (M, F) in packed order as a batch: with N rows of K times where all are of one length, else
     with M times that no two rows share."""
     N, F = int(counts[0]), array.shape[1]
@@ -254,23 +280,23 @@ class Tape(NamedTuple):
     """What `backward` needs of a `forward`; x is the array that was given, not a copy, and must keep its values."""
 
     weights: Weights
-    x: np.ndarray
+    x: Array
     plan: Schedule
-    gates: np.ndarray  # (M, 4Hp) r z n q, or (M, 3Hp) r z n when the reset comes before
-    states: np.ndarray  # (N + M, Hp) h0, then the state after each packed row
+    gates: Array | Any  # (M, 4Hp) r z n q, or (M, 3Hp) r z n when the reset comes before
+    states: Array | Any  # (N + M, Hp) h0, then the state after each packed row
 
 
 class Gradients(NamedTuple):
     """Of one pass; those of the weights in the layout that `prepare` was given."""
 
-    dx: np.ndarray | None  # (N, T, D)
-    dh0: np.ndarray  # (N, H)
-    kernel: np.ndarray  # (D, 3H)
-    recurrent_kernel: np.ndarray  # (H, 3H)
-    bias: np.ndarray  # (3H,), or (2, 3H) with reset_after
+    dx: Array | None  # (N, T, D)
+    dh0: Array  # (N, H)
+    kernel: Array  # (D, 3H)
+    recurrent_kernel: Array  # (H, 3H)
+    bias: Array | Any  # (3H,), or (2, 3H) with reset_after
 
 
-def readable(x):
+def readable(x: Array) -> Array:
     """x, or a copy of it where the kernels cannot read it: features must be contiguous, elements aligned and whole
     strides apart."""
     if x.flags.c_contiguous and x.flags.aligned:
@@ -281,7 +307,7 @@ def readable(x):
     return x.copy(order="C")  # not ascontiguousarray: it keeps odd strides of axes of size one
 
 
-def run(*passes, threads=None):
+def run(*passes: Generator[Call, None, Result], threads: int | None = None) -> list[Result]:
     """Run one pass, or two that do not depend on each other, and return the result of each.
 
     A pass is a generator: `forward_pass` or `backward_pass`. It allocates and yields what the kernels are to run, and
@@ -297,17 +323,26 @@ def run(*passes, threads=None):
     return results
 
 
-def forward(*args, **kwargs):
+def forward(*args: Any, **kwargs: Any) -> tuple[Array, Tape | None]:
     """Run a `forward_pass` and return its result."""
     return run(forward_pass(*args, **kwargs))[0]
 
 
-def backward(*args, **kwargs):
+def backward(*args: Any, **kwargs: Any) -> Gradients:
     """Run a `backward_pass` and return its result."""
     return run(backward_pass(*args, **kwargs))[0]
 
 
-def forward_pass(weights, x, h0, plan, y=None, training=False, h=None, threads=None):
+def forward_pass(
+    weights: Weights,
+    x: Array,
+    h0: Array,
+    plan: Schedule,
+    y: Array | None = None,
+    training: bool = False,
+    h: Array | None = None,
+    threads: int | None = None,
+) -> Generator[Call, None, tuple[Array, Tape | None]]:
     """All steps of one cell; the result is (final state, Tape or None).
 
     Parameters
@@ -343,7 +378,14 @@ def forward_pass(weights, x, h0, plan, y=None, training=False, h=None, threads=N
     return h, Tape(weights, x, plan, gates, states) if training else None
 
 
-def backward_pass(dy, dh, tape, need_dx=True, out=None, threads=None):
+def backward_pass(
+    dy: Array | None,
+    dh: Array | None,
+    tape: Tape,
+    need_dx: bool = True,
+    out: Gradients | None = None,
+    threads: int | None = None,
+) -> Generator[Call, None, Gradients]:
     """The gradients of one forward pass; the result is `Gradients`, and the tape is only read.
 
     Parameters
@@ -383,7 +425,7 @@ def backward_pass(dy, dh, tape, need_dx=True, out=None, threads=None):
     recurrent_kernel = np.empty((H, 3 * H), dtype) if recurrent_kernel is None else recurrent_kernel
     bias = np.empty((2, 3 * H) if weights.reset_after else 3 * H, dtype) if bias is None else bias
 
-    def write(array, matrix, places):
+    def write(array: Array, matrix: Array, places: tuple[int, int, int]) -> None:
         weights.layout.pack(array, matrix.ravel(), places, Hp, matrix.shape[1], threads, inverse=True)
 
     write(kernel, dkernel, (1, 2, 0))
@@ -393,17 +435,17 @@ def backward_pass(dy, dh, tape, need_dx=True, out=None, threads=None):
     return Gradients(dx, dh0, kernel, recurrent_kernel, bias)
 
 
-def _most(threads):
+def _most(threads: int | None) -> int:
     """The most threads that a call uses which was given this limit, or None."""
     most = kernels.get_num_threads()
     return most if threads is None else min(most, threads)
 
 
-def _threads(weights, threads):
+def _threads(weights: Weights, threads: int | None) -> int:
     """BLAS has threads of its own, and calls from two of ours would disturb each other."""
     return 1 if weights.route else _most(threads)
 
 
-def _in_order(array, plan):
+def _in_order(array: Array | None, plan: Schedule) -> Array | None:
     """A batch array with its time axis in processing order."""
     return array[:, ::-1] if plan.flip and array is not None else array

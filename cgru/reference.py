@@ -14,16 +14,23 @@ Everything is as plain as it can be: it imports NumPy only, checks nothing and c
 given.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.floating[Any]]
 
 
-def _sigmoid(a):
+def _sigmoid(a: Array) -> Array:
     e = np.exp(-np.abs(a))
     return np.where(a >= 0, 1, e) / (1 + e)
 
 
+ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]]
 # name: (value at the pre-activation a, derivative expressed by the value y)
 ACTIVATIONS = {
     "sigmoid": (_sigmoid, lambda y: y * (1 - y)),
@@ -38,20 +45,21 @@ ACTIVATIONS = {
 class Tape(NamedTuple):
     """What backward needs. `steps` holds for each step in processing order (t, valid rows, h before, r, z, n, q)."""
 
-    x: np.ndarray
-    kernel: np.ndarray
-    recurrent_kernel: np.ndarray
-    bias: np.ndarray
+    x: Array
+    kernel: Array
+    recurrent_kernel: Array
+    bias: Array
     reset_after: bool
     activation: str
     recurrent_activation: str
-    steps: list
+    steps: list[Any]
 
 
 def forward(
-    x, kernel, recurrent_kernel, bias, h0,
-    reset_after=False, activation="tanh", recurrent_activation="sigmoid", lengths=None, mask=None, reverse=False,
-):  # fmt: skip
+    x: Array, kernel: Array, recurrent_kernel: Array, bias: Array, h0: Array,
+    reset_after: bool = False, activation: str = "tanh", recurrent_activation: str = "sigmoid",
+    lengths: NDArray[np.integer[Any]] | None = None, mask: NDArray[np.bool_] | None = None, reverse: bool = False,
+) -> tuple[Array, Array, Tape]:  # fmt: skip
     """Return (y, h, tape).
 
     Parameters
@@ -103,7 +111,7 @@ def forward(
     return y, h, Tape(x, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, steps)
 
 
-def backward(dy, dh, tape):
+def backward(dy: Array | None, dh: Array | None, tape: Tape) -> dict[str, Array]:
     """Return the gradients as a dict: dx, dh0, kernel, recurrent_kernel, bias.
 
     Parameters

@@ -7,16 +7,20 @@ The header is limited before it is read, and its tensors must cover the rest of 
 us allocate is in proportion to its own length.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
 import os
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
 from cgru.reading import looks_like, parse_json, short
+from cgru.typing import AnyArray
 
 MAX_HEADER = 100_000_000  # the format's own limit, in bytes
 _MAX_DIMENSIONS = 32  # of NumPy's arrays before 2.0
@@ -33,7 +37,7 @@ class Entry(NamedTuple):
     """What the header says of a tensor."""
 
     dtype: str
-    shape: tuple
+    shape: tuple[int, ...]
     begin: int  # of its bytes, counted from the end of the header
     end: int
 
@@ -41,38 +45,37 @@ class Entry(NamedTuple):
 class Unreadable:
     """Stands for a tensor of a type that NumPy does not have; a ValueError says so where somebody wants its numbers."""
 
-    def __init__(self, name, entry):
+    def __init__(self, name: str, entry: Entry) -> None:
         self.name, self.dtype, self.shape = name, entry.dtype, entry.shape
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<tensor of type {short(self.dtype)}, shape {self.shape}>"
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
         raise self.error()
 
-    def error(self):
+    def error(self) -> ValueError:
         return ValueError(
             f"{short(self.name)}: expected a dtype among {', '.join(_DTYPES)}, got {short(self.dtype)!r}, which NumPy "
             "does not have; the other tensors of the file can be read"
         )
 
 
-class Tensors(dict):
+class Tensors(dict[str, Any]):
     """dict of str to ndarray; a tensor of a type that NumPy does not have is refused when it is asked for."""
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> AnyArray:
         return self._readable(super().__getitem__(name))
 
-    def get(self, name, default=None):
+    def get(self, name: str, default: Any = None) -> Any:
         return self._readable(super().get(name, default))
 
-    def pop(self, name, *default):
-        if isinstance(super().get(name), Unreadable):
-            raise super().get(name).error()
+    def pop(self, name: str, *default: Any) -> Any:
+        self._readable(super().get(name))
         return super().pop(name, *default)
 
     @staticmethod
-    def _readable(value):
+    def _readable(value: Any) -> Any:
         if isinstance(value, Unreadable):
             raise value.error()
         return value
@@ -81,7 +84,7 @@ class Tensors(dict):
 # -- the header
 
 
-def read_header(file):
+def read_header(file: BinaryIO) -> tuple[dict[str, Entry], dict[str, str], str]:
     """Return (dict name -> Entry in the order of the bytes, dict of the metadata, hash of the header)."""
     size = os.fstat(file.fileno()).st_size
     start = file.read(min(size, 256))
@@ -111,7 +114,7 @@ def read_header(file):
     return table, metadata, header_hash
 
 
-def _no_header(start, length, size):
+def _no_header(start: bytes, length: int, size: int) -> str:
     """What is wrong with a file that begins in this way and has no header of the length that it says."""
     if size < 8:
         return f"not a safetensors file: expected 8 bytes and a header, got {size} bytes: truncated, or empty"
@@ -123,7 +126,7 @@ def _no_header(start, length, size):
     return f"expected a header of at most {MAX_HEADER} bytes, got one of {length}: no safetensors file"
 
 
-def hash_of(header):
+def hash_of(header: Mapping[str, Any]) -> str:
     """SHA-256 of all that the header says but this hash: of its JSON without blanks, names in order."""
     metadata = header.get("__metadata__", {})
     if isinstance(metadata, dict):
@@ -132,7 +135,7 @@ def hash_of(header):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _entry(name, value):
+def _entry(name: str, value: Any) -> Entry:
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name}: expected an object of dtype, shape and data_offsets, got {short(value)}")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
@@ -145,12 +148,13 @@ def _entry(name, value):
         raise ValueError(f"{name}: expected two data_offsets, got {short(offsets)}")
     wanted, got = math.prod(shape) * bits, offsets[1] - offsets[0]
     if wanted != 8 * got:
-        wanted = short(-(-wanted // 8))
-        raise ValueError(f"{name}: expected {wanted} bytes for shape {short(shape)} of {dtype}, got {got}")
+        raise ValueError(
+            f"{name}: expected {short(-(-wanted // 8))} bytes for shape {short(shape)} of {dtype}, got {got}"
+        )
     return Entry(dtype, tuple(shape), *offsets)
 
 
-def _bits_of(dtype):
+def _bits_of(dtype: str) -> int | None:
     """Of an element of a type of the format; None where it has no such type."""
     if dtype in _DTYPES:
         return 8 * np.dtype(_DTYPES[dtype]).itemsize
@@ -158,14 +162,14 @@ def _bits_of(dtype):
     return int(match[1]) if match else None
 
 
-def _are_counts(values):
+def _are_counts(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
 # -- bytes
 
 
-def read_tensors(file, table, digest=None):
+def read_tensors(file: Any, table: Mapping[str, Entry], digest: Any = None) -> Tensors:
     """Return `Tensors`, in the machine's byte order; `digest` is updated with the bytes. The file stands at the end of
     its header."""
     tensors = Tensors()

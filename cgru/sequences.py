@@ -1,11 +1,18 @@
 """What a batch of sequences is: a padded array with lengths or a mask, or a ragged list, becomes one `Batch`; and
 back."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cgru.checks import as_array
+from cgru.typing import AnyArray, BoolArray, IntArray
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 class Batch(NamedTuple):
@@ -14,26 +21,26 @@ class Batch(NamedTuple):
     At most one of `lengths` and `mask` is set. What lies outside them is padding: nobody reads it. Made by `as_batch`.
     """
 
-    data: np.ndarray
-    lengths: np.ndarray | None = None
-    mask: np.ndarray | None = None
+    data: AnyArray
+    lengths: NDArray[np.intp] | None = None
+    mask: BoolArray | None = None
 
     @property
-    def valid(self):
+    def valid(self) -> BoolArray | None:
         """Bool array (N, T), True where a row takes a step; None where all do."""
         if self.lengths is None:
             return self.mask
         return np.arange(self.data.shape[1]) < self.lengths[:, None]
 
-    def with_data(self, data):
+    def with_data(self, data: AnyArray) -> Batch:
         """The same lengths or mask around other data, (N, T, ...)."""
         return self._replace(data=data)
 
-    def with_vectors(self, data):
+    def with_vectors(self, data: AnyArray) -> Batch:
         """A batch of vectors (N, F), one for each sequence."""
         return Batch(data)
 
-    def take(self, rows):
+    def take(self, rows: IntArray) -> Batch:
         """The batch of these rows, cut to the last valid step among them."""
         data = self.data[rows]
         if self.lengths is not None:
@@ -47,7 +54,15 @@ class Batch(NamedTuple):
         return Batch(data)
 
 
-def as_batch(x, lengths=None, mask=None, *, dtype=None, time_major=False, name="x"):
+def as_batch(
+    x: ArrayLike,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    *,
+    dtype: DTypeLike | None = None,
+    time_major: bool = False,
+    name: str = "x",
+) -> Batch:
     """Return the `Batch` of an array with lengths or a mask, or of a ragged list.
 
     Parameters
@@ -93,10 +108,10 @@ def as_batch(x, lengths=None, mask=None, *, dtype=None, time_major=False, name="
     N, T = data.shape[:2]
     if lengths is not None:
         return Batch(data, as_lengths(lengths, N, T))
-    return Batch(data, None, _as_mask(mask, N, T, time_major))
+    return Batch(data, None, None if mask is None else _as_mask(mask, N, T, time_major))
 
 
-def as_numeric(x, dtype=None, name="x"):
+def as_numeric(x: ArrayLike, dtype: DTypeLike | None = None, name: str = "x") -> AnyArray:
     """x as an aligned array of real numbers, of `dtype` where it is given."""
     if type(x) is np.ndarray and x.dtype == dtype and x.flags.aligned:  # the usual case needs no more
         return x
@@ -109,7 +124,7 @@ def as_numeric(x, dtype=None, name="x"):
     return data if data.flags.aligned else data.copy()
 
 
-def as_lengths(lengths, N, T):
+def as_lengths(lengths: ArrayLike, N: int, T: int) -> NDArray[np.intp]:
     """Checked lengths as an (N,) array of intp."""
     array = as_array(lengths, "lengths")
     if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and array.size == 0):
@@ -123,7 +138,7 @@ def as_lengths(lengths, N, T):
     return array.astype(np.intp)
 
 
-def _as_mask(mask, N, T, time_major):
+def _as_mask(mask: ArrayLike, N: int, T: int, time_major: bool) -> BoolArray:
     array = as_array(mask, "mask")
     if array.dtype.kind in "iuf":
         wrong = (array != 0) & (array != 1)
@@ -138,9 +153,9 @@ def _as_mask(mask, N, T, time_major):
     return array.T if time_major else array
 
 
-def _without_mask(x, lengths, mask, name):
+def _without_mask(x: Any, lengths: ArrayLike | None, mask: ArrayLike | None, name: str) -> tuple[AnyArray, Any]:
     """Return (data, mask) of a masked array: its own mask where that hides whole steps, (N, T) of (N, T, D)."""
-    hidden = np.ma.getmaskarray(x)
+    hidden: BoolArray = np.ma.getmaskarray(x)
     if not hidden.any():
         return x.data, mask
     if x.ndim != 3:
@@ -148,7 +163,7 @@ def _without_mask(x, lengths, mask, name):
         raise ValueError(f"{name}: expected no masked values, got {got}: give {name}.data and mask=~{name}.mask")
     if lengths is not None or mask is not None:
         raise ValueError(f"lengths, mask: the masked array {name} brings its own mask, got another; give {name}.data")
-    steps = hidden.all(axis=-1)
+    steps: Any = hidden.all(axis=-1)
     if (hidden != steps[..., None]).any():
         raise ValueError(
             f"{name}: expected a mask that hides whole steps, got one that hides single features; fill them, as "
@@ -157,7 +172,7 @@ def _without_mask(x, lengths, mask, name):
     return x.data, ~steps
 
 
-def _sequences(x):
+def _sequences(x: Any) -> tuple[list[Any] | tuple[Any, ...] | None, Any]:
     """Return (list of sequences, None) for a list or object array of arrays or of lists of unequal lengths, else (None,
     x), where nested lists may be an array already."""
     if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
@@ -172,7 +187,9 @@ def _sequences(x):
         return (x, None) if all(isinstance(v, (list, tuple)) or hasattr(v, "__array__") for v in x) else (None, x)
 
 
-def pad(sequences, dtype=None, *, name="x"):
+def pad(
+    sequences: Sequence[ArrayLike], dtype: DTypeLike | None = None, *, name: str = "x"
+) -> tuple[AnyArray, NDArray[np.intp]]:
     """Return (padded, lengths) of a list of arrays (T_i, ...) with equal trailing sizes; the padding is zero.
 
     Examples
@@ -204,12 +221,12 @@ def pad(sequences, dtype=None, *, name="x"):
     return padded, lengths
 
 
-def unpad(data, lengths, padding_first=False):
+def unpad(data: NDArray[Number], lengths: Any, padding_first: bool = False) -> list[NDArray[Number]]:
     """Return the list of arrays (T_i, ...) that are the first lengths[i] steps of data[i], or the last ones; views."""
     return [row[len(row) - n :] if padding_first else row[:n] for row, n in zip(data, lengths, strict=True)]
 
 
-def _check_columns(sequences, name):
+def _check_columns(sequences: Sequence[Any], name: str) -> None:
     """ValueError unless all data frames among the sequences have the same columns in the same order."""
     first = None
     for i, frame in enumerate(sequences):

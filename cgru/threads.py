@@ -1,8 +1,11 @@
 """How many threads a call uses, and who may say so: the program, OMP_NUM_THREADS, threadpoolctl."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import SupportsIndex
 
 from cgru.kernels import get_num_threads, set_num_threads, swap_thread_limit
 
@@ -10,7 +13,7 @@ __all__ = ["get_num_threads", "limit_threads", "register_threadpoolctl", "set_nu
 
 
 @contextmanager
-def limit_threads(n: int | None) -> Iterator[None]:
+def limit_threads(n: SupportsIndex | None) -> Iterator[None]:
     """Context in which calls from this Python thread use at most n threads; other threads go on as they were.
 
     Parameters
@@ -37,7 +40,7 @@ def limit_threads(n: int | None) -> Iterator[None]:
         swap_thread_limit(before)
 
 
-def register_threadpoolctl():
+def register_threadpoolctl() -> None:
     """Let `threadpoolctl.threadpool_limits` limit cgru as it limits BLAS and OpenMP.
 
     Done at import where threadpoolctl was imported before; call it where it comes later. Calling it again does nothing.
@@ -54,18 +57,18 @@ def register_threadpoolctl():
     if any(controller.__name__ == "CgruController" for controller in threadpoolctl._ALL_CONTROLLERS):
         return
 
-    class CgruController(threadpoolctl.LibController):
+    class CgruController(threadpoolctl.LibController):  # type: ignore[misc]
         user_api = internal_api = "cgru"
         filename_prefixes = ("runtime",)  # cgru/kernels/runtime...
         check_symbols = ("cgru_pool_of_threads",)
 
-        def get_num_threads(self):
+        def get_num_threads(self) -> int:
             return get_num_threads()
 
-        def set_num_threads(self, num_threads):
+        def set_num_threads(self, num_threads: int) -> None:
             set_num_threads(num_threads)
 
-        def get_version(self):
+        def get_version(self) -> str:
             from cgru._version import __version__
 
             return __version__

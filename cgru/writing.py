@@ -1,17 +1,21 @@
 """How files are written: whole or not at all, whatever comes in between."""
 
+from __future__ import annotations
+
 import _thread
 import contextlib
 import errno
 import os
 import secrets
+from collections.abc import Sequence
+from typing import Any, BinaryIO
 
 from cgru.reading import require_regular
 
 _PIECE = 1 << 24  # bytes that are written at a time; Ctrl-C is looked for in between
 
 
-def replace_file(path, chunks):
+def replace_file(path: str, chunks: Sequence[Any]) -> None:
     """Write the chunks to a new file that takes the place of `path` when it is whole and on the disk.
 
     Parameters
@@ -46,22 +50,22 @@ class _Replacement:
     no lock that the writer needs, and looks for flags.
     """
 
-    def __init__(self, target, chunks):
+    def __init__(self, target: str, chunks: Sequence[Any]) -> None:
         self._target, self._chunks = target, chunks
         self._tickets = [None]  # who takes it decides whether anything is written
         self._is_cancelled = self._is_done = False
         self._gate = _thread.allocate_lock()
         self._gate.acquire()
-        self._error = None
+        self._error: BaseException | None = None
 
-    def wait(self):
+    def wait(self) -> None:
         """Return when the file is there, or raise what went wrong."""
         while not self._is_done:
             self._gate.acquire(timeout=1)
         if self._error is not None:
             raise self._error
 
-    def cancel(self):
+    def cancel(self) -> None:
         """Return when nothing is left of a file that is not whole, however often Ctrl-C comes meanwhile."""
         self._is_cancelled = True
         if self._took_ticket():
@@ -70,13 +74,13 @@ class _Replacement:
             with contextlib.suppress(KeyboardInterrupt):
                 self._gate.acquire(timeout=0.1)
 
-    def _took_ticket(self):
+    def _took_ticket(self) -> bool:
         with contextlib.suppress(IndexError):
             self._tickets.pop()
             return True
         return False
 
-    def run(self):
+    def run(self) -> None:
         try:
             if self._took_ticket():
                 self._replace()
@@ -86,7 +90,7 @@ class _Replacement:
             self._is_done = True
             self._gate.release()
 
-    def _replace(self):
+    def _replace(self) -> None:
         folder = os.path.dirname(self._target)
         temporary = os.path.join(folder, f".cgru-{secrets.token_hex(8)}.tmp")
         try:
@@ -99,10 +103,10 @@ class _Replacement:
             raise
         _sync_folder(folder)
 
-    def _write(self, file):
+    def _write(self, file: BinaryIO) -> None:
         for chunk in self._chunks:
-            data = memoryview(chunk)
-            data = data.cast("B") if data.nbytes else b""  # what is empty cannot be cast
+            view = memoryview(chunk)
+            data = view.cast("B") if view.nbytes else b""  # what is empty cannot be cast
             for begin in range(0, len(data), _PIECE):
                 if self._is_cancelled:
                     raise KeyboardInterrupt
@@ -111,7 +115,7 @@ class _Replacement:
         os.fsync(file.fileno())
 
 
-def _target(path):
+def _target(path: str) -> str:
     """The file that `path` means, behind all links."""
     target = os.path.realpath(path)
     try:
@@ -127,7 +131,7 @@ def _target(path):
     return target
 
 
-def _sync_folder(folder):
+def _sync_folder(folder: str) -> None:
     """Have the new name on the disk as well, where the system can do that."""
     if os.name != "posix":
         return

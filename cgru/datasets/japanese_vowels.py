@@ -6,12 +6,18 @@ the other over the frames of all utterances. Division by 10**6 gives back the ve
 reads as.
 """
 
+from __future__ import annotations
+
 import hashlib
 import importlib.resources
 import io
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cgru.typing import AnyArray
 
 # Of the file; the packing tool prints it.
 _SHA256 = "dfce1a283fe3dadf17a68bbb30a49175cc71f6757ae65ce0b984f3db3a2876dc"
@@ -22,13 +28,13 @@ _OFFSET = 1 << 23
 class JapaneseVowels(NamedTuple):
     """Training and test examples: lists of float64 arrays (T_i, 12), and labels 0 to 8 as intp arrays."""
 
-    x_train: list
-    y_train: np.ndarray
-    x_test: list
-    y_test: np.ndarray
+    x_train: list[NDArray[np.float64]]
+    y_train: NDArray[np.intp]
+    x_test: list[NDArray[np.float64]]
+    y_test: NDArray[np.intp]
 
 
-def load_japanese_vowels():
+def load_japanese_vowels() -> JapaneseVowels:
     """Return the Japanese Vowels recordings: 270 training and 370 test utterances of /ae/ by nine male speakers.
 
     Returns
@@ -70,19 +76,19 @@ def load_japanese_vowels():
     return JapaneseVowels(utterances[:_TRAIN], y[:_TRAIN], utterances[_TRAIN:], y[_TRAIN:])
 
 
-def pack(values):
+def pack(values: ArrayLike) -> NDArray[np.uint8]:
     """Return uint8 (3, *shape), the byte planes of integers (*shape) of absolute value less than 2**23."""
     shifted = np.asarray(values, np.int64) + _OFFSET
     return np.stack([(shifted >> shift & 0xFF).astype(np.uint8) for shift in (0, 8, 16)])
 
 
-def unpack(planes):
+def unpack(planes: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return the int32 array (*shape) that `pack` made into `planes`, uint8 (3, *shape)."""
     low, middle, high = planes.astype(np.int32)
     return (low | middle << 8 | high << 16) - _OFFSET
 
 
-def _read(path):
+def _read(path: pathlib.Path) -> tuple[NDArray[np.uint8], AnyArray, AnyArray]:
     """Return planes, lengths and labels from the file at `path`; ValueError if it is not the one that was packed."""
     raw = path.read_bytes()
     if hashlib.sha256(raw).hexdigest() != _SHA256:

@@ -13,11 +13,11 @@ from cgru.kernels import calls, runtime
 _BUILDS = ("avx512", "avx2", "baseline")
 
 
-def _installed(isa):
+def _installed(isa: str) -> bool:
     return importlib.util.find_spec(f"cgru.kernels.{isa}") is not None
 
 
-def _choose():
+def _choose() -> str:
     """The name of the build to use."""
     if not available:
         raise ImportError(f"no build of the kernels is for this CPU, which runs {', '.join(runtime.supported_isas())}")

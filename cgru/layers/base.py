@@ -6,40 +6,48 @@ number of threads may use it. What lies outside lengths or mask is never read: l
 rows of the valid steps alone.
 """
 
-from collections.abc import MutableMapping
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru.checks import as_array, check_bool, check_dtype, check_int
 from cgru.configured import Configured
 from cgru.locks import Locked, owned
 from cgru.sequences import Batch
+from cgru.typing import AnyArray, Array, BoolArray, DType, Initializer, Key, Shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
-class _Writable(MutableMapping):
+class _Writable(MutableMapping[str, Array]):
     """Parameters by name; `p[name] = value` and `p.update` write into the arrays, so that no assignment gets lost."""
 
-    def __init__(self, arrays):
+    def __init__(self, arrays: dict[str, Array]) -> None:
         self._arrays = arrays
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
 
-    def __setitem__(self, name, value):
+    def __setitem__(self, name: str, value: ArrayLike) -> None:
         array = self._arrays[name]
         try:
             array[...] = value
         except ValueError:
             raise ValueError(f"{name} must fit shape {array.shape}, got {np.shape(value)}") from None
 
-    def __delitem__(self, name):
+    def __delitem__(self, name: str) -> NoReturn:
         raise TypeError(f"{name} cannot be deleted: the parameters of a layer are fixed")
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._arrays)
 
 
@@ -65,29 +73,33 @@ class Layer(Locked, Configured):
         If `dtype` is not one of the two, `seed` is not an integer of at least 0, or `trainable` is no bool.
     """
 
-    _options = ("dtype", "seed")
+    dtype: np.dtype[Any] | None
+    seed: int | None
+    _options: tuple[str, ...] = ("dtype", "seed")
     _has_dtype = True  # False: results have the type of the inputs
 
-    def __init__(self, dtype="float32", seed=None, trainable=True):
+    def __init__(self, dtype: DType = "float32", seed: SupportsIndex | None = None, trainable: bool = True) -> None:
         super().__init__()
         self.dtype = check_dtype(dtype) if self._has_dtype else None
         self.seed = None if seed is None else check_int(seed, "seed")
         self.trainable = trainable
-        self._inherited_seed = None
-        self._parameters = None
-        self._input_size = None
+        self._inherited_seed: np.random.SeedSequence | None = None
+        self._parameters: dict[str, Array] | None = None
+        self._input_size: int | None = None
 
     # -- what a subclass implements
 
-    def parameter_shapes(self, input_size):
+    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
         """Yield (name, shape) of each parameter for `input_size` input features; nothing is allocated for it."""
         raise NotImplementedError
 
-    def _initial(self, name):
+    def _initial(self, name: str) -> Initializer:
         """Return the initializer, a function of (shape, dtype, rng), of the parameter called `name`."""
         raise NotImplementedError
 
-    def forward_batch(self, batch, state=None, key=None, training=False):
+    def forward_batch(
+        self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
+    ) -> tuple[Batch, Array | None, float, Any]:
         """Return (Batch of outputs, state, penalty, tape).
 
         Parameters
@@ -116,7 +128,9 @@ class Layer(Locked, Configured):
         """
         raise NotImplementedError
 
-    def backward_batch(self, d_out, d_state, tape, need_dx=True):
+    def backward_batch(
+        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True
+    ) -> tuple[Array | None, Array | None, dict[str, Array]]:
         """Return (gradient of the inputs, gradient of the state, dict name -> gradient of the parameter).
 
         Parameters
@@ -140,50 +154,50 @@ class Layer(Locked, Configured):
         """
         raise NotImplementedError
 
-    def step_rows(self, x):
+    def step_rows(self, x: AnyArray) -> Array:
         """Return the outputs for one time step of N sequences, (N, F) or ids (N,), as `forward_batch` has them in
         inference. Models call it once a step: a layer that has a shorter way to them takes it here."""
         return self.forward_batch(Batch(x))[0].data
 
-    def output_size(self, input_size):
+    def output_size(self, input_size: Any) -> Any:
         """Return the number of output features for inputs of `input_size` features."""
         raise NotImplementedError
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: Shape) -> Shape:
         """Return the shape of the outputs for data of `shape`, in which names like "N" may stand for sizes."""
         return (*shape[:-1], self.output_size(shape[-1]))
 
-    def expected_shape(self, shape):
+    def expected_shape(self, shape: Shape) -> str | None:
         """Return None if data of `shape` will do, else which shape they should have, in words."""
         return None
 
-    def check_values(self, batch, name):
+    def check_values(self, batch: Batch, name: str) -> None:
         """Raise for values at valid steps that the layer cannot take; `name` is what the caller calls them."""
 
-    def _changed(self):
+    def _changed(self) -> None:
         """Called whenever parameters were written."""
 
     # -- configuration
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         """Whether `Sequential.fit` changes the parameters; the one option that may be set at any time."""
         return self._trainable
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         self._trainable = check_bool(value, "trainable")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor as a dict that JSON can hold."""
         config = super().get_config()
         dtype = config.pop("dtype")
         return config | ({"dtype": dtype.name} if self._has_dtype else {}) | {"trainable": self.trainable}
 
-    def _instead_of_change(self, name, value):
+    def _instead_of_change(self, name: str, value: str) -> str:
         return f"with_options({name}={value}) makes a layer with the same weights and other options"
 
-    def with_options(self, **options):
+    def with_options(self, **options: Any) -> Self:
         """Return a new layer of the same weights under other options; this one stays as it is.
 
         The new layer has a copy of the weights, converted if `dtype` is another; training one leaves the other alone.
@@ -224,14 +238,14 @@ class Layer(Locked, Configured):
                 f"{', '.join(options)}: expected options under which the parameters stay the same, got {given}, with "
                 f"which {differing[0]} is {becomes} instead of {was}"
             )
-        if own:
+        if own and self.input_size is not None:
             other.build_from(self.input_size, self.get_weights())
         return other
 
     # -- construction
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Return a new layer from what `get_config` returned; parameters are not part of it."""
         if not isinstance(config, dict):
             raise TypeError(f"config: expected a dict of {cls.__name__}'s arguments, got {type(config).__name__}")
@@ -240,16 +254,16 @@ class Layer(Locked, Configured):
         return cls(**config)
 
     @property
-    def built(self):
+    def built(self) -> bool:
         """Whether the parameters exist."""
         return self._parameters is not None
 
     @property
-    def input_size(self):
+    def input_size(self) -> int | None:
         """Number of input features that the layer was built for; None before."""
         return self._input_size
 
-    def build(self, input_size):
+    def build(self, input_size: SupportsIndex) -> None:
         """Create the parameters for inputs of `input_size` features, once; any number of threads may call.
 
         Raises
@@ -264,7 +278,7 @@ class Layer(Locked, Configured):
                     self._adopt(input_size, self._create(input_size, self._generator()))
         self._check_input_size(input_size)
 
-    def build_from(self, input_size, weights):
+    def build_from(self, input_size: SupportsIndex, weights: Sequence[ArrayLike]) -> None:
         """Build with these parameters instead of random ones, which for a large layer take seconds to draw.
 
         Parameters
@@ -286,36 +300,36 @@ class Layer(Locked, Configured):
             else:
                 self._adopt(input_size, self._checked_weights(weights, dict(self.parameter_shapes(input_size))))
 
-    def _create(self, input_size, rng):
+    def _create(self, input_size: int, rng: np.random.Generator) -> dict[str, Array]:
         return {name: self._initial(name)(shape, self.dtype, rng) for name, shape in self.parameter_shapes(input_size)}
 
-    def _adopt(self, input_size, parameters):
+    def _adopt(self, input_size: int | None, parameters: dict[str, Array]) -> None:
         """Take new parameters, dict name -> C-contiguous array of `self.dtype`, of the shapes for `input_size`."""
         self._input_size = input_size
         self._parameters = parameters  # last: whoever sees it sees a whole layer
 
-    def _check_input_size(self, input_size):
+    def _check_input_size(self, input_size: int) -> None:
         if self._input_size != input_size:
             raise ValueError(f"{type(self).__name__} was built for {self._input_size} input features, got {input_size}")
 
-    def _generator(self):
+    def _generator(self) -> np.random.Generator:
         return np.random.default_rng(self._inherited_seed if self.seed is None else self.seed)
 
-    def _inherit_seed(self, seed):
+    def _inherit_seed(self, seed: np.random.SeedSequence) -> None:
         """Take a SeedSequence for what the layer will draw if it has no seed of its own; the first one stays."""
         if self._inherited_seed is None:
             self._inherited_seed = seed
 
     # -- parameters
 
-    def _built_parameters(self):
+    def _built_parameters(self) -> dict[str, Array]:
         parameters = self._parameters
         if parameters is None:
             raise RuntimeError(f"{type(self).__name__} has no parameters yet: call build(input_size) or use it on data")
         return parameters
 
     @property
-    def parameters(self):
+    def parameters(self) -> dict[str, Array]:
         """dict name -> read-only view of the parameter; RuntimeError before the layer is built."""
         views = {}
         for name, array in self._built_parameters().items():
@@ -323,21 +337,21 @@ class Layer(Locked, Configured):
             views[name].flags.writeable = False
         return views
 
-    def get_weights(self):
+    def get_weights(self) -> list[Array]:
         """Return copies of the parameters, a list in the order of `parameters`."""
         with self._lock:
             return [array.copy() for array in self._built_parameters().values()]
 
-    def _write(self, values):
+    def _write(self, values: Mapping[str, Array]) -> None:
         """Copy `values`, dict name -> array, into the parameters in place. Doing it twice is doing it once."""
         with self._lock:
             try:
-                for name, array in self._parameters.items():
+                for name, array in self._built_parameters().items():
                     np.copyto(array, values[name])
             finally:
                 self._changed()
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
         """Copy `weights`, a list in the order of `parameters`, into the layer: all of them or, on an error, none.
 
         Raises
@@ -354,7 +368,9 @@ class Layer(Locked, Configured):
             finally:
                 self._changed()
 
-    def _checked_weights(self, weights, shapes=None):
+    def _checked_weights(
+        self, weights: Sequence[ArrayLike], shapes: dict[str, Shape] | None = None
+    ) -> dict[str, Array]:
         if shapes is None:
             shapes = {name: array.shape for name, array in self._built_parameters().items()}
         if not isinstance(weights, (list, tuple)):
@@ -373,7 +389,7 @@ class Layer(Locked, Configured):
         return new
 
     @contextmanager
-    def update(self):
+    def update(self) -> Iterator[MutableMapping[str, Array]]:
         """Context in which the parameters may be written: a mapping name -> writable array.
 
         Examples
@@ -392,7 +408,7 @@ class Layer(Locked, Configured):
             finally:
                 self._changed()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self._parameters is not None:
             self._parameters = {name: owned(array) for name, array in self._parameters.items()}
@@ -401,13 +417,13 @@ class Layer(Locked, Configured):
 # -- rows of the valid steps
 
 
-def valid_rows(data, valid, dtype):
+def valid_rows(data: AnyArray, valid: BoolArray | None, dtype: np.dtype[Any]) -> Array:
     """Return the valid steps of `data` (..., F) as C-contiguous rows (M, F) of `dtype`; valid None means every step."""
     rows = data.reshape(-1, data.shape[-1]) if valid is None else data[valid]
     return np.ascontiguousarray(rows, dtype)
 
 
-def from_valid_rows(rows, leading, valid):
+def from_valid_rows(rows: Array, leading: Shape, valid: BoolArray | None) -> Array:
     """Return (*leading, F) with `rows` (M, F) at the valid steps and zero elsewhere; valid None means every step."""
     shape = (*leading, rows.shape[-1])
     if valid is None:
@@ -417,6 +433,6 @@ def from_valid_rows(rows, leading, valid):
     return data
 
 
-def check_gradient(d_out, shape):
+def check_gradient(d_out: AnyArray, shape: Shape) -> None:
     if d_out.shape != shape:
         raise ValueError(f"d_out: expected the shape of the outputs, {shape}, got {d_out.shape}")

@@ -1,28 +1,35 @@
 """Dense: an affine map and an activation for every vector or step."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, SupportsIndex
+
 import numpy as np
 
 from cgru import initializers, kernels
 from cgru.checks import check_bool, check_int, check_name
 from cgru.layers.base import Layer, check_gradient, from_valid_rows, valid_rows
+from cgru.sequences import Batch
+from cgru.typing import AnyArray, Array, DenseActivation, DType, Initializer, InitializerName, Key, Shape
 
 # -- activations of Dense: in place on rows (M, K), and the gradient from the activated rows
 
 
-def _softmax(y):
+def _softmax(y: Array) -> None:
     with np.errstate(invalid="ignore"):  # inf - inf: that row becomes NaN, the others do not
         y -= y.max(axis=1, keepdims=True, initial=-np.inf)
     np.exp(y, out=y)
     y /= y.sum(axis=1, keepdims=True)
 
 
-def _sigmoid(y):
+def _sigmoid(y: Array) -> None:
     import scipy.special  # here, because few need it and it is most of an import of cgru
 
     scipy.special.expit(y, out=y)
 
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, tuple[Callable[[Array], Any], Callable[[Array, Array], Array]]] = {
     "linear": (lambda y: None, lambda d, y: d),
     "relu": (lambda y: np.maximum(y, 0, out=y), lambda d, y: d * (y > 0)),
     "sigmoid": (_sigmoid, lambda d, y: d * (y * (1 - y))),
@@ -69,20 +76,21 @@ class Dense(Layer):
     {'kernel': (5, 3), 'bias': (3,)}
     """
 
+    dtype: np.dtype[Any]
     _options = ("units", "activation", "use_bias", "kernel_initializer", "bias_initializer")
 
     def __init__(
         self,
-        units,
-        activation="linear",
+        units: SupportsIndex,
+        activation: DenseActivation | None = "linear",
         *,
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        trainable=True,
-        dtype="float32",
-        seed=None,
-    ):
+        use_bias: bool = True,
+        kernel_initializer: InitializerName = "glorot_uniform",
+        bias_initializer: InitializerName = "zeros",
+        trainable: bool = True,
+        dtype: DType = "float32",
+        seed: SupportsIndex | None = None,
+    ) -> None:
         super().__init__(dtype, seed, trainable)
         self.units = check_int(units, "units", 1)
         if isinstance(activation, (int, np.integer)) and not isinstance(activation, bool):
@@ -95,24 +103,26 @@ class Dense(Layer):
         self.kernel_initializer = initializers.check(kernel_initializer, "kernel_initializer")
         self.bias_initializer = initializers.check(bias_initializer, "bias_initializer")
 
-    def output_size(self, input_size):
+    def output_size(self, input_size: Any) -> int:
         return self.units
 
-    def expected_shape(self, shape):
+    def expected_shape(self, shape: Shape) -> str | None:
         if len(shape) in (2, 3) and shape[-1] == (self.input_size if self.built else max(1, shape[-1])):
             return None
         F = self.input_size or ("F >= 1" if len(shape) in (2, 3) else "F")
         return f"(N, {F}) or (N, T, {F})"
 
-    def parameter_shapes(self, input_size):
+    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
         yield "kernel", (input_size, self.units)
         if self.use_bias:
             yield "bias", (self.units,)
 
-    def _initial(self, name):
+    def _initial(self, name: str) -> Initializer:
         return initializers.get(self.bias_initializer if name == "bias" else self.kernel_initializer)
 
-    def forward_batch(self, batch, state=None, key=None, training=False):
+    def forward_batch(
+        self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
+    ) -> tuple[Batch, None, float, Any]:
         x = batch.data
         if x.ndim not in (2, 3):
             raise ValueError(f"Dense: expected data of shape (N, F) or (N, T, F), got {x.shape}")
@@ -127,7 +137,7 @@ class Dense(Layer):
         out = batch.with_data(from_valid_rows(y, x.shape[:-1], valid))
         return out, None, 0.0, (rows, y, x.shape[:-1], valid)
 
-    def step_rows(self, x):
+    def step_rows(self, x: AnyArray) -> Array:
         parameters = self._parameters
         if parameters is None or x.ndim != 2 or x.dtype != self.dtype or not x.flags.c_contiguous:
             return super().step_rows(x)
@@ -137,7 +147,9 @@ class Dense(Layer):
         _ACTIVATIONS[self.activation][0](y)
         return y
 
-    def backward_batch(self, d_out, d_state, tape, need_dx=True, at_logits=False):
+    def backward_batch(
+        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, at_logits: bool = False
+    ) -> tuple[Array | None, None, dict[str, Array]]:
         """As `Layer.backward_batch`; with `at_logits`, `d_out` is the gradient at the input of the activation."""
         x, y, leading, valid = tape
         check_gradient(d_out, (*leading, self.units))

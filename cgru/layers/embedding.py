@@ -1,11 +1,17 @@
 """Embedding: a vector for every id."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, SupportsIndex
+
 import numpy as np
 
 from cgru import initializers
 from cgru.checks import check_int
 from cgru.layers.base import Layer, check_gradient, from_valid_rows, valid_rows
 from cgru.sequences import Batch
+from cgru.typing import AnyArray, Array, DType, Initializer, InitializerName, Key, Shape
 
 
 class Embedding(Layer):
@@ -37,30 +43,38 @@ class Embedding(Layer):
     Parameter: `embeddings` (input_dim, output_dim).
     """
 
+    dtype: np.dtype[Any]
     _options = ("input_dim", "output_dim", "embeddings_initializer")
 
     def __init__(
-        self, input_dim, output_dim, *, embeddings_initializer="uniform", trainable=True, dtype="float32", seed=None
-    ):
+        self,
+        input_dim: SupportsIndex,
+        output_dim: SupportsIndex,
+        *,
+        embeddings_initializer: InitializerName = "uniform",
+        trainable: bool = True,
+        dtype: DType = "float32",
+        seed: SupportsIndex | None = None,
+    ) -> None:
         super().__init__(dtype, seed, trainable)
         self.input_dim = check_int(input_dim, "input_dim", 1)
         self.output_dim = check_int(output_dim, "output_dim", 1)
         self.embeddings_initializer = initializers.check(embeddings_initializer, "embeddings_initializer")
 
-    def build(self, input_size=None):
+    def build(self, input_size: SupportsIndex | None = None) -> None:
         """Create the table, once; an id has no features, so `input_size` does not matter."""
         super().build(1)
 
-    def output_size(self, input_size):
+    def output_size(self, input_size: Any) -> int:
         return self.output_dim
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: Shape) -> Shape:
         return (*shape, self.output_dim)
 
-    def expected_shape(self, shape):
+    def expected_shape(self, shape: Shape) -> str | None:
         return None if len(shape) in (1, 2) else "(N, T) or (N,), of ids, or a list of (T_i,) arrays"
 
-    def check_values(self, batch, name):
+    def check_values(self, batch: Batch, name: str) -> None:
         ids = batch.data
         if ids.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected integer ids, got dtype {ids.dtype}")
@@ -76,13 +90,15 @@ class Embedding(Layer):
                     f"got {ids[place]} in {where}"
                 )
 
-    def parameter_shapes(self, input_size):
+    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
         yield "embeddings", (self.input_dim, self.output_dim)
 
-    def _initial(self, name):
+    def _initial(self, name: str) -> Initializer:
         return initializers.get(self.embeddings_initializer)
 
-    def forward_batch(self, batch, state=None, key=None, training=False):
+    def forward_batch(
+        self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
+    ) -> tuple[Batch, None, float, Any]:
         if batch.data.ndim not in (1, 2):
             raise ValueError(f"Embedding: expected ids of shape (N,) or (N, T), got {batch.data.shape}")
         self.check_values(batch, "ids")
@@ -93,11 +109,13 @@ class Embedding(Layer):
         out = batch.with_data(from_valid_rows(rows, batch.data.shape, valid))
         return out, None, 0.0, (ids, batch.data.shape, valid)
 
-    def step_rows(self, x):
+    def step_rows(self, x: AnyArray) -> Array:
         self.check_values(Batch(x), "ids")
         return self._built_parameters()["embeddings"][x]
 
-    def backward_batch(self, d_out, d_state, tape, need_dx=True):
+    def backward_batch(
+        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True
+    ) -> tuple[None, None, dict[str, Array]]:
         """As `Layer.backward_batch`; ids have no gradient, so the first result is always None."""
         ids, leading, valid = tape
         check_gradient(d_out, (*leading, self.output_dim))

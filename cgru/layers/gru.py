@@ -1,11 +1,18 @@
 """GRU: the face of the recurrent layer, its options, calls and checks of arguments."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, SupportsIndex
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru import initializers, kernels, recurrence
 from cgru.checks import check_bool, check_int, check_name, shape_text
 from cgru.layers.stack import Stack, Tape, flipped
 from cgru.sequences import Batch, as_batch, as_numeric
+from cgru.typing import Activation, Array, ArrayOrPair, ArrayT, DType, InitializerName, Key, MergeMode, Shape
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")
 
@@ -106,31 +113,31 @@ class GRU(Stack):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
+        units: SupportsIndex,
+        activation: Activation = "tanh",
         *,
-        recurrent_activation="sigmoid",
-        use_bias=True,
-        return_sequences=False,
-        return_state=False,
-        go_backwards=False,
-        reverse=False,
-        stateful=False,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        bias_initializer="zeros",
-        reset_after=False,
-        num_layers=1,
-        bidirectional=False,
-        merge_mode="concat",
-        learn_initial_state=False,
-        time_major=False,
-        zero_output_for_mask=True,
-        trainable=True,
-        dtype="float32",
-        seed=None,
-        input_size=None,
-    ):
+        recurrent_activation: Activation = "sigmoid",
+        use_bias: bool = True,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        reverse: bool = False,
+        stateful: bool = False,
+        kernel_initializer: InitializerName = "glorot_uniform",
+        recurrent_initializer: InitializerName = "orthogonal",
+        bias_initializer: InitializerName = "zeros",
+        reset_after: bool = False,
+        num_layers: SupportsIndex = 1,
+        bidirectional: bool = False,
+        merge_mode: MergeMode = "concat",
+        learn_initial_state: bool = False,
+        time_major: bool = False,
+        zero_output_for_mask: bool = True,
+        trainable: bool = True,
+        dtype: DType = "float32",
+        seed: SupportsIndex | None = None,
+        input_size: SupportsIndex | None = None,
+    ) -> None:
         super().__init__(dtype, seed, trainable)
         self.units = check_int(units, "units", 1)
         if isinstance(activation, (int, np.integer)) and not isinstance(activation, bool):
@@ -171,14 +178,14 @@ class GRU(Stack):
         if input_size is not None:
             self.build(input_size)
 
-    def _shown(self):
+    def _shown(self) -> Iterator[str]:
         yield from super()._shown()
         if self.built:
             yield f"input_size={self.input_size}"
 
     # -- state
 
-    def reset_states(self, states=None):
+    def reset_states(self, states: ArrayLike | None = None) -> None:
         """Forget the state of a stateful layer, or set it.
 
         Parameters
@@ -203,14 +210,20 @@ class GRU(Stack):
             states = states.copy()
         self._state = states
 
-    def _keep_state(self, h):
+    def _keep_state(self, h: Array | None) -> None:
         """Let the next call start from h, or afresh if it is None, if the layer is stateful."""
         if self.stateful:
             self._state = None if h is None else h.copy()
 
     # -- calls
 
-    def __call__(self, x, initial_state=None, lengths=None, mask=None):
+    def __call__(
+        self,
+        x: ArrayLike,
+        initial_state: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> ArrayOrPair:
         """Return the outputs, and the final state with return_state.
 
         Parameters
@@ -242,7 +255,7 @@ class GRU(Stack):
         y, h, _ = self.forward(x, initial_state, lengths, mask)
         return (y, h) if self.return_state else y
 
-    def _plain_call(self, handle, x, initial_state):
+    def _plain_call(self, handle: kernels.Handle, x: ArrayLike, initial_state: ArrayLike | None) -> ArrayOrPair | None:
         """The usual inference, without the microseconds that everything else costs; None where it is not that."""
         if type(x) is not np.ndarray or x.ndim != 3:  # a masked array is one, too
             return None
@@ -266,7 +279,14 @@ class GRU(Stack):
         y = h.copy() if y is None else y
         return (y, h) if self.return_state else y
 
-    def forward(self, x, initial_state=None, lengths=None, mask=None, training=False):
+    def forward(
+        self,
+        x: ArrayLike,
+        initial_state: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        training: bool = False,
+    ) -> tuple[Array, Array, Tape | Any]:
         """Return (y, h, tape), as a call does; the tape is what `backward` needs, None unless `training`.
 
         The tape refers to x where x needed no conversion: leave its values alone until backward is done.
@@ -278,7 +298,9 @@ class GRU(Stack):
         self._keep_state(h)
         return self._time_order(y), h, tape
 
-    def backward(self, dy, tape, dh=None, need_dx=True):
+    def backward(
+        self, dy: ArrayLike | None, tape: Tape, dh: ArrayLike | None = None, need_dx: bool = True
+    ) -> tuple[Array | Any, Array, dict[str, Array]]:
         """Return (dx, dh0, grads): the gradients of the input, of the initial state and of the parameters.
 
         Parameters
@@ -322,7 +344,7 @@ class GRU(Stack):
         dx, dh0, grads = self._pull(dy, dh, tape, check_bool(need_dx, "need_dx"))
         return self._time_order(dx), dh0, grads
 
-    def step(self, x_t, h=None, out=None):
+    def step(self, x_t: ArrayLike, h: ArrayLike | None = None, out: Array | None = None) -> Array:
         """One time step: return the state after `h` and the input `x_t`.
 
         Parameters
@@ -371,7 +393,7 @@ class GRU(Stack):
             ready = self._ready()  # another thread has chosen another backend since
         return after
 
-    def _check_out(self, out, shape):
+    def _check_out(self, out: Array, shape: Shape) -> None:
         if not isinstance(out, np.ndarray):
             raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
         if out.shape != shape or out.dtype != self.dtype or not out.flags.carray:  # C-contiguous, aligned, writable
@@ -382,7 +404,9 @@ class GRU(Stack):
 
     # -- the layer protocol
 
-    def forward_batch(self, batch, state=None, key=None, training=False):
+    def forward_batch(
+        self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
+    ) -> tuple[Batch, Array, float, Tape | None]:
         data = batch.data
         if data.dtype != self.dtype:
             data = as_numeric(data, self.dtype)
@@ -391,21 +415,23 @@ class GRU(Stack):
             return Batch(y), h, 0.0, tape
         return (flipped(batch) if self.go_backwards else batch).with_data(y), h, 0.0, tape
 
-    def backward_batch(self, d_out, d_state, tape, need_dx=True):
+    def backward_batch(
+        self, d_out: Array, d_state: Array | None, tape: Tape, need_dx: bool = True
+    ) -> tuple[Array | None, Array, dict[str, Array]]:
         self._check_tape(tape)
         if d_out.shape != tape.output_shape:
             raise ValueError(f"d_out: expected the shape of the outputs, {tape.output_shape}, got {d_out.shape}")
         return self._pull(np.asarray(d_out, self.dtype), d_state, tape, need_dx)
 
-    def _check_tape(self, tape):
+    def _check_tape(self, tape: Tape) -> None:
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected what forward(..., training=True) returned, got {type(tape).__name__}")
         if tape.layer is not self:
             raise ValueError("tape: expected one of this layer's forward passes, got another layer's")
 
-    def _time_order(self, array):
+    def _time_order(self, array: ArrayT) -> ArrayT:
         """A batch-major result in the layer's order."""
         return array.swapaxes(0, 1) if self.time_major and array is not None and array.ndim == 3 else array
 
-    def _time_order_shape(self, shape):
+    def _time_order_shape(self, shape: Shape) -> Shape:
         return (shape[1], shape[0], *shape[2:]) if self.time_major and len(shape) == 3 else shape

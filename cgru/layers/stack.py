@@ -1,16 +1,31 @@
 """The layers and directions of a GRU: parameters of every cell, and the two passes through them. The
 arithmetic of one cell is in recurrence.py."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru import initializers, kernels, recurrence
 from cgru.checks import sequence_advice
 from cgru.layers.base import Layer
 from cgru.locks import owned
 from cgru.sequences import Batch, as_numeric
+from cgru.typing import (
+    Activation,
+    AnyArray,
+    Array,
+    BoolArray,
+    Initializer,
+    InitializerName,
+    IntArray,
+    MergeMode,
+    Shape,
+)
 
 
 class Tape(NamedTuple):
@@ -18,41 +33,68 @@ class Tape(NamedTuple):
 
     layer: Layer  # whose forward pass it was
     batch: Batch  # as the stack saw it
-    cells: list  # recurrence.Tape, in the order of the state
-    outputs: list  # per layer: the outputs of its directions where the merge needs them, else None
+    cells: list[Any]  # recurrence.Tape, in the order of the state
+    outputs: list[
+        Sequence[Array] | None
+    ]  # per layer: the outputs of its directions where the merge needs them, else None
     learned: bool  # the initial state came from the parameters
-    output_shape: tuple  # of the gradient that backward takes
+    output_shape: Shape  # of the gradient that backward takes
 
 
 class _Prepared(NamedTuple):
-    cells: list  # recurrence.Weights of every cell, in the order of the state
-    learned: object  # initial states (cells, H); None where they are not learned
-    handle: object  # kernels.Handle of them, for calls of microseconds
+    cells: list[recurrence.Weights]  # of every cell, in the order of the state
+    learned: Array | None  # initial states (cells, H), where they are learned
+    handle: kernels.Handle  # of them, for calls of microseconds
 
 
 class Stack(Layer):
     """Layers and directions of the recurrence, batch-major throughout; `GRU` is its face, and sets the options."""
 
+    units: int
+    activation: Activation
+    recurrent_activation: Activation
+    use_bias: bool
+    return_sequences: bool
+    return_state: bool
+    go_backwards: bool
+    reverse: bool
+    stateful: bool
+    kernel_initializer: InitializerName
+    recurrent_initializer: InitializerName
+    bias_initializer: InitializerName
+    reset_after: bool
+    num_layers: int
+    bidirectional: bool
+    merge_mode: MergeMode
+    learn_initial_state: bool
+    time_major: bool
+    zero_output_for_mask: bool
+    dtype: np.dtype[Any]
+    _prepared: _Prepared | None
+    _state: Array | None
+    _directions: tuple[str, ...]
+    _state_is_flat: bool
+
     # -- parameters
 
-    def output_size(self, input_size):
+    def output_size(self, input_size: Any) -> int:
         return self.units * (2 if self.bidirectional and self.merge_mode == "concat" else 1)
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: Shape) -> Shape:
         steps = shape[1:2] if self.return_sequences else ()
         return (shape[0], *steps, self.output_size(shape[-1]))
 
-    def expected_shape(self, shape):
+    def expected_shape(self, shape: Shape) -> str | None:
         if len(shape) == 3 and shape[2] == (self.input_size if self.built else max(1, shape[2])):
             return None
         D = self.input_size or ("D" if len(shape) != 3 else "D >= 1")
         return f"(N, T, {D}) or a list of (T_i, {D}) arrays"
 
     @cached_property
-    def _prefixes(self):
+    def _prefixes(self) -> list[str]:
         return list(self._each_prefix())
 
-    def _each_prefix(self):
+    def _each_prefix(self) -> Iterator[str]:
         """Yield what the parameters' names of each cell begin with, in the order of the state."""
         if self._state_is_flat:
             yield ""
@@ -61,7 +103,7 @@ class Stack(Layer):
             for direction in self._directions:
                 yield f"l{layer}.{direction}."
 
-    def parameter_shapes(self, input_size):
+    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
         H = self.units
         for index, prefix in enumerate(self._each_prefix()):
             yield prefix + "kernel", (input_size if index < len(self._directions) else self.output_size(None), 3 * H)
@@ -71,7 +113,7 @@ class Stack(Layer):
             if self.learn_initial_state:
                 yield prefix + "initial_state", (H,)
 
-    def _initial(self, name):
+    def _initial(self, name: str) -> Initializer:
         kind = name.rpartition(".")[2]
         return {
             "kernel": initializers.get(self.kernel_initializer),
@@ -80,10 +122,10 @@ class Stack(Layer):
             "initial_state": initializers.zeros,
         }[kind]
 
-    def _changed(self):
+    def _changed(self) -> None:
         self._prepared = None
 
-    def _ready(self):
+    def _ready(self) -> _Prepared:
         """What a call reads of the parameters, all of one moment; made once and dropped when they change."""
         prepared = self._prepared
         if prepared is None or prepared.cells[0].backend != kernels.get_backend():
@@ -107,19 +149,21 @@ class Stack(Layer):
                 self._prepared = prepared  # in one assignment: readers see the old form or the whole new one
         return prepared
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_prepared": None}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._state = None if self._state is None else owned(self._state)
 
     # -- state
 
-    def _state_shape(self, N):
+    def _state_shape(self, N: Any) -> Shape:
         return (N, self.units) if self._state_is_flat else (len(self._prefixes), N, self.units)
 
-    def _initial_state(self, initial_state, N, learned, name="x"):
+    def _initial_state(
+        self, initial_state: ArrayLike | None, N: int, learned: Array | None, name: str = "x"
+    ) -> tuple[Array, bool]:
         """Return ((cells, N, H), whether it is the learned one, (cells, H) or None)."""
         shape = self._state_shape(N)
         if initial_state is None and self._state is not None:
@@ -136,7 +180,7 @@ class Stack(Layer):
             return np.ascontiguousarray(h0).reshape(len(self._prefixes), N, self.units), False
         return self._first_state(N, learned), learned is not None
 
-    def _first_state(self, N, learned):
+    def _first_state(self, N: int, learned: Array | None) -> Array:
         """(cells, N, H): where sequences start from that go on from nothing."""
         h0 = np.zeros((len(self._prefixes), N, self.units), self.dtype)
         if learned is not None:
@@ -145,7 +189,7 @@ class Stack(Layer):
 
     # -- the passes
 
-    def _build_for(self, x, name):
+    def _build_for(self, x: AnyArray, name: str) -> None:
         if x.shape[-1] < 1:
             raise ValueError(f"{name}: expected at least one feature, got shape {x.shape}")
         if self.built and x.shape[-1] != self.input_size:
@@ -154,9 +198,9 @@ class Stack(Layer):
             )
         self.build(x.shape[-1])
 
-    def _run(self, batch, initial_state, training):
+    def _run(self, batch: Batch, initial_state: ArrayLike | None, training: bool) -> tuple[Array, Array, Tape | None]:
         """Return (y, h, tape); y is (N, T, F), or (N, F) without return_sequences."""
-        x = batch.data
+        x: Any = batch.data
         if x.ndim != 3:
             raise self._wrong_shape((x.swapaxes(0, 1) if self.time_major and x.ndim > 1 else x).shape)
         self._build_for(x, "x")
@@ -167,12 +211,16 @@ class Stack(Layer):
             batch = flipped(batch)
         plans = self._plans(batch)
         h = np.empty((len(weights), N, self.units), self.dtype)
-        cells, outputs = [], []
+        cells: list[Any] = []
+        outputs: list[Sequence[Array] | None] = []
         x = recurrence.readable(batch.data)
+        ys: list[Any]
         for layer in range(self.num_layers):
             last = layer == self.num_layers - 1
             wanted = self.return_sequences or not last
-            y, ys = self._allocate_outputs(N, T, plans[0].steps == N * T) if wanted else (None, [None] * len(plans))
+            y, ys = None, [None] * len(plans)
+            if wanted:
+                y, ys = self._allocate_outputs(N, T, plans[0].steps == N * T)
             first = layer * len(plans)
             results = recurrence.run(
                 *(
@@ -196,12 +244,14 @@ class Stack(Layer):
             x = x.copy()  # y and h are the caller's, one each
         return x, state, Tape(self, batch, cells, outputs, is_learned, x.shape) if training else None
 
-    def _wrong_shape(self, given):
+    def _wrong_shape(self, given: Shape) -> ValueError:
         shape = "(T, N, D)" if self.time_major else "(N, T, D)"
         advice = sequence_advice(given, self.input_size, self.time_major)
         return ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {given}{advice}")
 
-    def _pull(self, dy, dh, tape, need_dx):
+    def _pull(
+        self, dy: Array | None, dh: Array | None, tape: Tape, need_dx: bool
+    ) -> tuple[Array | None, Array, dict[str, Array]]:
         """Return (dx, dh0, grads) for gradients in batch-major order."""
         directions = len(self._directions)
         N = len(tape.batch.data)
@@ -214,7 +264,7 @@ class Stack(Layer):
                 dh[len(tape.cells) - directions + d] += term
             dy = None
         for layer in reversed(range(self.num_layers)):
-            dys = [None] * directions if dy is None else self._split(dy, tape.outputs[layer])
+            dys: list[Any] = [None] * directions if dy is None else self._split(dy, tape.outputs[layer])
             last = layer == self.num_layers - 1
             dx = None
             if last and dy is not None and not self.zero_output_for_mask and tape.batch.valid is not None:
@@ -248,13 +298,13 @@ class Stack(Layer):
         grads = {name: grads[name] for name in self._built_parameters()}
         return dx, dh0[0] if self._state_is_flat else dh0, grads
 
-    def _plans(self, batch):
+    def _plans(self, batch: Batch) -> list[recurrence.Schedule]:
         """The schedule of each direction."""
         N, T, _ = batch.data.shape
         reverses = (False, True) if self.bidirectional else (self.reverse,)
         return [recurrence.schedule(N, T, batch.lengths, batch.mask, reverse) for reverse in reverses]
 
-    def _allocate_outputs(self, N, T, all_valid):
+    def _allocate_outputs(self, N: int, T: int, all_valid: bool) -> tuple[Array | None, list[Array]]:
         """(y or None, the array that each direction writes): halves of y for "concat", y itself for one direction."""
         empty = np.empty if all_valid else np.zeros
         H = self.units
@@ -268,7 +318,7 @@ class Stack(Layer):
         y = y.swapaxes(0, 1) if self.time_major else y
         return y, [y[:, :, d * H : (d + 1) * H] for d in range(len(self._directions))]
 
-    def _merge(self, y, ys):
+    def _merge(self, y: Array | None, ys: Sequence[Array]) -> Array:
         """One array of the directions' arrays; y is the one that already holds them, if any."""
         if y is not None:
             return y
@@ -281,7 +331,7 @@ class Stack(Layer):
         total = ys[0] + ys[1]
         return total if self.merge_mode == "sum" else total / 2
 
-    def _split(self, dy, ys):
+    def _split(self, dy: Array, ys: Any) -> list[Array]:
         """The gradient of each direction's array, from that of the merged one."""
         H = self.units
         if not self.bidirectional:
@@ -295,13 +345,13 @@ class Stack(Layer):
         return [half, half]
 
 
-def flipped(batch):
+def flipped(batch: Batch) -> Batch:
     """The batch with time running backwards; lengths become a mask whose padding comes first."""
     valid = batch.valid
     return Batch(batch.data[:, ::-1], None, None if valid is None else valid[:, ::-1])
 
 
-def _last_valid(valid, backwards):
+def _last_valid(valid: BoolArray, backwards: bool) -> IntArray:
     """(N, T): the last valid time up to each step in processing order, -1 where there is none."""
     T = valid.shape[1]
     times = np.where(valid, np.arange(T), T if backwards else -1)
@@ -311,14 +361,14 @@ def _last_valid(valid, backwards):
     return np.where(last == T, -1, last)
 
 
-def _repeat_last(y, valid, backwards):
+def _repeat_last(y: Array, valid: BoolArray, backwards: bool) -> None:
     """Fill the steps of y (N, T, H) that are not valid with the output before them."""
     source = _last_valid(valid, backwards)
     filled = np.take_along_axis(y, np.maximum(source, 0)[:, :, None], axis=1)
     np.copyto(y, filled, where=(source >= 0)[:, :, None])
 
 
-def _gather_repeated(dy, valid, backwards):
+def _gather_repeated(dy: Array, valid: BoolArray, backwards: bool) -> Array:
     """The gradient of the valid outputs when `_repeat_last` repeated them."""
     source = _last_valid(valid, backwards)
     rows, times = np.nonzero(source >= 0)

@@ -1,14 +1,28 @@
 """What is passed to a model, checked as a whole and in the caller's words before anything is done with it: inputs, and
 the labels for them."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru.checks import as_array, check_label_range, sequence_advice, shape_text, whole_numbers, without_column
-from cgru.layers import GRU, Embedding
-from cgru.sequences import as_batch
+from cgru.layers import GRU, Embedding, Layer
+from cgru.sequences import Batch, as_batch
+from cgru.typing import IntArray, Shape
 
 
-def inputs(layers, x, lengths=None, mask=None, like=None, name="x"):
+def inputs(
+    layers: Sequence[Layer],
+    x: ArrayLike,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    like: Batch | None = None,
+    name: str = "x",
+) -> tuple[Batch, Shape]:
     """Return (Batch, shape of the model's outputs for it).
 
     Parameters
@@ -42,7 +56,7 @@ def inputs(layers, x, lengths=None, mask=None, like=None, name="x"):
     return batch, outputs
 
 
-def output_shape(layers, shape, name, got):
+def output_shape(layers: Sequence[Layer], shape: Shape, name: str, got: str) -> Shape:
     """Return the shape of the outputs for data of `shape`; the ValueError says which layer cannot take what."""
     given = shape
     for i, layer in enumerate(layers):
@@ -53,12 +67,12 @@ def output_shape(layers, shape, name, got):
     return shape
 
 
-def title(layers, i):
+def title(layers: Sequence[Layer], i: int) -> str:
     """What messages call layer i."""
     return f"layer {i} ({type(layers[i]).__name__})"
 
 
-def _misfit(layers, i, given, shape, expected, name, got):
+def _misfit(layers: Sequence[Layer], i: int, given: Shape, shape: Shape, expected: str, name: str, got: str) -> str:
     who = title(layers, i)
     if i == 0:
         return f"{name}: expected shape {expected} for {who}, got {got}{_advice(layers[0], given, got)}"
@@ -71,7 +85,7 @@ def _misfit(layers, i, given, shape, expected, name, got):
     return f"{name}: expected sequences, for {who}, got {got}{_advice(layers[i], given, got)}"
 
 
-def _advice(layer, shape, got):
+def _advice(layer: Layer, shape: Shape, got: str) -> str:
     """What to write instead, if it can be told from the shape."""
     if not isinstance(layer, GRU):
         return ""
@@ -80,7 +94,7 @@ def _advice(layer, shape, got):
     return sequence_advice(shape, layer.input_size)
 
 
-def validation_arguments(data):
+def validation_arguments(data: Any) -> tuple[Any, Any, dict[str, Any]]:
     """Return x, y and a dict of lengths and mask, of what was passed as `validation_data`."""
     forms = "(x, y) or (x, y, dict(lengths=..., mask=...))"
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
@@ -101,7 +115,7 @@ def validation_arguments(data):
 # -- labels
 
 
-def labels(layers, y, batch, outputs, name="y"):
+def labels(layers: Sequence[Layer], y: ArrayLike, batch: Batch, outputs: Shape, name: str = "y") -> IntArray:
     """Return the labels of a batch, an integer array of the shape of `outputs` without its last axis, checked.
 
     Parameters
@@ -142,11 +156,11 @@ def labels(layers, y, batch, outputs, name="y"):
     return found
 
 
-def _wanted(outputs):
+def _wanted(outputs: Shape) -> str:
     return f"shape {shape_text(outputs[:-1])}, a label for each {'step' if len(outputs) == 3 else 'example'}"
 
 
-def _label_advice(shape, batch, outputs):
+def _label_advice(shape: Shape, batch: Batch, outputs: Shape) -> str:
     steps = len(outputs) == 3
     if shape == outputs:
         return "; of one-hot rows or probabilities take y.argmax(axis=-1)"
@@ -157,13 +171,13 @@ def _label_advice(shape, batch, outputs):
     return ""
 
 
-def _is_ragged(values):
+def _is_ragged(values: Any) -> bool:
     """Whether `values` is a list of sequences, not an array or a list of numbers."""
     listed = isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.dtype == object)
     return listed and getattr(values, "ndim", 1) > 0 and len(values) > 0 and np.ndim(values[0]) > 0
 
 
-def _pad_labels(y, batch, name, first):
+def _pad_labels(y: Any, batch: Batch, name: str, first: bool) -> IntArray:
     """Return labels (N, T), zero in the padding, from a list of N arrays (T_i,) as long as the sequences; `first`: the
     padding stands before them."""
     steps = batch.data.shape[1]
@@ -182,19 +196,19 @@ def _pad_labels(y, batch, name, first):
     return found
 
 
-def rows_of(layers, batch, labels, rows):
+def rows_of(layers: Sequence[Layer], batch: Batch, labels: IntArray, rows: IntArray) -> tuple[Batch, IntArray]:
     """Return the batch and the labels of `rows`, both cut to the longest of them."""
     part = batch.take(rows)
     labels = labels[rows]
     return part, labels[:, steps_of(layers, part, labels.shape[1])] if labels.ndim == 2 else labels
 
 
-def padding_first(layers):
+def padding_first(layers: Sequence[Layer]) -> bool:
     """Whether outputs come in the opposite order of the inputs: from the last step, behind what pads them."""
     return sum(isinstance(layer, GRU) and layer.go_backwards and layer.return_sequences for layer in layers) % 2 == 1
 
 
-def steps_of(layers, part, steps):
+def steps_of(layers: Sequence[Layer], part: Batch, steps: int) -> slice:
     """Where the outputs of a batch that `Batch.take` has cut stand among those of `steps` steps."""
     cut = part.data.shape[1]
     return slice(steps - cut, steps) if padding_first(layers) else slice(cut)

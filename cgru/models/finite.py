@@ -1,11 +1,19 @@
 """Numbers that are not finite: a cheap look at each update, and the search for their origin when one is refused."""
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from cgru.models import examples, stateful
+from cgru.sequences import Batch
+from cgru.typing import AnyArray, Array, IntArray, Parameter
+
+if TYPE_CHECKING:
+    from cgru.models.training import Trainable
 
 
 class Place(NamedTuple):
@@ -15,11 +23,11 @@ class Place(NamedTuple):
     batch: int  # from 1
     rows: np.ndarray  # of x, in the batch's order
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"epoch {self.epoch}, batch {self.batch}"
 
 
-def all_finite(arrays, squares=False):
+def all_finite(arrays: Iterable[AnyArray], squares: bool = False) -> bool:
     """Whether all elements of the arrays are finite numbers, and with `squares` their squares too."""
     # A sum of squares that is finite has finite terms; one that is not may have overflowed, so that is looked at again.
     # np.dot is the faster one where BLAS wakes no threads for it.
@@ -31,7 +39,7 @@ def all_finite(arrays, squares=False):
     return True
 
 
-def input_error(batch, place):
+def input_error(batch: Batch, place: Place) -> ValueError | None:
     """A ValueError that names the first number at a valid step that is not finite; None if there is none."""
     data = batch.data
     if data.dtype.kind != "f":
@@ -50,7 +58,7 @@ def input_error(batch, place):
     )
 
 
-def loss_error(model, batch, labels, outputs, place):
+def loss_error(model: Trainable, batch: Batch, labels: IntArray, outputs: Batch, place: Place) -> Exception:
     """The error for a batch whose loss is not finite: its input's, the parameters', or the loss' own."""
     error = input_error(batch, place) or _parameter_error(model, place)
     if error is not None:
@@ -67,7 +75,9 @@ def loss_error(model, batch, labels, outputs, place):
     return FloatingPointError(f"the sum of the losses is not finite in {place}; no update was made with it")
 
 
-def gradient_error(model, batch, labels, gradients, place):
+def gradient_error(
+    model: Trainable, batch: Batch, labels: IntArray, gradients: Mapping[Parameter, Array], place: Place
+) -> Exception:
     """The error for a batch whose gradients, or their squares, are not finite."""
     error = input_error(batch, place) or _parameter_error(model, place)
     if error is not None:
@@ -87,7 +97,7 @@ def gradient_error(model, batch, labels, gradients, place):
     )
 
 
-def update_error(model, proposed, place):
+def update_error(model: Trainable, proposed: Mapping[Parameter, Array], place: Place) -> FloatingPointError:
     """The error for new parameters that are not finite."""
     names = [_name(model, key) for key, array in proposed.items() if not all_finite([array])]
     return FloatingPointError(
@@ -96,7 +106,7 @@ def update_error(model, proposed, place):
     )
 
 
-def _parameter_error(model, place):
+def _parameter_error(model: Trainable, place: Place) -> FloatingPointError | None:
     for i, layer in enumerate(model.layers):
         for name, array in layer.parameters.items():
             if not all_finite([array]):
@@ -107,5 +117,5 @@ def _parameter_error(model, place):
     return None
 
 
-def _name(model, key):
+def _name(model: Trainable, key: Parameter) -> str:
     return f"{key[1]} of {examples.title(model.layers, key[0])}"

@@ -1,12 +1,22 @@
 """What every model is: layers with their parameters, a configuration, a seed."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru.checks import check_int, shape_text
 from cgru.configured import Configured
 from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
 from cgru.locks import Locked
 from cgru.models.stateful import stateful_layers
+from cgru.typing import Array, Shape, States
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}  # what configurations and files may name
 
@@ -23,9 +33,9 @@ class Model(Locked, Configured):
         order of the examples in training.
     """
 
-    _options = ("layers", "seed")
+    _options: tuple[str, ...] = ("layers", "seed")
 
-    def __init__(self, layers, seed=None):
+    def __init__(self, layers: Sequence[Layer], seed: SupportsIndex | None = None) -> None:
         super().__init__()
         if not isinstance(layers, (list, tuple)):
             raise TypeError(f"layers: expected a list of layers, got {type(layers).__name__}")
@@ -48,11 +58,11 @@ class Model(Locked, Configured):
     # -- parameters
 
     @property
-    def built(self):
+    def built(self) -> bool:
         """Whether all layers have their parameters."""
         return all(layer.built for layer in self.layers)
 
-    def _check_built(self):
+    def _check_built(self) -> None:
         for i, layer in enumerate(self.layers):
             if not layer.built:
                 name = type(layer).__name__
@@ -61,17 +71,17 @@ class Model(Locked, Configured):
                 )
 
     @property
-    def parameters(self):
+    def parameters(self) -> dict[str, Array]:
         """dict "layer index.name" -> read-only view of the parameter; RuntimeError before the model is built."""
         self._check_built()
         return {f"{i}.{name}": p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
 
-    def get_weights(self):
+    def get_weights(self) -> list[Array]:
         """Return copies of all parameters, a list in the order of `parameters`."""
         self._check_built()
         return [array for layer in self.layers for array in layer.get_weights()]
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
         """Copy `weights`, a list in the order of `parameters`, into the layers: all of them or, on an error, none.
 
         Raises
@@ -98,13 +108,13 @@ class Model(Locked, Configured):
         for layer, part in zip(self.layers, parts, strict=True):
             layer.set_weights(part)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return seed and layers as a dict that JSON can hold; parameters are not part of it."""
         layers = [{"class": type(layer).__name__, "config": layer.get_config()} for layer in self.layers]
         return {"layers": layers, "seed": self.seed}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Return a new, unbuilt model from what `get_config` returned.
 
         Raises
@@ -128,7 +138,7 @@ class Model(Locked, Configured):
 
     # -- states
 
-    def reset_states(self):
+    def reset_states(self) -> None:
         """Forget the states of the stateful layers.
 
         Raises
@@ -142,7 +152,7 @@ class Model(Locked, Configured):
         for i in kept:
             self.layers[i].reset_states()
 
-    def _keep_states(self, states):
+    def _keep_states(self, states: States) -> None:
         """Let the next call go on from `states`, one entry a layer, in the layers that are stateful: in all or none."""
         kept = [(self.layers[i], states[i]) for i in stateful_layers(self.layers)]
         try:
@@ -155,11 +165,11 @@ class Model(Locked, Configured):
 
     # -- what is printed
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         layers = "".join(f"    {layer!r},\n" for layer in self.layers)
         return f"{type(self).__name__}([\n{layers}]{'' if self.seed is None else f', seed={self.seed}'})"
 
-    def summary(self):
+    def summary(self) -> None:
         """Print the layers: the shape of their outputs, the number and the shapes of their parameters; and how
         many of the values are frozen, in layers with trainable=False, which `fit` leaves alone.
 
@@ -187,10 +197,11 @@ class Model(Locked, Configured):
                 print(f"{line}{'not built':>10}")
         print(f"{total:,} parameters{f', {frozen:,} frozen' if frozen else ''}{'' if self.built else ' so far'}")
 
-    def _output_shapes(self):
+    def _output_shapes(self) -> Iterator[Shape | None]:
         """Yield the shape of each layer's outputs, names standing for what is not known; None where no data fit."""
         first = self.layers[0]
         steps = ("T",) if any(isinstance(layer, (GRU, Embedding)) for layer in self.layers) else ()
+        shape: Shape | None
         shape = ("N", *steps) if isinstance(first, Embedding) else ("N", *steps, first.input_size or "D")
         for layer in self.layers:
             if shape is not None:

@@ -1,11 +1,21 @@
 """Sequential: layers in a row."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru.checks import check_int
 from cgru.models import examples, stateful, stepping
 from cgru.models.training import Trainable
-from cgru.sequences import unpad
+from cgru.sequences import Batch, unpad
+from cgru.typing import Array, ArrayOrList, Parameter, States
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Sequential(Trainable):
@@ -57,7 +67,7 @@ class Sequential(Trainable):
 
     _plan = None  # of `step`, made at the first one
 
-    def build(self, input_size=None):
+    def build(self, input_size: SupportsIndex | None = None) -> Self:
         """Create the parameters of all layers for inputs of `input_size` features (not needed before an Embedding).
 
         Raises
@@ -71,7 +81,13 @@ class Sequential(Trainable):
             size = layer.output_size(size)
         return self
 
-    def predict(self, x, lengths=None, mask=None, batch_size=32):
+    def predict(
+        self,
+        x: ArrayLike,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        batch_size: SupportsIndex = 32,
+    ) -> ArrayOrList:
         """Return the outputs for examples `x`, in their order.
 
         Returns
@@ -90,7 +106,7 @@ class Sequential(Trainable):
         ragged = lengths is None and batch.lengths is not None
         return self._outputs(batch, ragged, batch_size)
 
-    def __call__(self, x, lengths=None, mask=None):
+    def __call__(self, x: ArrayLike, lengths: ArrayLike | None = None, mask: ArrayLike | None = None) -> ArrayOrList:
         """Return the outputs for examples `x`, as `predict` does, from one pass over all of them.
 
         Raises
@@ -101,7 +117,7 @@ class Sequential(Trainable):
         batch, _ = examples.inputs(self.layers, x, lengths, mask)
         return self._outputs(batch, lengths is None and batch.lengths is not None, max(1, len(batch.data)))
 
-    def step(self, x_t, state=None):
+    def step(self, x_t: ArrayLike, state: Sequence[ArrayLike | None] | None = None) -> tuple[Array, tuple[Array, ...]]:
         """Run one time step: return what the model would return if the sequence ended there, and the state after it.
 
         Parameters
@@ -141,17 +157,17 @@ class Sequential(Trainable):
         except (TypeError, ValueError, AttributeError) as error:
             raise stepping.wrong_step(self.layers, x_t, state, error) from None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_plan": None}
 
-    def _outputs(self, batch, ragged, batch_size):
+    def _outputs(self, batch: Batch, ragged: bool, batch_size: int) -> ArrayOrList:
         count = len(batch.data)
         stateful.check_one_batch(self.layers, count, batch_size)
-        outputs = None
+        outputs: Any = None
         for rows in self._chunks(batch, batch_size):
             taken = batch.take(rows)
-            part, states, _ = self._forward(taken)
-            part = part.data
+            y, states, _ = self._forward(taken)
+            part = y.data
             if outputs is None:
                 shape = (count, batch.data.shape[1]) if part.ndim == 3 else (count,)
                 outputs = np.zeros((*shape, part.shape[-1]), part.dtype)
@@ -164,7 +180,9 @@ class Sequential(Trainable):
             return unpad(outputs, batch.lengths, examples.padding_first(self.layers))
         return outputs
 
-    def _forward(self, batch, states=None, training=False, key=None):
+    def _forward(
+        self, batch: Batch, states: States | None = None, training: bool = False, key: Any = None
+    ) -> tuple[Batch, States, list[Any]]:
         """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept."""
         tapes, after = [], []
         for i, layer in enumerate(self.layers):
@@ -175,7 +193,7 @@ class Sequential(Trainable):
             tapes.append(tape)
         return batch, after, tapes
 
-    def _backward(self, d_out, tapes, at_logits):
+    def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
         """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
         outputs, or with `at_logits` from that at the input of the last activation."""
         trained = [i for i, layer in enumerate(self.layers) if layer.parameters and layer.trainable]

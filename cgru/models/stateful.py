@@ -6,20 +6,28 @@ from the state that the model had when the training began, and validation from n
 call, or the update, is done; what fails leaves it as it was.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
 from cgru.models.examples import title
+from cgru.typing import States
+
+Layers: TypeAlias = Sequence[Any]  # of which a GRU has a state
 
 
-def stateful_layers(layers):
+def stateful_layers(layers: Layers) -> list[int]:
     """The indices of the layers that keep a state."""
     return [i for i, layer in enumerate(layers) if getattr(layer, "stateful", False)]
 
 
-def carried(layers, states):
+def carried(layers: Layers, states: States) -> States:
     """Of the states after a batch those that the next one starts from: None for layers that keep none."""
     return [state if getattr(layer, "stateful", False) else None for layer, state in zip(layers, states, strict=True)]
 
 
-def first_states(layers, count):
+def first_states(layers: Layers, count: int) -> States:
     """The states that `count` rows start from which go on from nothing."""
     kept = stateful_layers(layers)
     return [
@@ -28,13 +36,13 @@ def first_states(layers, count):
     ]
 
 
-def states_of_row(layers, row):
+def states_of_row(layers: Layers, row: int) -> States:
     """What row `row` of the next call goes on from, None in layers that keep no state."""
     kept = [getattr(layer, "_state", None) for layer in layers]
     return [None if state is None else state[..., row : row + 1, :] for state in kept]
 
 
-def check_one_batch(layers, count, batch_size):
+def check_one_batch(layers: Layers, count: int, batch_size: int) -> None:
     """Refuse a call that is cut into batches, or has other rows than the states that are kept."""
     for i in stateful_layers(layers):
         if count > batch_size:
@@ -45,7 +53,7 @@ def check_one_batch(layers, count, batch_size):
         _check_rows(layers, i, count, f"{count} rows")
 
 
-def check_batches(layers, count, batch_size, shuffle):
+def check_batches(layers: Layers, count: int, batch_size: int, shuffle: bool) -> None:
     """Refuse training that mixes rows, or whose batches are of unequal size."""
     for i in stateful_layers(layers):
         if shuffle:
@@ -58,7 +66,7 @@ def check_batches(layers, count, batch_size, shuffle):
         _check_rows(layers, i, rows, f"batches of {rows} rows")
 
 
-def check_equal_batches(layers, count, batch_size):
+def check_equal_batches(layers: Layers, count: int, batch_size: int) -> None:
     """Refuse a last batch that is smaller than the others."""
     for i in stateful_layers(layers):
         if count > batch_size and count % batch_size:
@@ -68,7 +76,7 @@ def check_equal_batches(layers, count, batch_size):
             )
 
 
-def _check_rows(layers, i, rows, got):
+def _check_rows(layers: Layers, i: int, rows: int, got: str) -> None:
     state = layers[i]._state
     if state is not None and state.shape[-2] != rows:
         kept = got.replace(str(rows), str(state.shape[-2]))

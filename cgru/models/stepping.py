@@ -1,23 +1,35 @@
 """One time step through a model: what is called in which order, made ready once."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru.checks import shape_text
-from cgru.layers import GRU, Dropout, Embedding
+from cgru.layers import GRU, Dropout, Embedding, Layer
 from cgru.models import examples
 from cgru.sequences import Batch, as_numeric
+from cgru.typing import AnyArray, Array
+
+if TYPE_CHECKING:
+    from cgru.models.sequential import Sequential
+
+Call: TypeAlias = Callable[[Any], Any]  # of a layer without a state
+StepCall: TypeAlias = Callable[[Any, Any], Array]  # of a GRU
+Run: TypeAlias = Callable[[Any, Any], tuple[Array, tuple[Array, ...]]]
 
 
 class Plan(NamedTuple):
     """A step of one model."""
 
-    run: object  # function of (x_t, state), which returns (y_t, state)
-    start: tuple  # the states at the beginning: None for each GRU
+    run: Run  # function of (x_t, state), which returns (y_t, state)
+    start: tuple[None, ...]  # the states at the beginning: None for each GRU
 
 
-def plan(model, x_t):
+def plan(model: Sequential, x_t: ArrayLike) -> Plan:
     """Return the `Plan` of a model, which is built for features as those of x_t if it was not.
 
     Raises
@@ -36,8 +48,8 @@ def plan(model, x_t):
     examples.output_shape(layers, (len(x), 1, *x.shape[1:]), "x_t", f"{shape_text(x.shape)}, one time step")
     model.build(x.shape[1] if x.ndim == 2 else None)
     first = layers[0]
-    calls = [[]]  # of vectors: those before the first GRU, those before the second, and so on
-    steps = []  # of the GRUs between
+    calls: list[list[Call]] = [[]]  # of vectors: those before the first GRU, those before the second, and so on
+    steps: list[StepCall] = []  # of the GRUs between
     if not isinstance(first, GRU):  # which converts its input itself
         dtype = None if isinstance(first, Embedding) else first.dtype or "float32"
         calls[-1].append(lambda values: as_numeric(values, dtype, "x_t"))
@@ -53,15 +65,15 @@ def plan(model, x_t):
     return Plan(run, (None,) * len(steps))
 
 
-def _top(h):
+def _top(h: Array) -> Array:
     """The output of a stack: the state of its last layer."""
     return h[-1]
 
 
-def _one(before, step, behind):
+def _one(before: list[Call], step: StepCall, behind: list[Call]) -> Run:
     """What `_many` returns, for one GRU: models of a few units take few microseconds, and loops cost some."""
 
-    def run(x_t, state):
+    def run(x_t: Any, state: Any) -> tuple[Array, tuple[Array, ...]]:
         (h,) = state
         for call in before:
             x_t = call(x_t)
@@ -73,10 +85,10 @@ def _one(before, step, behind):
     return run
 
 
-def _many(calls, steps):
+def _many(calls: list[list[Call]], steps: list[StepCall]) -> Run:
     """The function that runs `calls[0]`, `steps[0]`, `calls[1]`, `steps[1]`, ..., `calls[-1]`."""
 
-    def run(x_t, state):
+    def run(x_t: Any, state: Any) -> tuple[Array, tuple[Array, ...]]:
         y, after = x_t, []
         for call in calls[0]:
             y = call(y)
@@ -90,24 +102,24 @@ def _many(calls, steps):
     return run
 
 
-def wrong_step(layers, x_t, state, error):
+def wrong_step(layers: Sequence[Layer], x_t: ArrayLike, state: Any, error: Exception) -> Exception:
     """The error for a step that failed with `error`, in the words of whoever called it."""
     x = _checked(layers, x_t)
     layers[0].check_values(Batch(x), "x_t")
-    recurrent = [i for i, layer in enumerate(layers) if isinstance(layer, GRU)]
+    recurrent = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, GRU)]
     if not isinstance(state, (tuple, list)) or len(state) != len(recurrent):
         got = f"{len(state)} entries" if isinstance(state, (tuple, list)) else type(state).__name__
         return TypeError(f"state: expected a tuple with one entry for each of {len(recurrent)} GRUs, got {got}")
-    for j, i in enumerate(recurrent):
+    for j, (i, layer) in enumerate(recurrent):
         if state[j] is not None:
-            shape, expected = as_numeric(state[j], None, f"state[{j}]").shape, layers[i]._state_shape(len(x))
+            shape, expected = as_numeric(state[j], None, f"state[{j}]").shape, layer._state_shape(len(x))
             if shape != expected:
                 who = f"{examples.title(layers, i)} for {len(x)} rows"
                 return ValueError(f"state[{j}]: expected shape {expected}, of {who}, got {shape}")
     return error
 
 
-def _checked(layers, x_t):
+def _checked(layers: Sequence[Layer], x_t: ArrayLike) -> AnyArray:
     """x_t as an array of the right number of axes and features."""
     x, first = as_numeric(x_t, None, "x_t"), layers[0]
     ids = isinstance(first, Embedding)

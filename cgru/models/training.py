@@ -5,17 +5,30 @@ copies that may be repeated. Ctrl-C can come at any moment: before the copies no
 interrupts are made again.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru import losses, metrics, optimizers
 from cgru.checks import check_bool, check_int
-from cgru.layers import GRU, Dense
+from cgru.layers import GRU, Dense, Layer
 from cgru.locks import owned
+from cgru.losses import Loss
+from cgru.metrics import Accuracy
 from cgru.models import examples, finite, stateful
 from cgru.models.model import Model
 from cgru.models.progress import figures, progress_of
+from cgru.optimizers import Optimizer, State
+from cgru.sequences import Batch
+from cgru.typing import Array, IntArray, LossName, MetricName, OptimizerName, Parameter, States, Validation
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _POSITIVE = ("sigmoid", "hard_sigmoid", "hard_sigmoid_keras2")  # activations of states from 0 to 1
 
@@ -31,20 +44,20 @@ class History:
         Name ("loss", "accuracy", "val_loss", ...) -> list with one number for each finished epoch.
     """
 
-    def __init__(self):
-        self._results = []  # one dict an epoch: an append is whole or has not happened
+    def __init__(self) -> None:
+        self._results: list[dict[str, float]] = []  # one dict an epoch: an append is whole or has not happened
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         count = len(self._results)
         last = f", the last: {figures(self._results[-1])}" if count else ""
         return f"<History of {count} epoch{'' if count == 1 else 's'}{last}>"
 
     @property
-    def epochs(self):
+    def epochs(self) -> list[int]:
         return list(range(len(self._results)))
 
     @property
-    def history(self):
+    def history(self) -> dict[str, list[float]]:
         names = self._results[0] if self._results else {}
         return {name: [results[name] for results in self._results] for name in names}
 
@@ -53,20 +66,49 @@ class Trainable(Model):
     """A model that can be trained: a subclass implements `build`, `_forward` and `_backward`."""
 
     _options = ("optimizer", "loss", "metrics")  # of `compile`
+    optimizer: Optimizer | Any  # None before `compile`, as the two below
+    loss: Loss | Any
+    metrics: list[Accuracy] | Any
+    history: History | None
+    _states: tuple[State, State] | None  # the optimizer's: the current one and the spare
+    _proposed: dict[Parameter, Array] | Any  # new parameters, computed aside
 
-    def __init__(self, layers, seed=None):
+    def __init__(self, layers: Sequence[Layer], seed: SupportsIndex | None = None) -> None:
         super().__init__(layers, seed)
         self.history = None
         self.optimizer = self.loss = self.metrics = None
-        self._states = None  # the optimizer's: the current one and the spare
-        self._proposed = None  # new parameters, computed aside
+        self._states = self._proposed = None
 
-    def _instead_of_change(self, name, value):
+    # -- what a subclass implements
+
+    def build(self, input_size: SupportsIndex | None = None) -> Self:
+        """Create the parameters of all layers, once."""
+        raise NotImplementedError
+
+    def _forward(
+        self, batch: Batch, states: States | None = None, training: bool = False, key: Any = None
+    ) -> tuple[Batch, States, list[Any]]:
+        """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept."""
+        raise NotImplementedError
+
+    def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
+        """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
+        outputs, or with `at_logits` from that at the input of the last activation."""
+        raise NotImplementedError
+
+    # -- training
+
+    def _instead_of_change(self, name: str, value: str) -> str:
         if name in Trainable._options:
             return f"compile({name}={value}, ...)"
         return super()._instead_of_change(name, value)
 
-    def compile(self, optimizer="adam", loss=None, metrics=()):
+    def compile(
+        self,
+        optimizer: OptimizerName | Optimizer = "adam",
+        loss: LossName | Loss | None = None,
+        metrics: Sequence[MetricName | Accuracy] = (),
+    ) -> None:
         """Choose how to train; the optimizer starts afresh.
 
         Parameters
@@ -83,7 +125,7 @@ class Trainable(Model):
         TypeError, ValueError
             If a name is unknown, or the loss cannot work on the output of the last layer.
         """
-        optimizer, loss = optimizers.get(optimizer), losses.get(loss)
+        optimizer, loss = optimizers.get(optimizer), losses.get(loss)  # type: ignore[arg-type]  # None is refused
         metrics = _get_metrics(metrics)
         _check_range(self.layers[-1], loss)
         vars(self).update(optimizer=optimizer, loss=loss, metrics=metrics)  # what is read-only outside of here
@@ -91,16 +133,16 @@ class Trainable(Model):
 
     def fit(
         self,
-        x,
-        y,
-        lengths=None,
-        mask=None,
-        epochs=1,
-        batch_size=32,
-        shuffle=True,
-        validation_data=None,
-        verbose=1,
-    ):
+        x: ArrayLike,
+        y: ArrayLike,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        epochs: SupportsIndex = 1,
+        batch_size: SupportsIndex = 32,
+        shuffle: bool = True,
+        validation_data: Validation | None = None,
+        verbose: bool | Literal[0, 1] = 1,
+    ) -> History:
         """Train on examples `x` with labels `y` (see the class).
 
         Parameters
@@ -179,7 +221,14 @@ class Trainable(Model):
                 progress.epoch(results)
         return history
 
-    def evaluate(self, x, y, lengths=None, mask=None, batch_size=32):
+    def evaluate(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        batch_size: SupportsIndex = 32,
+    ) -> dict[str, float]:
         """Return a dict with the mean loss and the metrics on examples `x` with labels `y`; dropout does not act.
 
         Raises
@@ -201,11 +250,11 @@ class Trainable(Model):
 
     # -- the work
 
-    def _check_compiled(self):
+    def _check_compiled(self) -> None:
         if self.loss is None:
             raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
 
-    def _validation(self, data, like, batch_size):
+    def _validation(self, data: Validation | None, like: Batch, batch_size: int) -> tuple[Batch, IntArray] | None:
         if data is None:
             return None
         x, y, options = examples.validation_arguments(data)
@@ -219,10 +268,10 @@ class Trainable(Model):
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
-    def _build_for(self, batch):
+    def _build_for(self, batch: Batch) -> None:
         self.build(batch.data.shape[-1] if batch.data.ndim > 1 else None)
 
-    def _chunks(self, batch, batch_size):
+    def _chunks(self, batch: Batch, batch_size: int) -> list[IntArray]:
         """Return index arrays that cover the rows, rows of like length together; one, empty, if there are no rows."""
         count = len(batch.data)
         order = np.arange(count)
@@ -230,17 +279,19 @@ class Trainable(Model):
             order = np.argsort(-batch.lengths, kind="stable")
         return [order[start : start + batch_size] for start in range(0, max(1, count), batch_size)]
 
-    def _evaluate(self, batch, labels, batch_size, states=None):
+    def _evaluate(
+        self, batch: Batch, labels: IntArray, batch_size: int, states: States | None = None
+    ) -> tuple[dict[str, float], States]:
         """Return (dict of means, states after the last batch); the states are those of the first batch's start."""
-        totals = _Totals(self)
+        totals, after = _Totals(self), states or [None] * len(self.layers)
         for rows in self._chunks(batch, batch_size):
             part, part_labels = examples.rows_of(self.layers, batch, labels, rows)
-            outputs, states, _ = self._forward(part, states)
-            states = stateful.carried(self.layers, states)
+            outputs, after, _ = self._forward(part, after)
+            after = stateful.carried(self.layers, after)
             totals.add(totals.of(outputs, part_labels))
-        return totals.means(), states
+        return totals.means(), after
 
-    def _update(self, batch, labels, totals, place):
+    def _update(self, batch: Batch, labels: IntArray, totals: _Totals, place: finite.Place) -> None:
         """One update from a batch; adds what it saw to `totals`. It is made whole, or refused whole."""
         with np.errstate(all="ignore"):  # what is not finite is looked for below
             outputs, states, tapes = self._forward(batch, training=True)
@@ -258,22 +309,24 @@ class Trainable(Model):
         self._publish((spare, current), states)
         totals.add(seen)
 
-    def _gradients(self, batch, labels, states=None, key=None):
+    def _gradients(
+        self, batch: Batch, labels: IntArray, states: States | None = None, key: Any = None
+    ) -> dict[Parameter, Array]:
         """The gradients that a batch gives, dict (layer index, parameter name) -> array; nothing is updated."""
         outputs, _, tapes = self._forward(batch, states, training=True, key=key)
         return self._backward_of_loss(outputs, labels, tapes)
 
-    def _backward_of_loss(self, outputs, labels, tapes):
+    def _backward_of_loss(self, outputs: Batch, labels: IntArray, tapes: list[Any]) -> dict[Parameter, Array]:
         at_logits = self._fuses_loss()
         d = self.loss.gradient(outputs.data, labels, outputs.valid, at_logits=at_logits)
         return self._backward(d, tapes, at_logits)
 
-    def _fuses_loss(self):
+    def _fuses_loss(self) -> bool:
         """Whether the loss knows its gradient at the input of the last layer's activation."""
         last = self.layers[-1]
         return isinstance(last, Dense) and last.activation == self.loss.fused_activation
 
-    def _optimizer_states(self, parameters):
+    def _optimizer_states(self, parameters: Mapping[Parameter, Array]) -> tuple[State, State]:
         if self._states is None or not self._states[0].fits(parameters) or self._proposed.keys() != parameters.keys():
             states = self.optimizer.start(parameters), self.optimizer.start(parameters)
             if self._states is not None:  # other layers are trainable now
@@ -282,7 +335,7 @@ class Trainable(Model):
             self._states = states
         return self._states
 
-    def _publish(self, optimizer_states, states):
+    def _publish(self, optimizer_states: tuple[State, State], states: States) -> None:
         with self._lock:
             try:
                 self._copy_proposed(optimizer_states, states)
@@ -290,13 +343,13 @@ class Trainable(Model):
                 self._copy_proposed(optimizer_states, states)
                 raise
 
-    def _copy_proposed(self, optimizer_states, states):
+    def _copy_proposed(self, optimizer_states: tuple[State, State], states: States) -> None:
         for i in {i for i, _ in self._proposed}:
             self.layers[i]._write({name: array for (j, name), array in self._proposed.items() if j == i})
         self._states = optimizer_states
         self._keep_states(states)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._proposed = self._proposed and {key: owned(array) for key, array in self._proposed.items()}
 
@@ -304,26 +357,24 @@ class Trainable(Model):
 class _Totals:
     """Sums of loss and metrics over batches."""
 
-    def __init__(self, model):
+    def __init__(self, model: Trainable) -> None:
         self._measures = {"loss": model.loss, **{metric.name: metric for metric in model.metrics}}
         self._sums = {name: [0.0, 0] for name in self._measures}
 
-    def of(self, outputs, labels):
+    def of(self, outputs: Batch, labels: IntArray) -> dict[str, tuple[float, int]]:
         """Return dict name -> (sum, number of terms) of one batch."""
-        return {
-            name: measure.total(outputs.data, labels, outputs.valid) for name, measure in self._measures.items()
-        }
+        return {name: measure.total(outputs.data, labels, outputs.valid) for name, measure in self._measures.items()}
 
-    def add(self, seen):
+    def add(self, seen: Mapping[str, tuple[float, int]]) -> None:
         for name, (total, count) in seen.items():
             self._sums[name][0] += total
             self._sums[name][1] += count
 
-    def means(self):
+    def means(self) -> dict[str, float]:
         return {name: total / count if count else math.nan for name, (total, count) in self._sums.items()}
 
 
-def _get_metrics(names):
+def _get_metrics(names: Sequence[MetricName | Accuracy]) -> list[Accuracy]:
     if not isinstance(names, (list, tuple)):
         raise TypeError(f"metrics: expected a list of names, got {names!r}")
     found = [metrics.get(name) for name in names]
@@ -332,7 +383,7 @@ def _get_metrics(names):
     return found
 
 
-def _check_range(last, loss):
+def _check_range(last: Layer, loss: Loss) -> None:
     """Refuse a loss that wants probabilities of a layer that gives others numbers too, or the other way round."""
     wanted = getattr(loss, "from_logits", None)
     if not isinstance(last, Dense) or wanted is None or wanted == (last.activation not in ("softmax", "sigmoid")):
@@ -341,7 +392,7 @@ def _check_range(last, loss):
     raise ValueError(f"loss: {loss.name!r} expected {what}, got activation {last.activation!r}")
 
 
-def _check_states(last, loss):
+def _check_states(last: Layer, loss: Loss) -> None:
     """Refuse a loss that wants probabilities of the states of a GRU that may be negative; a batch may show it late."""
     if isinstance(last, GRU) and getattr(loss, "from_logits", True) is False and last.activation not in _POSITIVE:
         raise ValueError(

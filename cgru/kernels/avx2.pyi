@@ -1,0 +1,2 @@
+ISA: str
+build: object  # capsule of the table of functions, for `calls.use`

@@ -1,0 +1,71 @@
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Literal, TypeVar, final
+
+from cgru.recurrence import Weights
+from cgru.typing import Array
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+class _Typed(Generic[_Function]):
+    """A function that is compiled for each of two types."""
+
+    def __getitem__(self, ctype: Literal["float", "double"]) -> _Function: ...
+
+BLAS_MOST: int
+
+activate: _Typed[Callable[[int, Array, Array], None]]
+backward: _Typed[Callable[..., Call]]
+forward: _Typed[Callable[..., Call]]
+gemm_into: _Typed[Callable[[Array, Array, Array, bool, bool, bool], None]]
+pack: _Typed[Callable[..., None]]
+
+@final
+class Call: ...
+
+@final
+class Handle:
+    def __init__(self, cells: Sequence[Weights], learned: Array | None = None) -> None: ...
+    def step(self, x: object, h: object, out: object, threads: int) -> Array | Any: ...
+    def step_at(self, x: int, h: int, out: int, N: int, threads: int) -> bool: ...
+    def sequence(self, x: object, y: object, h: object, started: bool, threads: int) -> bool: ...
+
+def use(capsule: object) -> None: ...
+def fuses() -> bool: ...
+def gemm(
+    a: Array,
+    b: Array,
+    out: Array | None = None,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    accumulate: bool = False,
+) -> Array: ...
+def padded_units(n: int, itemsize: int) -> int: ...
+def forward_work(
+    N: int,
+    M: int,
+    D: int,
+    H: int,
+    reset_after: bool,
+    training: bool,
+    itemsize: int,
+    route: int,
+    threads: int,
+) -> int: ...
+def backward_work(
+    N: int, M: int, D: int, H: int, reset_after: bool, itemsize: int, route: int, threads: int
+) -> int: ...
+def run_calls(calls: list[Call], threads: int) -> None: ...
+def memory_holds(address: int, content: bytes) -> bool: ...
+def tune(**changes: int) -> dict[str, int]: ...
+def forget() -> None: ...
+def rehearse(
+    time_of: Callable[[int, int], float],
+    calls: int,
+    first: int,
+    threads: int,
+    *,
+    by_units: bool = False,
+    by_rows: bool = False,
+    pair: bool = False,
+) -> list[int]: ...

@@ -1,0 +1,69 @@
+"""The types that annotations use: arrays in and out, and the names that arguments take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# -- arrays
+
+Array: TypeAlias = NDArray[np.floating[Any]]  # float32 or float64
+IntArray: TypeAlias = NDArray[np.integer[Any]]
+BoolArray: TypeAlias = NDArray[np.bool_]
+AnyArray: TypeAlias = NDArray[Any]
+ArrayT = TypeVar("ArrayT", bound=NDArray[Any] | None)
+Shape: TypeAlias = tuple[Any, ...]  # of sizes; names such as "N" may stand for them
+
+# What a call returns depends on how the layer was made. A plain union would refuse every use that one of the types does
+# not have; with Any beside it `y = layer(x)` and `y, h = layer(x)` both pass, and what no array has does not.
+ArrayOrPair: TypeAlias = Array | Any  # (y, h) with return_state
+ArrayOrList: TypeAlias = Array | Any  # a list for a ragged list of sequences
+# Which class comes back is said by a file, or by what is converted; who knows it annotates it.
+LayerOrModel: TypeAlias = Any
+
+# -- arguments
+
+DType: TypeAlias = Literal["float32", "float64"] | np.dtype[Any] | type[np.floating[Any]] | type[float]
+Path: TypeAlias = str | os.PathLike[str]
+Activation: TypeAlias = Literal["sigmoid", "tanh", "relu", "linear", "hard_sigmoid", "hard_sigmoid_keras2"]
+DenseActivation: TypeAlias = Literal["linear", "relu", "sigmoid", "softmax", "tanh"]
+MergeMode: TypeAlias = Literal["concat", "sum", "mul", "ave"]
+InitializerName: TypeAlias = Literal["glorot_uniform", "orthogonal", "uniform", "zeros"]
+OptimizerName: TypeAlias = Literal["adam"]
+LossName: TypeAlias = Literal["sparse_categorical_crossentropy"]
+MetricName: TypeAlias = Literal["accuracy"]
+BackendName: TypeAlias = Literal["native", "blas"]
+Validation: TypeAlias = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, dict[str, Any]]
+
+# -- inside of layers and models
+
+Initializer: TypeAlias = Callable[[Shape, Any, np.random.Generator], Array]  # of shape, dtype and generator
+Key: TypeAlias = Any  # what numpy.random.default_rng takes, keys nested
+States: TypeAlias = Sequence[Array | None]  # one for each layer, None from one that has no state
+Parameter: TypeAlias = tuple[int, str]  # layer index, name
+
+# -- converters
+
+# Names to arrays, of any framework, maybe nested.
+Weights: TypeAlias = Mapping[str, Any]
+# What a converter gives: for one cell or layer by itself, a list for several.
+NamedArrays: TypeAlias = dict[str, Any]
+
+
+class CommonOptions(TypedDict, total=False):
+    """Options of `GRU` that no convention of weights says anything about."""
+
+    return_sequences: bool
+    return_state: bool
+    go_backwards: bool
+    reverse: bool
+    stateful: bool
+    merge_mode: MergeMode
+    time_major: bool
+    zero_output_for_mask: bool
+    trainable: bool
+    seed: int | None
