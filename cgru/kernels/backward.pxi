@@ -122,11 +122,51 @@ cdef void backward_gates_task(void *job, int task, int slot) noexcept nogil:
     cgru_restore_denormals(was)
 
 
+cdef enum:
+    TURNED = 64  # columns of a block that a task turns
+
+
+cdef int turn_tasks(const Backward *j) noexcept nogil:
+    return <int>((j.forward.D + TURNED - 1) // TURNED + (j.forward.H + TURNED - 1) // TURNED)
+
+
+cdef inline void turn(Backward *j, int task, floating *dtype) noexcept nogil:
+    """Some columns of x, h or r * h of the block become rows. The large products read a column at once: as it stands,
+    each element would be in another cache line, at distances that fall on few places of the cache."""
+    cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
+    cdef Py_ssize_t D = j.forward.D, H = j.forward.H, column = task * TURNED, end
+    if column < D:
+        transpose(
+            min(TURNED, D - column), block, <floating *>j.x_block + column, D,
+            <floating *>j.x_turned + column * j.most, j.most, <floating>1)
+        return
+    column -= (D + TURNED - 1) // TURNED * TURNED
+    if column < H:
+        end = min(column + TURNED, H)
+        transpose(
+            end - column, block, <floating *>j.h_block + column, j.forward.Hp,
+            <floating *>j.h_turned + column * j.most, j.most, <floating>1)
+        if j.forward.reset_after:
+            return
+        transpose(
+            end - column, block, <floating *>j.reset_block + column, j.forward.Hp,
+            <floating *>j.reset_turned + column * j.most, j.most, <floating>1)
+
+
+cdef void backward_turn_task(void *job, int task, int slot) noexcept nogil:
+    cdef Backward *j = <Backward *>job
+    if j.forward.single:
+        turn(j, task, <float *>NULL)
+    else:
+        turn(j, task, <double *>NULL)
+
+
 cdef inline void add_product(
-    Backward *j, int panel, int slot, Py_ssize_t m, const floating *a, Py_ssize_t lda, const floating *dg,
-    Py_ssize_t columns, floating *c,
+    Backward *j, int panel, int slot, Py_ssize_t m, const floating *a, Py_ssize_t lda, const floating *turned,
+    const floating *dg, Py_ssize_t columns, floating *c,
 ) noexcept nogil:
-    """c (m x columns, of rows 3Hp apart) += a^T (m x block) dg (block x columns), one panel of its columns."""
+    """c (m x columns, of rows 3Hp apart) += a^T (m x block) dg (block x columns), one panel of its columns; where the
+    block is turned, `turned` is a^T."""
     cdef Py_ssize_t width = large_width(j, columns, sizeof(floating)), column = panel * width
     cdef Py_ssize_t w = min(width, columns - column), G = j.forward.G, i
     cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
@@ -138,7 +178,10 @@ cdef inline void add_product(
     # Copied together, the panel is read once for every few rows of c without a cache miss for every row of it.
     for i in range(block):
         memcpy(copied + i * w, dg + i * G + column, w * sizeof(floating))
-    multiply(m, block, a, 1, lda, &b, 0, 0, 1, 0, w, c + column, 3 * j.forward.Hp, True)
+    if j.turned:
+        multiply(m, block, turned, j.most, 1, &b, 0, 0, 1, 0, w, c + column, 3 * j.forward.Hp, True)
+    else:
+        multiply(m, block, a, 1, lda, &b, 0, 0, 1, 0, w, c + column, 3 * j.forward.Hp, True)
 
 
 cdef inline Py_ssize_t large_width(const Backward *j, Py_ssize_t columns, Py_ssize_t itemsize) noexcept nogil:
@@ -192,18 +235,21 @@ cdef void backward_large(Backward *j, int task, int slot, floating *dtype) noexc
     task -= 1
     if task < large_panels(j, 3 * H, size):
         # dW (D x 3H) += x^T (D x rows) [dn dr dz] (rows x 3H)
-        add_product(j, task, slot, j.forward.D, x, j.forward.D, dg, 3 * H, <floating *>j.dkernel)
+        add_product(
+            j, task, slot, j.forward.D, x, j.forward.D, <floating *>j.x_turned, dg, 3 * H, <floating *>j.dkernel)
         return
     task -= large_panels(j, 3 * H, size)
     if task < large_panels(j, state_columns, size):
         # dU (H x 3H) += h^T (H x rows) [dr dz dq] (rows x 3H), or of r and z alone
-        add_product(j, task, slot, j.forward.H, h, H, dg + H, state_columns, dU)
+        add_product(
+            j, task, slot, j.forward.H, h, H, <floating *>j.h_turned, dg + H, state_columns, dU)
         return
     task -= large_panels(j, state_columns, size)
     if not j.forward.reset_after:
         if task < large_panels(j, H, size):
             # dU_n (H x H) += (r * h)^T (H x rows) dn (rows x H)
-            add_product(j, task, slot, j.forward.H, <floating *>j.reset_block, H, dg, H, dU + 2 * H)
+            add_product(
+                j, task, slot, j.forward.H, <floating *>j.reset_block, H, <floating *>j.reset_turned, dg, H, dU + 2 * H)
             return
         task -= large_panels(j, H, size)
     input_gradient(j, task, dtype)

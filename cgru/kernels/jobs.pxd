@@ -50,6 +50,7 @@ cdef struct Limits:  # where one way of working ends and another begins; `tune` 
     Py_ssize_t large_rows   # packed rows of a block in backward
     Py_ssize_t blas_rows    # the same, and of a block in forward, where BLAS multiplies
     Py_ssize_t dx_rows      # packed rows of a task of dx
+    Py_ssize_t turned_bytes  # of x and h in such a block from which they are turned for the large products
     Py_ssize_t alone_work   # multiplications of a block while the caller is alone and workers may come
     Py_ssize_t measured     # whether calls are shared as was fast before; 0: as expected, with all threads waited for
 
@@ -103,6 +104,10 @@ cdef struct Backward:
     void *h_block            # (block, Hp) the states before each packed row
     void *reset_block        # (block, Hp) r * h
     void *dx_block           # (block, Dp)
+    void *x_turned           # (D, block), and so on: for the large products
+    void *h_turned
+    void *reset_turned
+    bint turned              # whether they are in use
     void *dkernel            # (D, 3Hp) n r z
     void *drecurrent_kernel  # (H, 3Hp) r z n
     void *dbias              # (G,) as a row of dg
@@ -129,8 +134,9 @@ cdef struct Packing:
 cdef struct Build:  # what one instruction set's module does; filled at the end of kernels.pxi
     Py_ssize_t vector_bytes, tile_rows, tile_vectors
     bint fuses  # see platform.h
-    task_t pack, forward, backward_gates, backward_large
-    int (*large_tasks)(const Backward *j) noexcept nogil  # tasks of `backward_large`
+    task_t pack, forward, backward_gates, backward_turn, backward_large
+    int (*turn_tasks)(const Backward *j) noexcept nogil   # tasks of `backward_turn`
+    int (*large_tasks)(const Backward *j) noexcept nogil  # and of `backward_large`
     void (*step)(Forward *j) noexcept nogil               # one step of all rows and units, by this thread alone
     # gates = f(gates) for n of them, 512 at most
     void (*activate)(int f, bint single, Py_ssize_t n, void *gates) noexcept nogil

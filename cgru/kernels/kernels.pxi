@@ -77,5 +77,6 @@ table.vector_bytes, table.tile_rows, table.tile_vectors = CGRU_VECTOR_BYTES, CGR
 table.fuses = CGRU_FUSES
 table.pack, table.activate = pack_task, activate
 table.forward, table.step = forward_task, forward_step
-table.backward_gates, table.backward_large, table.large_tasks = backward_gates_task, backward_large_task, large_tasks
+table.backward_gates, table.backward_turn, table.turn_tasks = backward_gates_task, backward_turn_task, turn_tasks
+table.backward_large, table.large_tasks = backward_large_task, large_tasks
 build = PyCapsule_New(&table, "cgru.kernels.build", NULL)

@@ -204,6 +204,7 @@ def backward_work(
     return (
         ALIGN + 2 * aligned(N * Hp) + aligned(most * G) + aligned(most * D) + 2 * aligned(most * Hp)
         + aligned(most * padded(D, itemsize)) + aligned(G) + aligned(threads * most * panel_width(itemsize))
+        + aligned(most * D) + aligned(most * H) + (0 if reset_after else aligned(most * H))
     )
 
 
@@ -272,6 +273,10 @@ def backward(
     j.dx_block = carve(&next_work, j.most * j.Dp)
     j.bias_block = carve(&next_work, forward.G)
     j.panels = carve(&next_work, threads * j.most * panel_width(size))
+    j.x_turned = carve(&next_work, j.most * D)
+    j.h_turned = carve(&next_work, j.most * H)
+    if not reset_after:
+        j.reset_turned = carve(&next_work, j.most * H)
     j.W_back = matrix(&kernel[0], 3 * Hp, j.Dp, 1, route)
     j.U_back = matrix(&recurrent_kernel[0], 3 * Hp, Hp, 1, route)
     j.route = <Route>route
@@ -307,6 +312,9 @@ cdef bint advance_backward(Backward *j) noexcept nogil:
         forward.k0 = block_start_before(&forward.s, forward.k1, j.most)
         rows = offset(&forward.s, forward.k1) - offset(&forward.s, forward.k0)
         run_block(forward, j, build.backward_gates, rows)
+        j.turned = j.route != BLAS and rows * (forward.D + forward.H) * size >= limits.turned_bytes
+        if j.turned:
+            run(forward.way.threads, build.turn_tasks(j), build.backward_turn, j)
         run(forward.way.threads, build.large_tasks(j), build.backward_large, j)
         worked += rows * row_work
     if forward.k0 > 0:

@@ -14,6 +14,7 @@ limits.block_rows = 64
 limits.large_rows = 512
 limits.blas_rows = 2048
 limits.dx_rows = 48
+limits.turned_bytes = 1_200_000
 limits.alone_work = 5_000_000
 limits.measured = 1
 

@@ -38,6 +38,7 @@ low_limits = st.fixed_dictionaries(
         "small_work": st.sampled_from([90_000, 0]),
         "team_work": st.sampled_from([15_000, 0]),
         "signal_work": st.sampled_from([1_000_000_000, 1]),
+        "turned_bytes": st.sampled_from([1_200_000, 0]),
     }
 )
 
