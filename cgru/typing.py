@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,17 +48,14 @@ Parameter: TypeAlias = tuple[int, str]  # layer index, name
 
 # -- converters
 
-# Names to arrays, of any framework, maybe nested.
-Weights: TypeAlias = Mapping[str, Any]
-# What a converter gives: for one cell or layer by itself, a list for several.
-NamedArrays: TypeAlias = dict[str, Any]
+Weights: TypeAlias = Mapping[str, Any]  # names to arrays of any framework, nested where it nests them
+OneOrMany: TypeAlias = Weights | Sequence[Weights]
+DictOrList: TypeAlias = dict[str, Any] | Any  # of one cell or layer by itself, of several a list: see ArrayOrPair
 
 
 class CommonOptions(TypedDict, total=False):
     """Options of `GRU` that no convention of weights says anything about."""
 
-    return_sequences: bool
-    return_state: bool
     go_backwards: bool
     reverse: bool
     stateful: bool
@@ -66,4 +63,32 @@ class CommonOptions(TypedDict, total=False):
     time_major: bool
     zero_output_for_mask: bool
     trainable: bool
-    seed: int | None
+    seed: SupportsIndex | None
+
+
+class ReturnOptions(CommonOptions, total=False):
+    """And what a call returns, where a converter has no arguments for that."""
+
+    return_sequences: bool
+    return_state: bool
+
+
+class CellOptions(ReturnOptions, total=False):
+    """And the type, which is otherwise that of the weights."""
+
+    dtype: DType
+
+
+class GateOptions(CellOptions, total=False):
+    """And the activations, where the weights need not say them."""
+
+    activation: Activation
+    recurrent_activation: Activation
+
+
+class StoredOptions(CommonOptions, total=False):
+    """What stands above what is stored with the weights."""
+
+    activation: Activation
+    recurrent_activation: Activation
+    dtype: DType

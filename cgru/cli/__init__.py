@@ -1,11 +1,14 @@
 """The command `cgru`: `cgru demo` trains a GRU on real recordings and checks it, `cgru bench` measures against others,
 `cgru info` says what runs here."""
 
+from __future__ import annotations
+
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with the arguments `argv` (default: those of the process) and return its exit code."""
     arguments = _parser().parse_args(argv)
     try:
@@ -18,7 +21,7 @@ def main(argv=None):
         return 1
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     from cgru._version import __version__
     from cgru.cli import bench, demo, info
 
@@ -48,12 +51,12 @@ def _parser():
     return parser
 
 
-def _add_file(command, option, default, what):
+def _add_file(command: argparse.ArgumentParser, option: str, default: str, what: str) -> None:
     command.add_argument(option, nargs="?", const=default, metavar="FILE", help=f"{what}; without a name: {default}")
 
 
-def _integer(minimum):
-    def integer(text):
+def _integer(minimum: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
         value = int(text)
         if value < minimum:
             raise argparse.ArgumentTypeError(f"expected at least {minimum}, got {value}")

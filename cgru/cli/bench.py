@@ -3,6 +3,8 @@
 Contest and times are those of benchmarks/, which has more peers, sizes and forms. A contestant that fails is out.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -33,7 +35,7 @@ CELLS = (
 )
 
 
-def run(threads=None, json_file=None, plot_file=None):
+def run(threads: int | None = None, json_file: str | None = None, plot_file: str | None = None) -> bool:
     """Measure all cells, print a table and write the files that are asked for.
 
     Parameters

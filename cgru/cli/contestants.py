@@ -48,8 +48,8 @@ class Contestant:
     """One library. `packages` are imported by name for versions, `modes` is what `prepare` takes."""
 
     name = ""
-    packages = ()
-    modes = ("inference", "training")
+    packages: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ("inference", "training")
     before = True  # has reset_after=False
     float64 = True
     lengths = True

@@ -1,21 +1,29 @@
 """`cgru demo` trains a GRU on real recordings and compares it with the NumPy reference."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 import cgru
 from cgru import kernels, metrics, optimizers, plot, reference
 from cgru.cli import timing
 from cgru.datasets import load_japanese_vowels
+from cgru.layers import GRU
+from cgru.models import Sequential
 from cgru.sequences import pad
+from cgru.typing import Array, IntArray
 
 UNITS, BATCH_SIZE, LEARNING_RATE = 64, 32, 0.003
 # Largest difference that float32 may have from the reference in float64, in units of the largest value.
 TOLERANCE = 1e-5
 
 
-def run(seed=0, epochs=60, plot_file=None):
+def run(seed: int = 0, epochs: int = 60, plot_file: str | None = None) -> bool:
     """Train, print accuracy, times and the difference from the reference; draw a picture if one is asked for.
 
     Parameters
@@ -61,14 +69,14 @@ def run(seed=0, epochs=60, plot_file=None):
     return passed
 
 
-def standardise(x_train, x_test):
+def standardise(x_train: Sequence[Array], x_test: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     """Return both with the mean of `x_train` subtracted, divided by its standard deviation, feature by feature."""
     frames = np.concatenate(x_train)
     mean, deviation = frames.mean(axis=0), frames.std(axis=0)
     return [(x - mean) / deviation for x in x_train], [(x - mean) / deviation for x in x_test]
 
 
-def build_model(seed):
+def build_model(seed: int) -> Sequential:
     """Return the compiled classifier of the demonstration."""
     layers = [cgru.GRU(UNITS, bidirectional=True), cgru.Dropout(0.3), cgru.Dense(9, activation="softmax")]
     model = cgru.Sequential(layers, seed=seed)
@@ -76,7 +84,7 @@ def build_model(seed):
     return model
 
 
-def _compare(layer, utterances):
+def _compare(layer: GRU, utterances: list[Array]) -> bool:
     """Print times and differences of `layer` and the NumPy reference on one batch; return whether they agree."""
     x, lengths = pad(utterances, np.float32)
     d_out = np.random.default_rng(0).standard_normal((len(x), 2 * layer.units)).astype(np.float32)
@@ -109,16 +117,18 @@ def _compare(layer, utterances):
     return bool(worst <= TOLERANCE)
 
 
-def _reference_forward(layer, x, lengths, dtype):
+def _reference_forward(layer: GRU, x: Array, lengths: IntArray, dtype: DTypeLike) -> tuple[Array, list[reference.Tape]]:
     """Return what `_reference_backward` needs: the reference's final states (N, 2H) and tapes, of both directions."""
     states, tapes = [], []
     for direction in ("forward", "backward"):
-        weights = [
+        kernel, recurrent_kernel, bias = (
             layer.parameters[f"l0.{direction}.{name}"].astype(dtype) for name in ("kernel", "recurrent_kernel", "bias")
-        ]
+        )
         _, h, tape = reference.forward(
             x.astype(dtype),
-            *weights,
+            kernel,
+            recurrent_kernel,
+            bias,
             np.zeros((len(x), layer.units), dtype),
             reset_after=layer.reset_after,
             lengths=lengths,
@@ -129,9 +139,9 @@ def _reference_forward(layer, x, lengths, dtype):
     return np.concatenate(states, axis=1), tapes
 
 
-def _reference_backward(d_out, out, tapes):
+def _reference_backward(d_out: Array, out: Array, tapes: list[reference.Tape]) -> dict[str, Array]:
     """Return outputs, dx and the gradients of the parameters under the layer's names."""
-    results = {"out": out, "dx": 0}
+    results: dict[str, Any] = {"out": out, "dx": 0}
     halves = np.split(d_out.astype(out.dtype), 2, axis=1)
     for direction, half, tape in zip(("forward", "backward"), halves, tapes, strict=True):
         grads = reference.backward(None, half, tape)
@@ -141,6 +151,6 @@ def _reference_backward(d_out, out, tapes):
     return results
 
 
-def _best(function, repeats=20):
+def _best(function: Callable[[], object], repeats: int = 20) -> float:
     """Return the shortest of `repeats` run times, in seconds."""
     return min(timing.single_calls(function, 0, repeats)) / 1e9

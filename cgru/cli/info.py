@@ -1,5 +1,7 @@
 """`cgru info` says what runs here."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import platform
@@ -11,7 +13,7 @@ import cgru
 from cgru import kernels
 
 
-def run():
+def run() -> bool:
     """Print versions, instruction set, backend, BLAS and threads; return True."""
     blas, threads = _blas()
     print(f"cgru      {cgru.__version__}")
@@ -25,7 +27,7 @@ def run():
     return True
 
 
-def _blas():
+def _blas() -> tuple[str, str]:
     """Return (name, version and configuration of SciPy's BLAS; its threads), as text."""
     built = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
     blas = " ".join(str(built[key]) for key in ("name", "version") if built.get(key))
@@ -44,5 +46,5 @@ def _blas():
     return f"{blas}{architecture}", f"BLAS {pool['num_threads']}"
 
 
-def _usable_cpus():
+def _usable_cpus() -> int | None:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -5,6 +5,7 @@ that take or return its objects, and by those alone.
 """
 
 import importlib
+from typing import Any
 
 # Of each file, the names that are public; a file is imported when one of them is asked for.
 _PUBLIC = {
@@ -36,11 +37,11 @@ _FILES = {name: file for file, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_FILES)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _FILES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_FILES[name]}"), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return [*globals(), *__all__]

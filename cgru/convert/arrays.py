@@ -1,18 +1,24 @@
 """Arrays under a framework's names: read, checked, found in nested mappings; and the warning for those that are left
 out."""
 
+from __future__ import annotations
+
 import re
 import sys
 import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+
+from cgru.typing import AnyArray, Array
 
 
 class PartialConversionWarning(UserWarning):
     """A converter left out a part of what it was given."""
 
 
-def warn_partial(message):
+def warn_partial(message: str) -> None:
     """Warn, at the caller's line outside of the converters, that something is left out."""
     depth, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("cgru.convert"):
@@ -20,7 +26,7 @@ def warn_partial(message):
     warnings.warn(message, PartialConversionWarning, stacklevel=depth)
 
 
-def as_weight(value, name):
+def as_weight(value: Any, name: str) -> Array:
     """`value` as a float32 or float64 array; half precision widens to float32, which is exact.
 
     Tensors of PyTorch need no import of it. TypeError where the values are no floating-point numbers.
@@ -45,7 +51,7 @@ def as_weight(value, name):
     return np.asarray(array, array.dtype.name)  # in the byte order of the machine
 
 
-def _check_tensor(tensor, name):
+def _check_tensor(tensor: Any, name: str) -> None:
     """ValueError or TypeError for a tensor of PyTorch that has no dense numbers."""
     if getattr(tensor, "is_meta", False):
         raise ValueError(f"{name}: expected an array, got a tensor without data, on device meta")
@@ -57,11 +63,11 @@ def _check_tensor(tensor, name):
         raise TypeError(f"{name}: expected a dense array of floating-point numbers, got a tensor of {got}")
 
 
-def some(names):
+def some(names: Iterable[object]) -> str:
     """Names for an error message: the first dozen, and how many there are beyond."""
-    names = [str(name) for name in names]
-    text = ", ".join(names[:12]) or "none"
-    return text if len(names) <= 12 else f"{text} and {len(names) - 12} more"
+    texts = [str(name) for name in names]
+    text = ", ".join(texts[:12]) or "none"
+    return text if len(texts) <= 12 else f"{text} and {len(texts) - 12} more"
 
 
 class Arrays:
@@ -87,16 +93,16 @@ class Arrays:
     ValueError: u: expected shape (3H, H) = (6, 2), got (6, 3)
     """
 
-    def __init__(self, arrays, what, **sizes):
+    def __init__(self, arrays: Mapping[str, Any], what: str, **sizes: int) -> None:
         if not hasattr(arrays, "keys"):
             raise TypeError(f"{what}: expected a mapping of names to arrays, got {type(arrays).__name__}")
         self.arrays, self.what, self.sizes = arrays, what, sizes
-        self._taken = set()
+        self._taken: set[str] = set()
 
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return name in self.arrays
 
-    def take(self, name, shape):
+    def take(self, name: str, shape: str) -> Array:
         """The array of this name and shape, such as "3H D" or "D+H 2H"; letters not yet known are found from it.
 
         Raises
@@ -111,14 +117,14 @@ class Arrays:
         check_shape(array, name, shape, self.sizes)
         return array
 
-    def take_if_there(self, name, shape):
+    def take_if_there(self, name: str, shape: str) -> Array | None:
         """As `take`, or None where there is no array of this name, or None stands for it."""
         if self.arrays.get(name) is not None:
             return self.take(name, shape)
         self._taken.add(name)
         return None
 
-    def finish(self, names=None):
+    def finish(self, names: Iterable[str] | None = None) -> None:
         """Refuse arrays that nobody took, of these names or of all: with them it would be another layer."""
         for name in self.arrays if names is None else names:
             if name not in self._taken:
@@ -126,7 +132,7 @@ class Arrays:
                 raise ValueError(f"{self.what}: expected {expected} and no others, got {name!r} as well")
 
 
-def check_shape(array, name, shape, sizes):
+def check_shape(array: AnyArray, name: str, shape: str, sizes: dict[str, int]) -> None:
     """ValueError unless `array` has this shape, words such as "3H" or "D+H"; letters missing from `sizes` are added."""
     words = shape.split()
     fits = array.ndim == len(words)
@@ -140,13 +146,13 @@ def check_shape(array, name, shape, sizes):
         raise ValueError(f"{name}: expected shape {text}, got {array.shape}")
 
 
-def _terms(word):
+def _terms(word: str) -> list[tuple[int, str]]:
     """[(factor, letter or "")] of a word such as "2H", "D+H" or "3"."""
-    terms = [re.fullmatch(r"(\d*)([A-Z]?)", term).groups() for term in word.split("+")]
-    return [(int(factor or 1), letter) for factor, letter in terms]
+    terms = [re.fullmatch(r"(\d*)([A-Z]?)", term) for term in word.split("+")]
+    return [(int(term[1] or 1), term[2]) for term in terms if term is not None]
 
 
-def _fits(size, word, sizes):
+def _fits(size: int, word: str, sizes: dict[str, int]) -> bool:
     """Whether this size is that of the word; one unknown letter is found from it."""
     unknown = [(factor, letter) for factor, letter in _terms(word) if letter and letter not in sizes]
     rest = size - sum(factor * sizes.get(letter, 0 if letter else 1) for factor, letter in _terms(word))
@@ -159,7 +165,7 @@ def _fits(size, word, sizes):
     return True
 
 
-def _size(word, sizes):
+def _size(word: str, sizes: Mapping[str, int]) -> int | str:
     """The size of a word as an int, or the word where a letter is unknown."""
     if any(letter and letter not in sizes for _, letter in _terms(word)):
         return word
@@ -169,11 +175,11 @@ def _size(word, sizes):
 # -- nested mappings, several cells in one of them
 
 
-def flatten(nested, what):
+def flatten(nested: Any, what: str) -> dict[str, Any]:
     """One flat dict of nested mappings: {"a": {"b": x}} becomes {"a/b": x}."""
     if not hasattr(nested, "keys"):
         raise TypeError(f"{what}: expected a mapping of names to arrays, got {type(nested).__name__}")
-    flat = {}
+    flat: dict[str, Any] = {}
     for name in nested:
         value = nested[name]
         if hasattr(value, "keys"):
@@ -183,9 +189,9 @@ def flatten(nested, what):
     return flat
 
 
-def nest(flat):
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `flatten`."""
-    nested = {}
+    nested: dict[str, Any] = {}
     for name, array in flat.items():
         *path, last = name.split("/")
         inner = nested
@@ -195,7 +201,7 @@ def nest(flat):
     return nested
 
 
-def each_cell(weights, known, prefix, what):
+def each_cell(weights: Any, known: str | tuple[str, ...], prefix: Any, what: str) -> list[dict[str, Any]]:
     """[flat dict of the arrays of a cell] for one or more cells, each with the names from its own prefix on.
 
     Parameters
@@ -219,7 +225,7 @@ def each_cell(weights, known, prefix, what):
     return [_under(flat, known, one, what) for one in prefixes]
 
 
-def _under(flat, known, prefix, what):
+def _under(flat: Mapping[str, Any], known: str | tuple[str, ...], prefix: str | None, what: str) -> dict[str, Any]:
     known = known if isinstance(known, tuple) else (known,)
     starts = [name[: -len(last)] for last in known for name in flat if f"/{name}".endswith(f"/{last}")]
     if prefix is not None:

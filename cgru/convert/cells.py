@@ -6,13 +6,17 @@ signs change. Only biases that share a sum may have to be added (`add_biases`, `
 fewer of them than cgru.
 """
 
+from __future__ import annotations
+
 import itertools
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from cgru.layers import GRU, Dense, Dropout, Embedding
+from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
 from cgru.models import Sequential
+from cgru.typing import Array, DenseActivation, LayerOrModel
 
 # 1 - f(a) = f(-a): what lets z weigh the other state when its weights change sign.
 FLIPPABLE = ("sigmoid", "hard_sigmoid", "hard_sigmoid_keras2")
@@ -22,29 +26,29 @@ class Cell(NamedTuple):
     """Parameters of one layer in one direction; gate blocks in columns in the order r, z, n, and z weighs the new
     state."""
 
-    kernel: np.ndarray  # (D, 3H)
-    recurrent_kernel: np.ndarray  # (H, 3H)
-    bias: np.ndarray | None = None  # (3H,), or (2, 3H) with reset_after; None: there are no biases
-    initial_state: np.ndarray | None = None  # (H,), a learned one
+    kernel: Array  # (D, 3H)
+    recurrent_kernel: Array  # (H, 3H)
+    bias: Array | None = None  # (3H,), or (2, 3H) with reset_after; None: there are no biases
+    initial_state: Array | None = None  # (H,), a learned one
 
     @property
-    def input_size(self):
+    def input_size(self) -> int:
         return len(self.kernel)
 
     @property
-    def units(self):
+    def units(self) -> int:
         return len(self.recurrent_kernel)
 
 
 # -- refusals
 
 
-def refuse(where, got, reason, instead):
+def refuse(where: str, got: str, reason: str, instead: str) -> NoReturn:
     """Raise the ValueError for what `where` cannot hold exactly, with the nearest thing that works."""
     raise ValueError(f"{where}: cannot convert {got} exactly: {reason}. {instead}")
 
 
-def require_flippable(recurrent_activation, where):
+def require_flippable(recurrent_activation: str, where: str) -> None:
     """Refuse gates whose z block cannot change sign, where `where` lets z weigh the old state."""
     if recurrent_activation not in FLIPPABLE:
         refuse(
@@ -55,7 +59,7 @@ def require_flippable(recurrent_activation, where):
         )
 
 
-def require_reset(reset_after, wanted, where, instead):
+def require_reset(reset_after: bool, wanted: bool, where: str, instead: str) -> None:
     """Refuse a layer with the reset on the other side of the recurrent product than `where` has it."""
     if reset_after != wanted:
         refuse(
@@ -67,7 +71,7 @@ def require_reset(reset_after, wanted, where, instead):
         )
 
 
-def require_activations(layer, activation, recurrent_activation, where):
+def require_activations(layer: GRU, activation: str, recurrent_activation: str, where: str) -> None:
     """Refuse a layer whose activations are not these."""
     for name, wanted in (("activation", activation), ("recurrent_activation", recurrent_activation)):
         got = getattr(layer, name)
@@ -75,7 +79,7 @@ def require_activations(layer, activation, recurrent_activation, where):
             refuse(where, f"{name}={got!r}", f"it has {wanted!r} and nothing else", "Keras and ONNX have others")
 
 
-def require_no_initial_state(cells, where, instead):
+def require_no_initial_state(cells: Iterable[Cell], where: str, instead: str) -> None:
     """Refuse learned initial states other than zero, where `where` has no place for them."""
     for cell in cells:
         if cell.initial_state is not None and cell.initial_state.any():
@@ -85,7 +89,7 @@ def require_no_initial_state(cells, where, instead):
 # -- gates
 
 
-def reorder(columns, have, want, negate=""):
+def reorder(columns: Array, have: str, want: str, negate: str = "") -> Array:
     """Gate blocks along the last axis, from the order `have` to `want`, with the sign changed in the blocks `negate`.
 
     Parameters
@@ -104,7 +108,7 @@ def reorder(columns, have, want, negate=""):
     return np.concatenate([-blocks[gate] if gate in negate else blocks[gate] for gate in want], axis=-1)
 
 
-def canonical(columns, order, z_weighs="old"):
+def canonical(columns: Array, order: str, z_weighs: str = "old") -> Array:
     """Columns of gates r, z, n in another order as cgru has them, (..., 3H); for rows give the transpose.
 
     Parameters
@@ -117,7 +121,7 @@ def canonical(columns, order, z_weighs="old"):
     return reorder(columns, order, "rzn", "z" if z_weighs == "old" else "")
 
 
-def foreign(columns, order, z_weighs="old"):
+def foreign(columns: Array, order: str, z_weighs: str = "old") -> Array:
     """cgru's columns r, z, n (..., 3H) in another convention's order; the inverse of `canonical`."""
     return reorder(columns, "rzn", order, "z" if z_weighs == "old" else "")
 
@@ -125,24 +129,24 @@ def foreign(columns, order, z_weighs="old"):
 # -- biases
 
 
-def add_biases(b, c):
+def add_biases(b: Array, c: Array) -> Array:
     """b + c; bit for bit b where c is zero."""
     return np.where(c == 0, b, b + c)
 
 
-def four_biases(bias):
+def four_biases(bias: Array) -> tuple[Array, Array]:
     """(sums (3H,), b_hn (H,)) of the (2, 3H) of reset_after: r and z are summed, the two of n stay apart."""
     b, c = bias
     H = len(b) // 3
     return np.concatenate([add_biases(b[: 2 * H], c[: 2 * H]), b[2 * H :]]), c[2 * H :]
 
 
-def from_four_biases(sums, b_hn):
+def from_four_biases(sums: Array, b_hn: Array) -> Array:
     """The (2, 3H) of reset_after: the sums stand in the input row, zeros and b_hn in the recurrent one."""
     return np.stack([sums, np.concatenate([np.zeros(len(sums) - len(b_hn), sums.dtype), b_hn])])
 
 
-def with_bias(cell, reset_after):
+def with_bias(cell: Cell, reset_after: bool) -> Cell:
     """The cell, with biases of zero where it has none: for conventions that always have them."""
     if cell.bias is not None:
         return cell
@@ -153,7 +157,14 @@ def with_bias(cell, reset_after):
 # -- layers
 
 
-def layer_of(cells, *, reset_after, directions=1, each=None, **options):
+def layer_of(
+    cells: Sequence[Cell],
+    *,
+    reset_after: bool,
+    directions: int = 1,
+    each: Sequence[dict[str, Any]] | None = None,
+    **options: Any,
+) -> LayerOrModel:
     """A built layer of these cells, with return_sequences and return_state on unless the options say else.
 
     Parameters
@@ -198,21 +209,21 @@ def layer_of(cells, *, reset_after, directions=1, each=None, **options):
     return chain(layers)
 
 
-def dense_of(kernel, bias, activation="linear"):
+def dense_of(kernel: Array, bias: Array | None, activation: DenseActivation = "linear") -> Dense:
     """A built Dense layer; bias None: there is none."""
     layer = Dense(kernel.shape[1], activation=activation, use_bias=bias is not None, dtype=kernel.dtype)
     layer.build_from(len(kernel), [kernel] if bias is None else [kernel, bias])
     return layer
 
 
-def embedding_of(table):
+def embedding_of(table: Array) -> Embedding:
     """A built Embedding."""
     layer = Embedding(*table.shape, dtype=table.dtype)
     layer.build_from(1, [table])
     return layer
 
 
-def activate(layers, activation, where, name, instead):
+def activate(layers: list[Layer], activation: DenseActivation, where: str, name: str, instead: str) -> None:
     """Let the last of these layers, a Dense without an activation, have this one; ValueError if it is none."""
     last = layers[-1] if layers else None
     if not isinstance(last, Dense) or last.activation != "linear":
@@ -222,20 +233,20 @@ def activate(layers, activation, where, name, instead):
     layers[-1] = dense_of(parameters["kernel"], parameters.get("bias"), activation)
 
 
-def within(i, count):
+def within(i: int, count: int) -> dict[str, Any]:
     """Options of a GRU that is one of several in a Sequential, whatever they are for the whole: a Sequential takes
     (N, T, D), and all but the last give their sequences to the next."""
     return {"time_major": False} | ({} if i == count - 1 else {"return_sequences": True})
 
 
-def chain(layers):
+def chain(layers: list[GRU]) -> LayerOrModel:
     """The one layer, or a Sequential of several that fit one another."""
     for i, (below, layer) in enumerate(itertools.pairwise(layers), start=1):
         _check_chain(i, layer.input_size, below.output_size(None))
     return Sequential(layers) if len(layers) > 1 else layers[0]
 
 
-def stack_of(cells, kinds, options):
+def stack_of(cells: Sequence[Sequence[Cell]], kinds: Sequence[dict[str, Any]], options: Any) -> LayerOrModel:
     """A layer of operations in a row, or a Sequential where they differ in kind.
 
     Parameters
@@ -257,11 +268,11 @@ def stack_of(cells, kinds, options):
     return chain([layer_of(own, **kind | options | within(i, len(cells))) for i, (own, kind) in parts])
 
 
-def _form(cell):
+def _form(cell: Cell) -> tuple[int, bool, bool]:
     return cell.units, cell.bias is None, cell.initial_state is None
 
 
-def _gru_of(rows, options):
+def _gru_of(rows: Sequence[Sequence[Cell]], options: dict[str, Any]) -> GRU:
     """One GRU of equal cells, `rows` a list with the cells of each layer."""
     first = rows[0][0]
     layer = GRU(
@@ -278,23 +289,23 @@ def _gru_of(rows, options):
     return layer
 
 
-def _check_chain(index, got, expected):
+def _check_chain(index: int, got: int | None, expected: int | None) -> None:
     if got != expected:
         raise ValueError(f"layer {index}: expected a kernel for {expected} features, got one for {got}")
 
 
-def gru_layers(layer):
+def gru_layers(layer: Any) -> list[GRU]:
     """The built GRU layers of a GRU, or of a Sequential of GRUs; TypeError or RuntimeError for anything else."""
     return _built(layer, (GRU,), "a cgru.GRU or a Sequential of them")
 
 
-def built_layers(layer):
+def built_layers(layer: Any) -> list[Any]:
     """The built layers of a model, or the one layer, where converters know them all."""
     return _built(layer, (GRU, Dense, Dropout, Embedding), "a GRU, Dense, Embedding, Dropout or a Sequential of them")
 
 
-def _built(layer, kinds, expected):
-    layers = list(layer.layers) if isinstance(layer, Sequential) else [layer]
+def _built(layer: Any, kinds: tuple[type[Layer], ...], expected: str) -> list[Any]:
+    layers: list[Any] = list(layer.layers) if isinstance(layer, Sequential) else [layer]
     for part in layers:
         if not isinstance(part, kinds):
             raise TypeError(f"layer: expected {expected}, got {type(part).__name__}")
@@ -303,14 +314,14 @@ def _built(layer, kinds, expected):
     return layers
 
 
-def cells_of(layer):
+def cells_of(layer: GRU) -> list[Cell]:
     """The cells of a built GRU in the order of its state; their arrays are read-only views."""
     (layer,) = gru_layers(layer)
-    parameters = layer.parameters
+    parameters: Any = layer.parameters
     return [Cell(**{name: parameters.get(prefix + name) for name in Cell._fields}) for prefix in layer._prefixes]
 
 
-def one_or_list(layer, check, weights_of):
+def one_or_list(layer: GRU | Sequential, check: Callable[[GRU], None], weights_of: Callable[[Cell], Any]) -> Any:
     """What `weights_of` gives for each cell of a layer or Sequential, a list in the order of the state; without the
     list for one cell. `check(layer)` refuses a layer that the convention cannot hold."""
     parts = gru_layers(layer)

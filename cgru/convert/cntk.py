@@ -6,17 +6,35 @@
 https://github.com/microsoft/CNTK/blob/master/bindings/python/cntk/layers/blocks.py
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays
 from cgru.convert.cells import Cell, one_or_list
 from cgru.convert.conventions import CONVENTIONS, shared_words
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import Activation, DictOrList, LayerOrModel, OneOrMany
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _THEIRS = CONVENTIONS["cntk"]
 
 
 @shared_words
-def from_cntk(parameters, *, activation="tanh", directions=1, **options):
+def from_cntk(
+    parameters: OneOrMany,
+    *,
+    activation: Activation = "tanh",
+    directions: Literal[1, 2] = 1,
+    **options: Unpack[CellOptions],
+) -> LayerOrModel:
     """A layer of the parameters of one or more GRU blocks.
 
     %(signs)s A block with enable_self_stabilization scales the state, which a GRU here does not.
@@ -67,7 +85,7 @@ def _cell_of(parameters):
 
 
 @shared_words
-def to_cntk(layer):
+def to_cntk(layer: GRU | Sequential) -> DictOrList:
     """The parameters of a GRU block for each cell of the layer.
 
     No biases are summed: `from_cntk` gives back the same bits. The bias is zero where the layer has none. What a block

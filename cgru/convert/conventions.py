@@ -3,9 +3,13 @@
 A new one is a row of `CONVENTIONS`, and a file that says how its arrays are called and laid out.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from cgru.convert.cells import (
+    Cell,
     canonical,
     foreign,
     layer_of,
@@ -15,6 +19,8 @@ from cgru.convert.cells import (
     require_reset,
     with_bias,
 )
+from cgru.layers import GRU
+from cgru.typing import Array, LayerOrModel
 
 
 class Convention(NamedTuple):
@@ -30,17 +36,17 @@ class Convention(NamedTuple):
     gates: str | None = "sigmoid"  # None: any
     always_biased: bool = True
 
-    def canonical(self, columns):
+    def canonical(self, columns: Array) -> Array:
         """Columns of gates as cgru has them; for rows give the transpose."""
         return canonical(columns, self.order, self.z_weighs)
 
-    def foreign(self, columns):
+    def foreign(self, columns: Array) -> Array:
         """The inverse of `canonical`."""
         return foreign(columns, self.order, self.z_weighs)
 
-    def layer_of(self, cells, **options):
+    def layer_of(self, cells: Sequence[Cell], **options: Any) -> LayerOrModel:
         """The layer of these cells; the options that the convention leaves open are the caller's."""
-        known = {"activation": self.activation, "recurrent_activation": self.gates}
+        known: dict[str, Any] = {"activation": self.activation, "recurrent_activation": self.gates}
         return layer_of(
             cells,
             reset_after=self.reset_after,
@@ -48,12 +54,12 @@ class Convention(NamedTuple):
             **options,
         )
 
-    def require_gates(self, recurrent_activation):
+    def require_gates(self, recurrent_activation: str) -> None:
         """Refuse gates whose z block cannot change sign where it has to."""
         if self.z_weighs == "old":
             require_flippable(recurrent_activation, self.where)
 
-    def require(self, layer):
+    def require(self, layer: GRU) -> None:
         """Refuse a layer that such a cell does not compute."""
         require_reset(layer.reset_after, self.reset_after, self.where, self.other_reset)
         self.require_gates(layer.recurrent_activation if self.gates is None else self.gates)
@@ -61,7 +67,7 @@ class Convention(NamedTuple):
         gates = layer.recurrent_activation if self.gates is None else self.gates
         require_activations(layer, activation, gates, self.where)
 
-    def parts_of(self, cell):
+    def parts_of(self, cell: Cell) -> Cell:
         """The cell with what the convention always has; a learned initial state is refused."""
         require_no_initial_state([cell], self.where, f"Give layer.parameters['initial_state'] to {self.state}")
         return with_bias(cell, self.reset_after) if self.always_biased else cell
@@ -121,8 +127,10 @@ _WORDS = {
     zero, and the bits are the same.""",
 }
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-def shared_words(function):
+
+def shared_words(function: Function) -> Function:
     """The function, with the words that docstrings share, %(name)s, in their places."""
     if function.__doc__:  # there are none under python -OO
         function.__doc__ %= _WORDS

@@ -9,11 +9,24 @@ https://docs.nvidia.com/deeplearning/cudnn/latest/api/cudnn-adv-library.html#cud
 another form (`from_keras`).
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru.convert.arrays import Arrays
 from cgru.convert.cells import Cell, cells_of, gru_layers, refuse
 from cgru.convert.conventions import CONVENTIONS, shared_words
+from cgru.layers import GRU
+from cgru.typing import Array, LayerOrModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _THEIRS = CONVENTIONS["cudnn"]
 # Which of the six biases are there, in cudnnRNNBiasMode_t.
@@ -21,7 +34,14 @@ _BIASES = {"no": (), "single_inp": (0, 1, 2), "single_rec": (3, 4, 5), "double":
 
 
 @shared_words
-def from_cudnn(weights, biases=None, *, bias_mode=None, directions=1, **options):
+def from_cudnn(
+    weights: Sequence[ArrayLike],
+    biases: Sequence[ArrayLike] | None = None,
+    *,
+    bias_mode: Literal["no", "single_inp", "single_rec", "double"] | None = None,
+    directions: Literal[1, 2] = 1,
+    **options: Unpack[CellOptions],
+) -> LayerOrModel:
     """A layer of cuDNN's matrices and biases in canonical form, such as CudnnRNNParamsToCanonical of TensorFlow gives.
 
     %(signs)s
@@ -102,7 +122,7 @@ def _cell_of(index, weights, biases, present):
 
 
 @shared_words
-def to_cudnn(layer):
+def to_cudnn(layer: GRU) -> tuple[list[Array], list[Array] | None]:
     """cuDNN's matrices and biases in canonical form.
 
     No biases are summed: `from_cudnn` gives back the same bits.

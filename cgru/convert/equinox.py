@@ -6,18 +6,30 @@
 https://docs.kidger.site/equinox/api/nn/rnn/#equinox.nn.GRUCell
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays, each_cell
 from cgru.convert.cells import Cell, four_biases, from_four_biases, one_or_list
 from cgru.convert.conventions import CONVENTIONS, shared_words
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import DictOrList, LayerOrModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _THEIRS = CONVENTIONS["equinox"]
 _NAMES = ("weight_ih", "weight_hh", "bias", "bias_n")
 
 
 @shared_words
-def from_equinox(cell, *, directions=1, **options):
+def from_equinox(cell: Any, *, directions: Literal[1, 2] = 1, **options: Unpack[CellOptions]) -> LayerOrModel:
     """A layer of one or more equinox.nn.GRUCell.
 
     %(signs)s
@@ -73,7 +85,7 @@ def _cell_of(named):
 
 
 @shared_words
-def to_equinox(layer):
+def to_equinox(layer: GRU | Sequential) -> DictOrList:
     """The arrays of an equinox.nn.GRUCell for each cell of the layer.
 
     %(sums)s %(unknown)s

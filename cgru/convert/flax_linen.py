@@ -6,17 +6,38 @@
 https://flax-linen.readthedocs.io/en/latest/api_reference/flax.linen/layers.html#flax.linen.GRUCell
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays, each_cell, nest
 from cgru.convert.cells import Cell, four_biases, from_four_biases, one_or_list
 from cgru.convert.conventions import CONVENTIONS, shared_words
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import Activation, DictOrList, LayerOrModel, OneOrMany
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _THEIRS = CONVENTIONS["flax_linen"]
 
 
 @shared_words
-def from_flax_linen(params, prefix=None, *, activation="tanh", recurrent_activation="sigmoid", directions=1, **options):
+def from_flax_linen(
+    params: OneOrMany,
+    prefix: str | Sequence[str] | None = None,
+    *,
+    activation: Activation = "tanh",
+    recurrent_activation: Activation = "sigmoid",
+    directions: Literal[1, 2] = 1,
+    **options: Unpack[CellOptions],
+) -> LayerOrModel:
     """A layer of the parameters of one or more flax.linen.GRUCell.
 
     %(signs)s
@@ -79,7 +100,7 @@ def _cell_of(params):
 
 
 @shared_words
-def to_flax_linen(layer):
+def to_flax_linen(layer: GRU | Sequential) -> DictOrList:
     """The parameters of a flax.linen.GRUCell for each cell of the layer, as NumPy arrays.
 
     %(sums)s Biases are zero where the layer has none. What a cell does not know is left out:

@@ -7,17 +7,38 @@ https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/recurrent.html#f
 has a b_hn that its code (flax/nnx/nn/recurrent.py) has not.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays, each_cell, nest
 from cgru.convert.cells import Cell, four_biases, from_four_biases, one_or_list, refuse
 from cgru.convert.conventions import CONVENTIONS, shared_words
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import Activation, DictOrList, LayerOrModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _THEIRS = CONVENTIONS["flax_nnx"]
 
 
 @shared_words
-def from_flax_nnx(cell, prefix=None, *, activation="tanh", recurrent_activation="sigmoid", directions=1, **options):
+def from_flax_nnx(
+    cell: Any,
+    prefix: str | Sequence[str] | None = None,
+    *,
+    activation: Activation = "tanh",
+    recurrent_activation: Activation = "sigmoid",
+    directions: Literal[1, 2] = 1,
+    **options: Unpack[CellOptions],
+) -> LayerOrModel:
     """A layer of one or more flax.nnx.GRUCell.
 
     %(signs)s
@@ -88,7 +109,7 @@ def _cell_of(state):
 
 
 @shared_words
-def to_flax_nnx(layer):
+def to_flax_nnx(layer: GRU | Sequential) -> DictOrList:
     """The state of a flax.nnx.GRUCell for each cell of the layer, as NumPy arrays.
 
     %(sums)s Biases are zero where the layer has none. What a cell does not know is left out:

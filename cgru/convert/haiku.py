@@ -7,15 +7,34 @@ https://dm-haiku.readthedocs.io/en/latest/api.html#gru,
 https://github.com/google-deepmind/sonnet/blob/v2/sonnet/src/recurrent.py
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
 from cgru.convert.arrays import Arrays, each_cell
 from cgru.convert.cells import Cell, one_or_list
 from cgru.convert.conventions import CONVENTIONS, shared_words
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import DictOrList, LayerOrModel, OneOrMany
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _THEIRS = CONVENTIONS["haiku"]
 
 
 @shared_words
-def from_haiku(params, prefix=None, *, directions=1, **options):
+def from_haiku(
+    params: OneOrMany,
+    prefix: str | Sequence[str] | None = None,
+    *,
+    directions: Literal[1, 2] = 1,
+    **options: Unpack[CellOptions],
+) -> LayerOrModel:
     """A layer of the parameters of haiku.GRU.
 
     %(exact)s
@@ -51,7 +70,7 @@ def from_haiku(params, prefix=None, *, directions=1, **options):
 
 
 @shared_words
-def from_sonnet(gru, *, directions=1, **options):
+def from_sonnet(gru: Any, *, directions: Literal[1, 2] = 1, **options: Unpack[CellOptions]) -> LayerOrModel:
     """A layer of one or more sonnet.GRU of Sonnet 2.
 
     %(exact)s
@@ -109,7 +128,7 @@ def _cell_of(arrays):
 
 
 @shared_words
-def to_haiku(layer):
+def to_haiku(layer: GRU | Sequential) -> DictOrList:
     """The parameters of a haiku.GRU for each cell of the layer, as NumPy arrays.
 
     %(exact)s The bias is zero where the layer has none. %(unknown)s
@@ -140,7 +159,7 @@ def to_haiku(layer):
 
 
 @shared_words
-def to_sonnet(layer):
+def to_sonnet(layer: GRU | Sequential) -> DictOrList:
     """The variables of a sonnet.GRU of Sonnet 2 for each cell of the layer: those of `to_haiku`.
 
     Parameters

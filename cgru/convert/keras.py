@@ -4,11 +4,15 @@ r, h; z weighs the old state.
 The equations: keras/src/layers/rnn/gru.py. The layout of CuDNNGRU: tf_keras/src/saving/legacy/hdf5_format.py.
 """
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cgru.checks import check_bool
 from cgru.convert import keras_files, keras_layers
@@ -18,22 +22,28 @@ from cgru.convert.keras_config import settings_of
 from cgru.convert.keras_layouts import LAYERS, ROLES, Stored
 from cgru.convert.keras_objects import grus_of, parts_of
 from cgru.reading import check_path, open_regular
+from cgru.typing import LayerOrModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import StoredOptions
 
 ORDER = "zrn"
 
 
 def from_keras(
-    weights,
-    name=None,
+    weights: Any,
+    name: str | None = None,
     *,
-    reset_after=None,
-    bidirectional=None,
-    initial_state=None,
-    return_sequences=None,
-    return_state=True,
-    without_masks=False,
-    **options,
-):
+    reset_after: bool | None = None,
+    bidirectional: bool | None = None,
+    initial_state: ArrayLike | None = None,
+    return_sequences: bool | None = None,
+    return_state: bool = True,
+    without_masks: bool = False,
+    **options: Unpack[StoredOptions],
+) -> LayerOrModel:
     """A layer of Keras' GRU, from its weights, the layer itself, or a file, or a whole Sequential; Keras is not needed
     for arrays and files.
 

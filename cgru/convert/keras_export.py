@@ -1,5 +1,9 @@
 """Keras, the way out: the list for set_weights(), and models."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from cgru.convert.cells import (
@@ -13,11 +17,12 @@ from cgru.convert.cells import (
     require_reset,
 )
 from cgru.convert.keras import ORDER
-from cgru.layers import GRU, Dense, Embedding
+from cgru.layers import GRU, Dense, Embedding, Layer
 from cgru.models import Sequential
+from cgru.typing import Array
 
 
-def to_keras(layer, *, cudnn=False, without_initial_state=False):
+def to_keras(layer: Layer | Sequential, *, cudnn: bool = False, without_initial_state: bool = False) -> list[Array]:
     """The list of arrays for set_weights() of Keras.
 
     No biases are summed: `from_keras` gives back the same bits.
@@ -89,7 +94,7 @@ def _to_cudnn(kernel, recurrent_kernel, bias):
     return kernel, recurrent_kernel, bias.reshape(6 * H)
 
 
-def to_keras_model(layer):
+def to_keras_model(layer: Layer | Sequential) -> Any:
     """A keras.Sequential that computes what the layer or model does, for batches and sequences of any size.
 
     Parameters

@@ -3,20 +3,25 @@
 The classes: keras/src/layers/core and keras/src/layers/activations.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from cgru.convert.arrays import Arrays
 from cgru.convert.cells import activate, dense_of, embedding_of, refuse
 from cgru.convert.keras_config import object_in
 from cgru.convert.keras_layouts import LAYERS, Part, unwrapped
-from cgru.layers import Dropout
+from cgru.layers import Dense, Dropout, Embedding
 from cgru.models import Sequential
 from cgru.reading import short
+from cgru.typing import DenseActivation
 
 _ACTIVATIONS = ("linear", "relu", "sigmoid", "softmax", "tanh")
 _HAVE = "Embedding, GRU, Dense, Dropout and activations after a Dense can be converted"
 _WHERE = "Keras"
 
 
-def from_keras_dense(weights, *, activation="linear"):
+def from_keras_dense(weights: Any, *, activation: DenseActivation = "linear") -> Dense:
     """A Dense layer of Keras' Dense.
 
     Parameters
@@ -47,7 +52,7 @@ def from_keras_dense(weights, *, activation="linear"):
     return _dense(_listed(weights, ("kernel", "bias")), len(weights) > 1, activation)
 
 
-def from_keras_embedding(weights, *, without_masks=False):
+def from_keras_embedding(weights: Any, *, without_masks: bool = False) -> Embedding:
     """An Embedding of Keras' Embedding.
 
     Parameters

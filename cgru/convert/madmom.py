@@ -7,6 +7,10 @@ bias outside; the update gate weighs the new candidate; a learned state to start
 https://madmom.readthedocs.io/en/v0.16/modules/ml/nn/layers.html
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays, flatten, nest
@@ -20,6 +24,14 @@ from cgru.convert.cells import (
     stack_of,
     with_bias,
 )
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import DictOrList, LayerOrModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import GateOptions
 
 _WHERE = "madmom's GRULayer"
 # In the order of cgru's columns.
@@ -28,7 +40,7 @@ _FIELDS = ("weights", "bias", "recurrent_weights")
 _ACTIVATIONS = ("sigmoid", "tanh", "relu", "linear")
 
 
-def from_madmom(layer, **options):
+def from_madmom(layer: Any, **options: Unpack[GateOptions]) -> LayerOrModel:
     """A layer of one or more GRULayers of madmom, or of BidirectionalLayers of these.
 
     Exact to the bit: no biases are summed and no signs change.
@@ -124,7 +136,7 @@ def _cell_of(layer):
     return Cell(kernel, recurrent_kernel, bias, initial_state)
 
 
-def to_madmom(layer):
+def to_madmom(layer: GRU | Sequential) -> DictOrList:
     """The arrays of a GRULayer for each cell of the layer.
 
     The two biases of the update gate, and those of the reset gate, are summed; where the layer comes from

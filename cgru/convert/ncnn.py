@@ -6,6 +6,10 @@
 https://github.com/Tencent/ncnn/blob/master/src/layer/gru.cpp
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays
@@ -24,6 +28,14 @@ from cgru.convert.cells import (
     stack_of,
     with_bias,
 )
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import DictOrList, LayerOrModel, OneOrMany
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _WHERE = "ncnn's GRU"
 # Options of cgru.GRU for each direction (parameter 2). Outputs are in the order of the input.
@@ -31,7 +43,7 @@ _DIRECTIONS = {0: {"reverse": False}, 1: {"reverse": True}, 2: {"directions": 2}
 _PARAMETERS = ("num_output", "weight_data_size", "direction")
 
 
-def from_ncnn(weights, **options):
+def from_ncnn(weights: OneOrMany, **options: Unpack[CellOptions]) -> LayerOrModel:
     """A layer of the weights of one or more GRU layers of ncnn.
 
     No biases are summed and only the signs of u's weights change: `to_ncnn` gives back the same bits. Outputs agree to
@@ -99,7 +111,7 @@ def _cells(weights, directions):
     ]
 
 
-def to_ncnn(layer):
+def to_ncnn(layer: GRU | Sequential) -> DictOrList:
     """The weights and parameters of GRU layers of ncnn.
 
     The two biases of u, and those of r, are summed; where the layer comes from `from_ncnn`, one of them is zero, and

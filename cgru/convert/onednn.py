@@ -7,6 +7,10 @@ out), ldgo; gates u, r, o; u weighs the old state; both resets, lbr_gru with a f
 https://uxlfoundation.github.io/oneDNN/dev_guide_rnn.html
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays
@@ -23,6 +27,14 @@ from cgru.convert.cells import (
     require_no_initial_state,
     stack_of,
 )
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import DictOrList, LayerOrModel, OneOrMany
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _WHERE = "oneDNN"
 _ORDER = "zrn"
@@ -36,7 +48,7 @@ _DIRECTIONS = {
 }
 
 
-def from_onednn(weights, **options):
+def from_onednn(weights: OneOrMany, **options: Unpack[CellOptions]) -> LayerOrModel:
     """A layer of the memory of one or more GRU primitives.
 
     No biases are summed and only the signs of u's weights change: `to_onednn` gives back the same bits. Outputs agree
@@ -127,7 +139,7 @@ def _cells(weights, reset_after, directions):
     ]
 
 
-def to_onednn(layer):
+def to_onednn(layer: GRU | Sequential) -> DictOrList:
     """The memory of a GRU primitive, or of several in a row.
 
     Of a layer with reset_after=True the two biases of u, and those of r, are summed; where it comes from

@@ -4,7 +4,10 @@ order of the input.
 The operator: https://onnx.ai/onnx/operators/onnx__GRU.html
 """
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from cgru.convert.arrays import Arrays, some, warn_partial
 from cgru.convert.cells import Cell, add_biases, canonical, layer_of, refuse, require_flippable, stack_of
 from cgru.convert.onnx_graph import Graph, Operator
 from cgru.models import Sequential
+from cgru.typing import LayerOrModel
 
 ORDER = "zrn"
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -34,7 +38,7 @@ _ATTRIBUTES = {
 }  # fmt: skip
 
 
-def import_onnx(function):
+def import_onnx(function: str) -> Any:
     try:
         import onnx
     except ImportError:
@@ -42,7 +46,15 @@ def import_onnx(function):
     return onnx
 
 
-def from_onnx(model, node=None, *, time_major=None, return_sequences=True, return_state=True, **attributes):
+def from_onnx(
+    model: Any,
+    node: str | None = None,
+    *,
+    time_major: bool | None = None,
+    return_sequences: bool = True,
+    return_state: bool = True,
+    **attributes: Any,
+) -> LayerOrModel:
     """A layer of the GRU nodes of an ONNX model, or of the operator's arrays.
 
     Biases are summed with the reset before, where ONNX has two for one sum and the second is not zero; with the reset

@@ -1,11 +1,17 @@
 """ONNX, the way out: models with GRU operators, and the operator's arrays."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from cgru.checks import check_bool, check_dtype
 from cgru.convert.cells import built_layers, cells_of, foreign, gru_layers, refuse, require_flippable
 from cgru.convert.onnx import ACTIVATIONS, ORDER, import_onnx
-from cgru.layers import GRU, Dense, Dropout, Embedding
+from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
+from cgru.models import Sequential
+from cgru.typing import DictOrList, DType
 
 _OPSET, _IR_VERSION = 14, 8  # both since ONNX Runtime 1.10
 _WHERE = "ONNX"
@@ -19,7 +25,9 @@ _DENSE_ACTIVATIONS = {
 }
 
 
-def to_onnx(layer, *, lengths=False, initial_state=False, dtype=None):
+def to_onnx(
+    layer: Layer | Sequential, *, lengths: bool = False, initial_state: bool = False, dtype: DType | None = None
+) -> Any:
     """An ONNX model that computes what a call of the layer or model does, for batches and sequences of any size.
 
     No biases are summed: `from_onnx` gives back the same bits of a GRU. ONNX Runtime runs it; it has no GRU in float64,
@@ -56,8 +64,8 @@ def to_onnx(layer, *, lengths=False, initial_state=False, dtype=None):
     if not parts:
         raise ValueError("layer: expected at least one beside Dropout, got none")
     lengths, initial_state = check_bool(lengths, "lengths"), check_bool(initial_state, "initial_state")
-    alone = isinstance(layer, GRU)
-    if initial_state and not alone:
+    alone = layer if isinstance(layer, GRU) else None
+    if initial_state and alone is None:
         raise ValueError(f"initial_state: expected False for a {type(layer).__name__}, which takes none, got True")
     for i, part in enumerate(parts):
         if isinstance(part, GRU):
@@ -65,17 +73,17 @@ def to_onnx(layer, *, lengths=False, initial_state=False, dtype=None):
     writer = _Writer(onnx, _dtype_of(parts, dtype))
     recurrent = [part for part in parts if isinstance(part, GRU)]
     first = parts[0]
-    axes = ["T", "N"] if alone and layer.time_major else ["N", "T"]
+    axes = ["T", "N"] if alone is not None and alone.time_major else ["N", "T"]
     if isinstance(first, Embedding):
         x = writer.add_input("x", axes, onnx.TensorProto.INT64)
     else:
         axes = axes if recurrent or lengths else ["N"]
         x = writer.add_input("x", [*axes, first.input_size])
     sequence_lens = writer.add_input("sequence_lens", ["N"], onnx.TensorProto.INT32) if lengths else ""
-    valid = writer.valid(x, sequence_lens, axes) if lengths and not alone else None
+    valid = writer.valid(x, sequence_lens, axes) if lengths and alone is None else None
     state_axes = None
-    if alone:
-        state_axes = ["N", layer.units] if layer._state_is_flat else [len(cells_of(layer)), "N", layer.units]
+    if alone is not None:
+        state_axes = ["N", alone.units] if alone._state_is_flat else [len(cells_of(alone)), "N", alone.units]
     state = writer.add_input("initial_h", state_axes) if initial_state else None
 
     given = axes
@@ -95,8 +103,8 @@ def to_onnx(layer, *, lengths=False, initial_state=False, dtype=None):
         if valid is not None and not isinstance(parts[-1], GRU):
             x = writer.zeroed(x, valid)
     writer.add_output("y", x, [*axes, parts[-1].output_size(None)])
-    if alone:
-        h = writer.squeeze(finals[0], 0) if layer._state_is_flat else writer.node("Concat", finals, axis=0)
+    if alone is not None:
+        h = writer.squeeze(finals[0], 0) if alone._state_is_flat else writer.node("Concat", finals, axis=0)
         writer.add_output("h", h, state_axes)
     return writer.model()
 
@@ -171,7 +179,7 @@ def _write_gru(writer, part, x, sequence_lens, state):
     return x, finals
 
 
-def to_onnx_arrays(layer):
+def to_onnx_arrays(layer: GRU | Sequential) -> DictOrList:
     """The operator's arrays of a layer, for a node that somebody else makes; onnx is not needed.
 
     No biases are summed: `from_onnx` gives back the same bits.

@@ -8,6 +8,11 @@ linear_before_reset there is a fourth block, Rb_h.
 https://docs.openvino.ai/2025/documentation/openvino-ir-format/operation-sets/operation-specs/sequence/gru-sequence-5.html
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays, some
@@ -25,6 +30,14 @@ from cgru.convert.cells import (
     stack_of,
     with_bias,
 )
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import DictOrList, LayerOrModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _WHERE = "OpenVINO's GRUSequence"
 _ORDER = "zrn"
@@ -33,7 +46,7 @@ _ACTIVATIONS = ("sigmoid", "tanh", "relu")
 _DIRECTIONS = {"forward": {"reverse": False}, "reverse": {"reverse": True}, "bidirectional": {"directions": 2}}
 
 
-def from_openvino(source, name=None, **options):
+def from_openvino(source: Any, name: str | Sequence[str] | None = None, **options: Unpack[CellOptions]) -> LayerOrModel:
     """A layer of one or more GRUSequences.
 
     No biases are summed and only the signs of z's weights change: `to_openvino` gives back the same bits. Outputs agree
@@ -159,7 +172,7 @@ def _arguments(node):
     return arguments
 
 
-def to_openvino(layer):
+def to_openvino(layer: GRU | Sequential) -> DictOrList:
     """The arguments of openvino.opset5.gru_sequence, by name, beside X, initial_hidden_state and sequence_lengths.
 
     Of a layer with reset_after=True the two biases of z, and those of r, are summed; where it comes from

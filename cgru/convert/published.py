@@ -9,17 +9,35 @@ K. Cho et al. (2014, arXiv:1406.1078) and J. Chung et al. (2014, arXiv:1412.3555
 x and those of h.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays
 from cgru.convert.cells import Cell, layer_of, one_or_list, refuse, require_reset
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import Activation, DictOrList, LayerOrModel, OneOrMany
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _WHERE = "the published form"
 # name of the matrix, name of the bias; in cgru's order of gates
 _GATES = (("W_r", "b_r"), ("W_z", "b_z"), ("W", "b"))
 
 
-def from_published(weights, *, activation="tanh", recurrent_activation="sigmoid", **options):
+def from_published(
+    weights: OneOrMany,
+    *,
+    activation: Activation = "tanh",
+    recurrent_activation: Activation = "sigmoid",
+    **options: Unpack[CellOptions],
+) -> LayerOrModel:
     """A layer of the published form's weights. No biases are summed, no sign changes: exact to the bit.
 
     Parameters
@@ -75,7 +93,7 @@ def _cell_of(weights):
     return Cell(both[H:], both[:H], bias, initial_state)
 
 
-def to_published(layer):
+def to_published(layer: GRU | Sequential) -> DictOrList:
     """The published form's weights of a layer: exact to the bit, nothing is summed.
 
     Parameters

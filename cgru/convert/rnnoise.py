@@ -7,11 +7,23 @@ https://github.com/xiph/rnnoise/blob/v0.1.1/src/rnn.c. Its sigmoid and tanh are 
 outputs agree with it to about 1e-5 a step, not to rounding. Later versions of RNNoise have another form.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays
 from cgru.convert.cells import Cell, one_or_list, refuse
 from cgru.convert.conventions import CONVENTIONS, shared_words
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import DictOrList, DType, LayerOrModel, OneOrMany
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import ReturnOptions
 
 _THEIRS = CONVENTIONS["rnnoise"]
 _SCALE = 256
@@ -19,7 +31,13 @@ _ACTIVATIONS = ("tanh", "relu", "sigmoid")
 
 
 @shared_words
-def from_rnnoise(weights, *, activation, dtype="float32", **options):
+def from_rnnoise(
+    weights: OneOrMany,
+    *,
+    activation: Literal["tanh", "relu", "sigmoid"],
+    dtype: DType = "float32",
+    **options: Unpack[ReturnOptions],
+) -> LayerOrModel:
     """A layer of a GRULayer of RNNoise 0.1.
 
     No biases are summed, and n / 256 is exact: `to_rnnoise` gives back the same integers.
@@ -85,7 +103,7 @@ def _scaled(value, name, dtype):
 
 
 @shared_words
-def to_rnnoise(layer):
+def to_rnnoise(layer: GRU | Sequential) -> DictOrList:
     """The weights of a GRULayer of RNNoise 0.1 for each cell of the layer, as int8.
 
     No biases are summed: `from_rnnoise` gives back the same bits. Biases are zero where the layer has none. What a

@@ -7,11 +7,24 @@ https://www.tensorflow.org/api_docs/python/tf/raw_ops/GRUBlockCell; GRUCell comp
 (tensorflow/python/ops/rnn_cell_impl.py of 1.15).
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays, each_cell
 from cgru.convert.cells import Cell, one_or_list
 from cgru.convert.conventions import CONVENTIONS, shared_words
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import Activation, DictOrList, LayerOrModel, OneOrMany
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _THEIRS = CONVENTIONS["tf1"]
 # Names of the gates' matrix and bias, and of the candidate's.
@@ -23,7 +36,14 @@ _KNOWN = tuple(names[0] + suffix for names in _NAMES.values() for suffix in ("",
 
 
 @shared_words
-def from_tf1(variables, prefix=None, *, activation="tanh", directions=1, **options):
+def from_tf1(
+    variables: OneOrMany,
+    prefix: str | Sequence[str] | None = None,
+    *,
+    activation: Activation = "tanh",
+    directions: Literal[1, 2] = 1,
+    **options: Unpack[CellOptions],
+) -> LayerOrModel:
     """A layer of the variables of GRUCells or GRUBlockCells.
 
     %(signs)s
@@ -86,7 +106,7 @@ def _cell_of(variables):
 
 
 @shared_words
-def to_tf1(layer, names="GRUCell"):
+def to_tf1(layer: GRU | Sequential, names: Literal["GRUCell", "GRUBlockCell"] = "GRUCell") -> DictOrList:
     """The variables of a GRUCell for each cell of the layer, as NumPy arrays.
 
     No biases are summed: `from_tf1` gives back the same bits. Biases are zero where the layer has none. %(unknown)s

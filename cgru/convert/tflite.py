@@ -8,17 +8,29 @@ reset before; u weighs the old state::
 https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/kernels/gru_cell.cc
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
 
 from cgru.convert.arrays import Arrays, each_cell
 from cgru.convert.cells import Cell, one_or_list
 from cgru.convert.conventions import CONVENTIONS, shared_words
+from cgru.layers import GRU
+from cgru.models import Sequential
+from cgru.typing import DictOrList, LayerOrModel, OneOrMany
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from cgru.typing import CellOptions
 
 _THEIRS = CONVENTIONS["tflite"]
 
 
 @shared_words
-def from_tflite(tensors, *, directions=1, **options):
+def from_tflite(tensors: OneOrMany, *, directions: Literal[1, 2] = 1, **options: Unpack[CellOptions]) -> LayerOrModel:
     """A layer of the tensors of unidirectional_sequence_gru.
 
     %(signs)s Quantised tensors are refused: give them dequantised.
@@ -67,7 +79,7 @@ def _cell_of(tensors):
 
 
 @shared_words
-def to_tflite(layer):
+def to_tflite(layer: GRU | Sequential) -> DictOrList:
     """The tensors of unidirectional_sequence_gru for each cell of the layer.
 
     No biases are summed: `from_tflite` gives back the same bits. Biases are zero where the layer has none. What the

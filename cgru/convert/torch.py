@@ -4,7 +4,9 @@ state; both biases are kept.
 The equations: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,16 +25,23 @@ from cgru.convert.cells import (
     require_no_initial_state,
     require_reset,
 )
-from cgru.layers import GRU, Dense, Embedding
+from cgru.layers import GRU, Dense, Embedding, Layer
 from cgru.models import Sequential
+from cgru.typing import Array, LayerOrModel
 
 _ORDER = "rzn"
 _WHERE = "torch.nn.GRU"
 
 
 def from_torch(
-    weights, prefix=None, *, initial_state=None, time_major=None, return_sequences=True, return_state=True
-):
+    weights: Any,
+    prefix: str | None = None,
+    *,
+    initial_state: str | None = None,
+    time_major: bool | None = None,
+    return_sequences: bool = True,
+    return_state: bool = True,
+) -> LayerOrModel:
     """A layer of a torch.nn.GRU or GRUCell, with any number of layers, both directions, with or without biases; or a
     Linear, an Embedding or a whole nn.Sequential.
 
@@ -87,7 +96,7 @@ def from_torch(
     """
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix: expected a str, got {type(prefix).__name__}")
-    options = {"return_sequences": return_sequences, "return_state": return_state}
+    options: dict[str, Any] = {"return_sequences": return_sequences, "return_state": return_state}
     parts = weights if isinstance(weights, (list, tuple)) else [weights]
     if not parts:
         raise ValueError("weights: expected at least one GRU, got an empty list")
@@ -264,7 +273,7 @@ def _cell_of(arrays, start, suffix, has_bias):
     return Cell(canonical(kernel.T, _ORDER), canonical(recurrent_kernel.T, _ORDER), bias)
 
 
-def to_torch(layer, prefix="", *, initial_state=None):
+def to_torch(layer: GRU | Dense | Embedding, prefix: str = "", *, initial_state: str | None = None) -> dict[str, Array]:
     """The state_dict of a torch.nn.GRU, Linear or Embedding, as NumPy arrays; torch is not needed.
 
     No biases are summed: `from_torch` gives back the same bits.
@@ -295,13 +304,14 @@ def to_torch(layer, prefix="", *, initial_state=None):
     >>> {name: array.shape for name, array in cgru.convert.to_torch(layer).items()}
     {'weight_ih_l0': (6, 3), 'weight_hh_l0': (6, 2), 'bias_ih_l0': (6,), 'bias_hh_l0': (6,)}
     """
-    start, state_dict = _with_dot(prefix), {}
+    start = _with_dot(prefix)
+    state_dict: dict[str, Array] = {}
     if isinstance(layer, (Dense, Embedding)):
         return {start + name: array for name, array in torch_layers.state_dict(layer).items()}
-    layer = _representable(layer)
-    cells = cells_of(layer)
+    gru: GRU = _representable(layer)
+    cells = cells_of(gru)
     for i, cell in enumerate(cells):
-        index, backward = divmod(i, 1 + layer.bidirectional)
+        index, backward = divmod(i, 1 + gru.bidirectional)
         suffix = f"_l{index}" + ("_reverse" if backward else "")
         state_dict[f"{start}weight_ih{suffix}"] = np.ascontiguousarray(foreign(cell.kernel, _ORDER).T)
         state_dict[f"{start}weight_hh{suffix}"] = np.ascontiguousarray(foreign(cell.recurrent_kernel, _ORDER).T)
@@ -310,14 +320,15 @@ def to_torch(layer, prefix="", *, initial_state=None):
                 state_dict[f"{start}bias_{which}{suffix}"] = row.copy()
     if initial_state is None:
         require_no_initial_state(cells, _WHERE, 'to_torch(layer, initial_state="h0") gives it under a key of its own')
-    elif not layer.learn_initial_state:
+    elif not gru.learn_initial_state:
         raise ValueError(f"initial_state: expected a layer with learn_initial_state=True beside {initial_state!r}")
     else:
-        state_dict[initial_state] = np.stack([cell.initial_state for cell in cells])[:, None]
+        learned = [cell.initial_state for cell in cells if cell.initial_state is not None]
+        state_dict[initial_state] = np.stack(learned)[:, None]
     return state_dict
 
 
-def to_torch_module(layer):
+def to_torch_module(layer: Layer | Sequential) -> Any:
     """A module of PyTorch that computes what the layer or model does, in evaluation mode.
 
     No biases are summed. Parameters have the dtypes of the layers'.

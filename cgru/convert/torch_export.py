@@ -229,7 +229,7 @@ class Recurrent(_Module):
         kernel, U = self._parameter(cell, "kernel"), self._parameter(cell, "recurrent_kernel")
         H = len(U)
         bias = self._parameter(cell, "bias")
-        b, c = (bias if bias is not None and bias.ndim == 2 else (bias, None))
+        b, c = bias if bias is not None and bias.ndim == 2 else (bias, None)
         times = torch.arange(x.shape[1], device=x.device)
         runs = times < steps[:, None]  # (N, T)
         if backwards:

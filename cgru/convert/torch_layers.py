@@ -3,20 +3,25 @@
 The classes: https://docs.pytorch.org/docs/stable/nn.html
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from cgru.convert import torch_modules
 from cgru.convert.arrays import Arrays, some
 from cgru.convert.cells import activate, dense_of, embedding_of, refuse
-from cgru.layers import GRU, Dropout, Embedding
+from cgru.layers import GRU, Dense, Dropout, Embedding
 from cgru.models import Sequential
+from cgru.typing import DenseActivation
 
 _ACTIVATIONS = {"ReLU": "relu", "Sigmoid": "sigmoid", "Softmax": "softmax", "Tanh": "tanh"}
 _HAVE = "Embedding, GRU, Linear, Dropout, Identity, ReLU, Sigmoid, Softmax(dim=-1) and Tanh can be converted"
 _WHERE = "torch.nn.Sequential"
 
 
-def from_torch_linear(weights, prefix=None, *, activation="linear"):
+def from_torch_linear(weights: Any, prefix: str | None = None, *, activation: DenseActivation = "linear") -> Dense:
     """A Dense layer of a torch.nn.Linear.
 
     Parameters
@@ -50,7 +55,7 @@ def from_torch_linear(weights, prefix=None, *, activation="linear"):
     return dense_of(weight.T, bias, activation)
 
 
-def from_torch_embedding(weights, prefix=None):
+def from_torch_embedding(weights: Any, prefix: str | None = None) -> Embedding:
     """An Embedding of a torch.nn.Embedding; the row of `padding_idx` is one as any other.
 
     Parameters

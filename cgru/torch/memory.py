@@ -1,12 +1,18 @@
 """Tensors as arrays: which of them are plain memory, and that memory in NumPy's hands."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import torch
+
+from cgru.typing import AnyArray
 
 _TYPES = (torch.Tensor, torch.nn.Parameter)
 
 
-def is_plain(tensor):
+def is_plain(tensor: Any) -> bool:
     """Whether a tensor is numbers in the CPU's memory, and nothing else."""
     return (
         type(tensor) in _TYPES
@@ -17,7 +23,7 @@ def is_plain(tensor):
     )
 
 
-def array(tensor):
+def array(tensor: torch.Tensor) -> AnyArray:
     """The NumPy array of a plain tensor's memory, to be read or written.
 
     Tensor.numpy() and torch.from_numpy() forbid for good that the storage is resized; this does not. The array is
@@ -37,7 +43,7 @@ def array(tensor):
     return np.from_dlpack(_Exporter(torch._C._to_dlpack_versioned(tensor)))
 
 
-def has_memory(tensor):
+def has_memory(tensor: torch.Tensor) -> bool:
     """Whether the storage of a tensor reaches to its end."""
     if tensor.is_contiguous():
         elements = tensor.numel()
@@ -47,7 +53,7 @@ def has_memory(tensor):
     return elements == 0 or (tensor.untyped_storage().nbytes() >= end and tensor.data_ptr() != 0)
 
 
-def records(*tensors):
+def records(*tensors: torch.Tensor | None) -> bool:
     """Whether an operation on these, some of them None, is recorded for gradients."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 

@@ -1,5 +1,9 @@
 """The modules: torch.nn.GRU and torch.nn.GRUCell with another `forward`."""
 
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
@@ -53,12 +57,12 @@ class GRU(torch.nn.GRU):
     _kept = None  # weights.Kept, by `freeze`
     _step = None  # steps.Step, after a call of few time steps
 
-    def forward(self, input, hx=None):
+    def forward(self, input: Any, hx: torch.Tensor | None = None) -> tuple[Any, torch.Tensor]:
         """Return (output, h_n), as torch.nn.GRU does."""
         stepped = None if self._step is None else steps.step_gru(self, input, hx)
         return self._forward(input, hx) if stepped is None else stepped
 
-    def _forward(self, input, hx):
+    def _forward(self, input: Any, hx: torch.Tensor | None) -> tuple[Any, torch.Tensor]:
         is_packed = isinstance(input, PackedSequence)
         x, sequences = input.data if is_packed else input, None
         cells = serving.cells_of_gru(self, x, hx)
@@ -81,7 +85,7 @@ class GRU(torch.nn.GRU):
         y = PackedSequence(y, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
         return y, self.permute_hidden(h, input.unsorted_indices)
 
-    def __prepare_scriptable__(self):
+    def __prepare_scriptable__(self) -> NoReturn:
         raise RuntimeError("torch.jit.script compiles torch.nn.GRU alone: call cgru.torch.restore_gru(model) before")
 
 
@@ -107,7 +111,7 @@ class GRUCell(torch.nn.GRUCell):
     _kept = None  # weights.Kept, by `freeze`
     _step = None  # steps.Step, after a call of one time step
 
-    def forward(self, input, hx=None):
+    def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
         """Return the next state, as torch.nn.GRUCell does."""
         if records(*self._parameters.values()):
             if self._kept is not None:
@@ -121,7 +125,7 @@ class GRUCell(torch.nn.GRUCell):
             h = None if self._step is None else steps.step_cell(self, input, hx)
         return super().forward(input, hx) if h is None else h
 
-    def __prepare_scriptable__(self):
+    def __prepare_scriptable__(self) -> NoReturn:
         raise RuntimeError(
             "torch.jit.script compiles torch.nn.GRUCell alone: call cgru.torch.restore_gru(model) before"
         )

@@ -1,15 +1,22 @@
 """Models: their modules replaced, restored, frozen."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 
 from cgru.torch.modules import GRU, GRUCell
 from cgru.torch.weights import Kept
 
+Module = TypeVar("Module", bound=torch.nn.Module)
+
 _OURS = {torch.nn.GRU: GRU, torch.nn.GRUCell: GRUCell}
 _THEIRS = {GRU: torch.nn.GRU, GRUCell: torch.nn.GRUCell}
 
 
-def replace_gru(model):
+def replace_gru(model: Module) -> Module:
     """Make every torch.nn.GRU and GRUCell in a model, or the model itself, a `GRU` or `GRUCell` of this module, in
     place, and return the model.
 
@@ -41,7 +48,7 @@ def replace_gru(model):
     return model
 
 
-def restore_gru(model):
+def restore_gru(model: Module) -> Module:
     """Undo `replace_gru` and `freeze`, in place, and return the model.
 
     For tools that know torch.nn.GRU by its very type (torch.jit.script, torch.fx, quantize_dynamic), and before a model
@@ -59,7 +66,7 @@ def restore_gru(model):
     return model
 
 
-def freeze(model):
+def freeze(model: Module) -> Module:
     """Let every `GRU` and `GRUCell` of this module in a model keep its packed weights from call to call, and return the
     model.
 
@@ -87,7 +94,7 @@ def freeze(model):
     return model
 
 
-def unfreeze(model):
+def unfreeze(model: Module) -> Module:
     """Undo `freeze`: no call relies any more on weights to stay as they are. Return the model; errors as there."""
     for module in _find(model, lambda module: isinstance(module, (GRU, GRUCell)), "cgru.torch"):
         module.__dict__.pop("_kept", None)
@@ -95,7 +102,7 @@ def unfreeze(model):
     return model
 
 
-def _find(model, wanted, package):
+def _find(model: torch.nn.Module, wanted: Callable[[torch.nn.Module], bool], package: str) -> list[Any]:
     """The modules of a model that are `wanted`."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
