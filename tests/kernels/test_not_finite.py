@@ -13,11 +13,11 @@ VALUES = (np.inf, -np.inf, np.nan)
 SIZES = (3, 4, 5)  # N, T, D: D is no whole vector either
 
 
-def computed(problem, reset_after, activation, recurrent_activation, route="packed"):
+def computed(problem, reset_after, activation, recurrent_activation, backend="native"):
     """What the kernels make of a problem, by name."""
     weights = recurrence.prepare(
         problem.kernel, problem.recurrent_kernel, problem.bias, reset_after=reset_after, activation=activation,
-        recurrent_activation=recurrent_activation, recurrent=route, batched=route,
+        recurrent_activation=recurrent_activation, backend=backend,
     )  # fmt: skip
     n, t, _ = problem.x.shape
     plan, y = recurrence.schedule(n, t), np.zeros_like(problem.dy)
@@ -86,7 +86,7 @@ def test_every_activation(rng, activation, recurrent_activation, reset_after):
 
 
 @MODES
-def test_the_same_by_the_route_of_blas(rng, reset_after):
+def test_the_same_by_blas(rng, reset_after):
     problem = checks.random_problem(rng, reset_after, sizes=(*SIZES, 5))
     for case, where in poisoned(problem, rng, 6):
         wanted = expected(case, reset_after, "tanh", "sigmoid")
@@ -98,7 +98,7 @@ def test_the_same_by_the_route_of_blas(rng, reset_after):
 def test_the_same_however_the_work_is_shared(rng, rows, reset_after):
     """By units and by rows, in blocks of few steps, with two threads."""
     problem = checks.random_problem(rng, reset_after, sizes=(rows, 6, 5, 21))
-    before, threads = kernels.tune(thread_work=0, team_work=0), kernels.get_num_threads()
+    before, threads = kernels.tune(thread_work=0, team_work=0, measured=0), kernels.get_num_threads()
     try:
         for case, where in poisoned(problem, rng, 3):
             kernels.tune(large_rows=512, block_rows=64)

@@ -78,20 +78,20 @@ def test_another_layout_is_the_same_layer(rng, reset_after, layout, stored, dtyp
             assert (np.array(getattr(found, name)) == wanted).all(), name
 
 
-@pytest.mark.parametrize("route", ["packed", "blas"])
+@pytest.mark.parametrize("backend", ["native", "blas"])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_large_ones_on_threads(rng, threads, route, dtype):
+def test_large_ones_on_threads(rng, threads, backend, dtype):
     """The panels of a large matrix are packed, and written back, by several threads."""
     most = kernels.get_num_threads()
     layout = recurrence.Layout("znr", "old")
     p = problem(rng, True, dtype, (2, 3, 131, 149))
-    routes = {"recurrent": route, "batched": route, "reset_after": True}
-    own = recurrence.prepare(p.kernel, p.recurrent_kernel, p.bias, **routes, threads=1)
+    options = {"backend": backend, "reset_after": True}
+    own = recurrence.prepare(p.kernel, p.recurrent_kernel, p.bias, **options, threads=1)
     rows = [np.ascontiguousarray(foreign(a, layout).T).T for a in (p.kernel, p.recurrent_kernel)]
     expected = gradients(own, p)
     try:
         kernels.set_num_threads(threads)
-        weights = recurrence.prepare(*rows, foreign(p.bias, layout), layout=layout, **routes)
+        weights = recurrence.prepare(*rows, foreign(p.bias, layout), layout=layout, **options)
         found = gradients(weights, p)
     finally:
         kernels.set_num_threads(most)
