@@ -3,7 +3,8 @@
 First steps of training a small model on the Japanese Vowels recordings: 30 recordings of 7 to 29 frames go through a
 GRU, a linear layer on its final state, cross-entropy and Adam; the time is that of the whole step. Then forward and
 backward of a layer for packed sequences of growing length (16 rows of T/2 to T steps, D=32, H=64): PyTorch adds up a
-gradient of full size at every step, so its time grows with the square of T.
+gradient of full size at every step, so its time grows with the square of T. Then calls of few time steps, where packing
+weights does not pay: from which T on the kernels serve (cgru/torch/weights.py).
 
     python benchmarks/torch_drop_in.py --json benchmarks/results/torch_drop_in.json
 """
@@ -27,11 +28,14 @@ MODELS = {
 }
 STEPS = (100, 200, 400, 800, 1600)
 QUICK_STEPS = (25, 50)
+SHORT = {
+    f"N={N} T={T} H={H}": Case(N, T, H, H, "inference") for H in (32, 256) for N in (1, 16) for T in (1, 2, 4, 8, 16)
+}
 
 
 def main():
     made = parser(__doc__, rounds=5)
-    made.add_argument("--part", choices=("models", "packed", "both"), default="both", help="(default: both)")
+    made.add_argument("--part", choices=("models", "packed", "short", "all"), default="all", help="(default: all)")
     options = parse(made)
     steps = QUICK_STEPS if options.quick else STEPS
     packed = {f"T={T}": Case(16, T, 32, 64, "training", shortest=T // 2) for T in steps}
@@ -40,10 +44,13 @@ def main():
             return "torch and cgru are both needed"
         report = Report(contest, __file__)
         report.print_conditions()
-        if options.part != "packed":
+        if options.part in ("models", "all"):
             print("a step of training")
             compare(contest, report, "models", MODELS)
-        if options.part != "models":
+        if options.part in ("short", "all"):
+            print("calls of few time steps")
+            compare(contest, report, "short", SHORT)
+        if options.part in ("packed", "all"):
             print("forward and backward of packed sequences")
             cells = compare(contest, report, "packed", packed)
             for label in (THEIRS, OURS):

@@ -13,6 +13,7 @@ from cgru.torch.memory import array, has_memory, is_plain, records
 _SETTINGS = (
     "num_layers", "bias", "bidirectional", "batch_first", "dropout", "proj_size", "hidden_size", "input_size",
 )  # fmt: skip
+_OF_CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _COMPARED_BYTES = 1 << 18  # of weights that are compared at every step; to read more costs more than is gained
 _LONGEST_PAUSE = 64  # calls
 
@@ -71,8 +72,10 @@ class Step:
             return self._compare(flat) if self.small and self.form is None else None
         if module.training or self.form is None or not kept.holds(self.form):
             return None
-        for w, shape, look in zip(flat, self.shapes, self.form.looks, strict=True):
-            if weights.look(w) != look or w.shape != shape:
+        for w, shape, (address, dtype, version) in zip(flat, self.shapes, self.form.looks, strict=True):
+            if w.data_ptr() != address or w.dtype is not dtype or w.shape != shape:
+                return None
+            if (None if w.is_inference() else w._version) != version:
                 return None
         return self.form.handle()
 
@@ -135,7 +138,9 @@ def step_gru(gru, x, hx):
 def step_cell(cell, x, hx):
     """The next state of a GRUCell that has a `Step`; None where that does not serve."""
     step = cell._step
-    if not (step.small or step.form) or not _fit(step, x, hx):
+    if not (step.small or step.form):
+        return _cell_by_torch(cell, x, hx)
+    if not _fit(step, x, hx):
         return None
     shape = x.shape
     if len(shape) not in (1, 2) or 0 in shape or shape[-1] != step.D:
@@ -148,6 +153,15 @@ def step_cell(cell, x, hx):
         return None
     handle = step.find_handle(cell, flat)
     return handle and _advance(handle, x, hx, 1 if len(shape) == 1 else shape[0], state)
+
+
+def _cell_by_torch(cell, x, hx):
+    """torch.nn.GRUCell's operation, with the arguments that it would get; None where finding them is its business."""
+    if cell._kept is not None or (*cell._parameters,) != _OF_CELL or torch.compiler.is_compiling():
+        return None
+    if type(x) is not torch.Tensor or type(hx) is not torch.Tensor or x.dim() != 2 or hx.dim() != 2:
+        return None
+    return torch.gru_cell(x, hx, *map(cell._parameters.get, _OF_CELL))
 
 
 def learn(module, cells, kept):
@@ -169,7 +183,7 @@ def _advance(handle, x, hx, rows, shape):
     """The next state, of this shape; None where the handle cannot read x or hx as they are."""
     if not (x.is_contiguous() and has_memory(x) and (hx is None or (hx.is_contiguous() and has_memory(hx)))):
         return None
-    h = x.new_empty(shape)
+    h = x.new_empty(shape) if hx is None else torch.empty_like(hx)
     threads = min(torch.get_num_threads(), kernels.get_num_threads())
     start = 0 if hx is None else hx.data_ptr()
     return h if handle.step_at(x.data_ptr(), start, h.data_ptr(), rows, threads) else None

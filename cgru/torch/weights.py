@@ -70,7 +70,7 @@ class Kept:
 
 def look(weight):
     """What changes with a tensor's values, but for changes that PyTorch does not count."""
-    return weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version
+    return weight.data_ptr(), weight.dtype, None if weight.is_inference() else weight._version
 
 
 class Form:
