@@ -15,7 +15,7 @@ MODES = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "af
 @pytest.fixture
 def eager():
     """Threads share the smallest call; afterwards everything is as it was."""
-    before, threads = kernels.tune(thread_work=0, team_work=0, gil_work=0), kernels.get_num_threads()
+    before, threads = kernels.tune(thread_work=0, team_work=0, gil_work=0, measured=0), kernels.get_num_threads()
     yield
     kernels.tune(**before)
     kernels.set_num_threads(threads)
