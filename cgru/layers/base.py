@@ -389,7 +389,7 @@ class Layer(Locked, Configured):
         return new
 
     @contextmanager
-    def update(self) -> Iterator[MutableMapping[str, Array]]:
+    def update(self) -> Iterator[_Writable]:
         """Context in which the parameters may be written: a mapping name -> writable array.
 
         Examples

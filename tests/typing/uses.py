@@ -1,0 +1,149 @@
+"""Uses that a type checker must take as they stand; `mypy` reads this file, nobody runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import assert_type
+
+import cgru
+from cgru import convert, files, losses, metrics, optimizers, plot, recurrence, reference, sequences
+from cgru.layers import Layer
+from cgru.typing import Activation, Array
+
+x = np.ones((2, 5, 3))
+ids = np.zeros((2, 5), np.intp)
+labels = [0, 1]
+
+
+def the_gru() -> None:
+    layer = cgru.GRU(4, return_sequences=True, dtype=np.float32, seed=0)
+    y = layer(x, lengths=[5, 2])
+    print(y.shape, y[0, 1:].mean(axis=0) + 1)
+    result: Array = layer(x.tolist(), mask=np.ones((2, 5), bool))
+    both = cgru.GRU(np.int64(4), "relu", return_state=True, recurrent_activation="hard_sigmoid", input_size=3)
+    y, h = both([x[0], x[1, :2]], initial_state=np.zeros((2, 4)))
+    print(result, h.shape, both.units + 1, both.dtype.name, both.merge_mode)
+    y, h, tape = layer.forward(x, training=True)
+    dx, dh0, grads = layer.backward(np.ones_like(y), tape, need_dx=True)
+    assert_type(dh0, Array)
+    assert_type(grads, dict[str, Array])
+    print(dx.shape)
+    state: Array | None = None
+    for t in range(5):
+        state = layer.step(x[:, t], state)
+    out = np.empty((2, 4), np.float32)
+    layer.step(x[:, 0], state, out=out)
+    assert_type(layer.parameters["kernel"], Array)
+    with layer.update() as p:
+        p["kernel"] *= 2
+        p["bias"] = 0
+    layer.set_weights([2 * w for w in layer.get_weights()])
+    layer.trainable = False
+    assert_type(layer.with_options(return_sequences=False), cgru.GRU)
+    assert_type(cgru.GRU.from_config(layer.get_config()), cgru.GRU)
+    assert_type(layer.input_size, int | None)
+    layer.reset_states()
+
+
+def names_in_variables(activation: Activation, flag: bool) -> cgru.GRU:
+    return cgru.GRU(4, activation, reset_after=flag, kernel_initializer="orthogonal" if flag else "zeros")
+
+
+def layers_of_all_kinds() -> list[Layer]:
+    table = cgru.Embedding(10, 3, dtype="float64")
+    dropout = cgru.Dropout(0.5, seed=1)
+    head = cgru.Dense(2, "softmax", use_bias=False)
+    table.build()
+    head.build(4)
+    print(table.input_dim, dropout.rate, head.activation, head.dtype.itemsize)
+    return [table, dropout, head]
+
+
+def models() -> None:
+    model = cgru.Sequential([cgru.GRU(8), cgru.Dense(2, activation="softmax")], seed=0)
+    model.compile(optimizers.Adam(0.02), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("adam", losses.SparseCategoricalCrossentropy(from_logits=False), ("accuracy",))
+    history = model.fit(x, labels, epochs=2, verbose=0, validation_data=(x, labels))
+    model.fit([x[0], x[1, :3]], np.array(labels), validation_data=(x, labels, {"lengths": [5, 2]}))
+    assert_type(history.history, dict[str, list[float]])
+    assert_type(model.evaluate(x, labels), dict[str, float])
+    print(model.predict(x).argmax(axis=-1), [y.shape for y in model.predict([x[0], x[1, :2]])])
+    print(model(x)[:, 0])
+    y_t, state = model.step(x[:, 0])
+    y_t, state = model.step(x[:, 1], state)
+    assert_type(y_t, Array)
+    model.optimizer.learning_rate = 0.1
+    print(model.built, model.layers[0].built, len(model.parameters))
+    model.build(3).summary()
+    assert_type(cgru.Sequential.from_config(model.get_config()), cgru.Sequential)
+    if model.history is not None:
+        print(model.history.epochs)
+
+
+def losses_and_metrics(p: NDArray[np.float64], y: NDArray[np.intp]) -> None:
+    loss = losses.get("sparse_categorical_crossentropy")
+    assert_type(loss(p, y), float)
+    assert_type(loss.gradient(p, y), Array)
+    assert_type(metrics.get("accuracy").total(p, y), tuple[float, int])
+    assert_type(metrics.confusion_matrix([0, 1], [0, 1], 2), NDArray[np.intp])
+    print(cgru.losses.get(loss), cgru.optimizers.get("adam"), cgru.initializers.get("zeros"))
+
+
+class Mine(losses.Loss):
+    name = "mine"
+
+    def _values(self, rows: Array, labels: NDArray[Any]) -> Array:
+        return rows[np.arange(len(labels)), labels]
+
+
+def saved(folder: Path) -> None:
+    layer = cgru.GRU(4, input_size=3)
+    cgru.save(layer, folder / "gru.safetensors")
+    again: cgru.GRU = cgru.load(str(folder / "gru.safetensors"))
+    model: cgru.Sequential = files.load(folder / "model.safetensors")
+    print(again.units, model.layers, files.load_tensors("tensors.safetensors")["weight"].shape)
+
+
+def converted(module: Any, arrays: dict[str, Array]) -> None:
+    layer = cgru.from_torch(module, return_sequences=False, time_major=True)
+    y, h = layer(x)
+    model: cgru.Sequential = cgru.from_keras("model.keras", without_masks=True, activation="tanh")
+    cgru.from_onnx(Path("model.onnx"), node="gru")
+    gru: cgru.GRU = convert.from_published(arrays, reverse=True, dtype="float64")
+    convert.from_flax_linen({"cell": arrays}, "cell", directions=2, merge_mode="sum")
+    assert_type(convert.to_torch(gru), dict[str, Array])
+    assert_type(convert.to_keras(model), list[Array])
+    print(y, h, convert.to_haiku(gru)["w_i"], convert.to_onnx(model, lengths=True))
+
+
+def threads_and_backends() -> None:
+    assert_type(cgru.get_num_threads(), int)
+    cgru.set_num_threads(2)
+    with cgru.limit_threads(1), cgru.backend("blas"):
+        print(cgru.get_backend())
+    cgru.set_backend("native")
+    cgru.threads.register_threadpoolctl()
+
+
+def data() -> None:
+    vowels = cgru.datasets.load_japanese_vowels()
+    padded, lengths = sequences.pad(vowels.x_train, np.float32)
+    assert_type(lengths, NDArray[np.intp])
+    batch = sequences.as_batch(padded, lengths)
+    print(batch.data.shape, batch.take(np.arange(3)).valid, sequences.unpad(padded, lengths)[0])
+
+
+def the_core(W: Array, U: Array, b: Array, h0: Array) -> None:
+    weights = recurrence.prepare(W, U, b, reset_after=False, backend="native")
+    h, tape = recurrence.forward(weights, x, h0, recurrence.schedule(2, 5))
+    y, h, steps = reference.forward(x, W, U, b, h0)
+    assert_type(reference.backward(y, None, steps), dict[str, Array])
+    print(h, tape)
+
+
+def pictures(history: cgru.models.History, confusion: NDArray[np.intp]) -> None:
+    plot.draw_training(history, confusion, "training.png")
