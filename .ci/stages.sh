@@ -1,7 +1,9 @@
-# What .ci/run and .ci/nightly share: named stages that print their seconds, and fresh virtual environments.
+# What .ci/run and .ci/nightly share: named stages that print their seconds, and fresh virtual environments. Functions that
+# are given as arguments are the only stages that run, in the usual order; `suite` and `sources` make what others use.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 work=$(mktemp -d)
+wanted=("$@")
 names=()
 seconds=()
 unset CGRU_ISA CGRU_DEBUG CGRU_SANITIZE CGRU_REPORT CGRU_NO_THREADS CGRU_BACKEND CGRU_TEST_SEED PYTHONPATH OMP_NUM_THREADS
@@ -9,11 +11,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 finish() {
     local status=$? i
+    [ ${#names[@]} != 0 ] || { status=1; echo "no such stage: ${wanted[*]}"; }
     printf '\n==== %s: %s after %d s\n' "$(basename "$0")" "$([ $status = 0 ] && echo passed || echo FAILED)" "$SECONDS"
     for i in "${!names[@]}"; do
         printf '%6s s  %s\n' "${seconds[$i]-?}" "${names[$i]}"
     done
     rm -rf "$work"
+    exit $status
 }
 trap finish EXIT
 
@@ -25,6 +29,7 @@ fail() {
 # stage NAME FUNCTION [ARGUMENTS]: run it in a shell of its own; a failure ends everything.
 stage() {
     local start=$SECONDS
+    [ ${#wanted[@]} = 0 ] || [[ " ${wanted[*]} " == *" $2 "* ]] || return 0
     names+=("$1")
     printf '\n==== %s (after %d s)\n' "$1" "$SECONDS"
     (
@@ -61,12 +66,27 @@ copy_sources() {
     git -C "$root" ls-files -co --exclude-standard -z | tar -C "$root" --null -T - -cf - | tar -xf - -C "$1"
 }
 
-# outside PYTEST_ARGUMENTS...: run the tests of the sdist against the installed package; warnings are errors. The root is
-# said, because modules are named by their path from it, and tests/torch/ must not become a module called torch.
+# The sdist of these, unpacked, and its tests outside of any checkout: $work/sdist and $work/outside.
+sources() {
+    copy_sources "$work/source"
+    cd "$work/source"
+    new_env build
+    pip install -q build
+    python -m build -q --sdist --outdir "$work/dist"
+    tar -xzf "$work"/dist/*.tar.gz -C "$work"
+    mv "$work"/cgru-*/ "$work/sdist"
+    mkdir "$work/outside"
+    cp -r "$work/sdist/tests" "$work/outside"
+}
+
+# outside PYTEST_ARGUMENTS...: run the tests of the sdist against the installed package, by the command in `wrapper` if there
+# is one; warnings are errors. The root is said, because modules are named by their path from it, and tests/torch/ must not
+# become a module called torch.
+wrapper=()
 outside() (
     cd "$work/outside"
     python -c 'import cgru, sysconfig; assert cgru.__file__.startswith(sysconfig.get_path("platlib")), cgru.__file__'
-    pytest -q -ra -W error --import-mode=importlib --rootdir=. -p no:cacheprovider "$@"
+    "${wrapper[@]}" python -m pytest -q -ra -W error --import-mode=importlib --rootdir=. -p no:cacheprovider "$@"
 )
 
 # An interpreter of version $1 that works, if there is one: by its name, or one of pyenv's.

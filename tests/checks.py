@@ -1,7 +1,9 @@
 """What the numerical tests share: random problems, finite differences, and cgru.GRU rebuilt from cgru.reference."""
 
+import os
 from typing import NamedTuple
 
+import hypothesis
 import numpy as np
 import scipy.special
 
@@ -18,6 +20,14 @@ N, T, D, H = 3, 5, 2, 7
 LENGTHS = np.array([2, 5, 0])
 MASK = np.array([[0, 1, 1, 0, 1], [1, 0, 0, 1, 0], [0, 0, 0, 0, 0]], bool)
 VALIDITY = {"all": {}, "lengths": {"lengths": LENGTHS}, "mask": {"mask": MASK}}
+
+# So many times as many examples of hypothesis as usual: nightly runs look longer.
+MORE = int(os.environ.get("CGRU_TEST_EXAMPLES", "1"))
+
+
+def examples(count):
+    """Hypothesis' settings of a test that tries so many examples."""
+    return hypothesis.settings(max_examples=MORE * count)
 
 
 # -- random problems

@@ -16,15 +16,16 @@ def _share(name):
     specification = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     module = sys.modules[name] = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
+    return module
 
 
-_share("checks")
+checks = _share("checks")
 _share("children")
 _share("examples")
 
 # The same examples in every run, unless a seed is asked for; without a deadline, because machines differ.
 SEED = int(os.environ.get("CGRU_TEST_SEED", "0"))
-hypothesis.settings.register_profile("cgru", deadline=None, derandomize=SEED == 0, database=None)
+hypothesis.settings.register_profile("cgru", checks.examples(100), deadline=None, derandomize=SEED == 0, database=None)
 hypothesis.settings.load_profile("cgru")
 
 

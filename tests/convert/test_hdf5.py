@@ -5,9 +5,10 @@ import time
 import tracemalloc
 import zlib
 
+import checks
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cgru.convert.hdf5 import Dataset, Group, open_hdf5
@@ -158,7 +159,7 @@ def test_groups_as_the_latest_format_has_them(array):
 
 def refused(write, message, name="a"):
     data, root = store_of(write)
-    began = time.perf_counter()
+    began = time.thread_time()
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=message):
@@ -166,7 +167,7 @@ def refused(write, message, name="a"):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 40 * len(data) + (8 << 20) and time.perf_counter() - began < 20
+    assert peak < 40 * len(data) + (8 << 20) and time.thread_time() - began < 20
 
 
 def test_datasets_of_other_files(tmp_path, array):
@@ -332,7 +333,7 @@ def walk(data):
         left += [found.child(name) for name in found.names()]
 
 
-@settings(max_examples=1500)
+@checks.examples(1500)
 @given(data=st.data())
 def test_damaged_files(data):
     """Whatever changes, there is an answer or a ValueError, soon and without large allocations."""
@@ -343,12 +344,12 @@ def test_damaged_files(data):
         new = data.draw(st.sampled_from([b"\xff" * 8, bytes(8), b"\x7f" * 4]) | st.binary(min_size=1, max_size=8))
         altered[position : position + len(new)] = new
     altered = bytes(altered[: data.draw(st.sampled_from([len(altered)] * 4 + [len(altered) // 2]))])
-    began = time.perf_counter()
+    began = time.thread_time()
     try:
         walk(altered)
     except ValueError:
         pass
-    assert time.perf_counter() - began < 10
+    assert time.thread_time() - began < 10
 
 
 @given(st.binary(max_size=300))

@@ -64,14 +64,14 @@ def path(tmp_path):
 def refused(path, data, message=".", name=None):
     path.write_bytes(data)
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.thread_time()
     try:
         with pytest.raises((ValueError, OSError), match=message) as caught:
             cgru.from_keras(path, name)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - began < 20
+    assert time.thread_time() - began < 20
     assert peak < 60 * len(data) + (30 << 20), peak
     assert len(str(caught.value)) < 2000
     return str(caught.value)
@@ -426,12 +426,12 @@ def test_damaged_files(rng, tmp_path, kind):
             position, size = chance.randrange(len(data)), chance.choice([1, 2, 4, 8])
             data[position : position + size] = chance.choice([bytes(size), b"\xff" * size, chance.randbytes(size)])
         path.write_bytes(data)
-        began = time.perf_counter()
+        began = time.thread_time()
         try:
             cgru.from_keras(path)
         except (ValueError, OSError) as error:
             assert len(str(error)) < 2000
-        assert time.perf_counter() - began < 20
+        assert time.thread_time() - began < 20
 
 
 # -- what is no file

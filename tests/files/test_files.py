@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from hypothesis import given, settings
+from hypothesis import given
 
 import cgru
 
@@ -414,7 +414,7 @@ def loads_the_same_or_raises(path, model, data):
     return True
 
 
-@settings(max_examples=1000)
+@checks.examples(1000)
 @given(data=st.data())
 def test_one_altered_byte(small, data):
     path, model, original = small
@@ -433,7 +433,7 @@ def test_a_flipped_bit_anywhere(small):
             assert original[position] in b" " and altered[position] in b" \t\n\r"
 
 
-@settings(max_examples=300)
+@checks.examples(300)
 @given(data=st.data())
 def test_altered_stretches(small, data):
     path, model, original = small
@@ -702,7 +702,7 @@ def test_as_many_layers_as_a_header_holds(path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy's, of some spellings
-@settings(max_examples=500)
+@checks.examples(500)
 @given(dtype=st.text("Oofc<>=|,(){}[]:'123456789 ", max_size=8) | st.text(max_size=4))
 def test_the_dtype_of_a_configuration(dtype):
     """np.dtype takes all kinds of texts: whatever it makes of one, out comes a ValueError or one of the two types."""

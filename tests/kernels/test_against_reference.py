@@ -5,7 +5,7 @@ import contextlib
 import checks
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import cgru
@@ -107,7 +107,7 @@ def run_both(problem, options, dtype, dy=True, dh=True, backend=None, **validity
 options = st.fixed_dictionaries({"reset_after": st.booleans(), "reverse": st.booleans()})
 
 
-@settings(max_examples=400)
+@checks.examples(400)
 @given(sizes=sizes, options=options, pair=pairs, kind=kinds, seed=seeds, low=low_limits, threads=st.integers(1, 2),
        backend=backends, parts=st.sampled_from(["both", "dy", "dh"]))  # fmt: skip
 def test_one_cell_in_float64(sizes, options, pair, kind, seed, low, threads, backend, parts):
@@ -119,7 +119,7 @@ def test_one_cell_in_float64(sizes, options, pair, kind, seed, low, threads, bac
         run_both(problem, options, "float64", parts != "dh", parts != "dy", backend, **validity)
 
 
-@settings(max_examples=200)
+@checks.examples(200)
 @given(sizes=sizes, options=options, pair=pairs, kind=kinds, seed=seeds, low=low_limits, threads=st.integers(1, 2),
        backend=backends)  # fmt: skip
 def test_one_cell_in_float32(sizes, options, pair, kind, seed, low, threads, backend):
@@ -146,7 +146,7 @@ directions = st.one_of(
 )
 
 
-@settings(max_examples=200)
+@checks.examples(200)
 @given(sizes=sizes, options=layers, direction=directions, pair=pairs, kind=kinds, seed=seeds,
        dtype=st.sampled_from(["float64", "float32"]))  # fmt: skip
 def test_whole_layers(sizes, options, direction, pair, kind, seed, dtype):
@@ -180,7 +180,7 @@ def test_whole_layers(sizes, options, direction, pair, kind, seed, dtype):
         checks.assert_close(grads[name], gradient, BACKWARD[dtype], name)
 
 
-@settings(max_examples=100)
+@checks.examples(100)
 @given(sizes=sizes, reset_after=st.booleans(), pair=pairs, layers=st.integers(1, 3), seed=seeds, cut=st.integers(0, 9),
        dtype=st.sampled_from(["float64", "float32"]))  # fmt: skip
 def test_step_by_step_in_chunks_and_whole(sizes, reset_after, pair, layers, seed, cut, dtype):
