@@ -27,8 +27,12 @@ def missing_is_fine():
             for name in OPTIONAL:
                 warnings.filterwarnings("ignore", module=name)
             yield
-    except ImportError as error:
-        if error.name not in OPTIONAL:
+    except (ImportError, doctest.UnexpectedException) as error:
+        cause = error.exc_info[1] if isinstance(error, doctest.UnexpectedException) else error
+        if not isinstance(cause, ImportError):
+            raise
+        ours = re.search(r'pip install "cgru\[(\w+)\]"$', str(cause))
+        if (ours[1] if ours else cause.name) not in OPTIONAL:
             raise
 
 
@@ -62,5 +66,10 @@ def test_docstring_examples_run(name):
         module = importlib.import_module(name)
     if module is None:
         pytest.skip("needs a package that is not installed")
-    failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    assert failed == 0
+    runner = doctest.DebugRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for test in doctest.DocTestFinder().find(module):
+        with missing_is_fine():
+            try:
+                runner.run(test)
+            except doctest.DocTestFailure as failure:
+                pytest.fail(f"{test.name}: {failure.example.source}got {failure.got}")
