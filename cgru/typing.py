@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict, TypeVar
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,6 @@ Array: TypeAlias = NDArray[np.floating[Any]]  # float32 or float64
 IntArray: TypeAlias = NDArray[np.integer[Any]]
 BoolArray: TypeAlias = NDArray[np.bool_]
 AnyArray: TypeAlias = NDArray[Any]
-ArrayT = TypeVar("ArrayT", bound=NDArray[Any] | None)
 Shape: TypeAlias = tuple[Any, ...]  # of sizes; names such as "N" may stand for them
 
 # What a call returns depends on how the layer was made. A plain union would refuse every use that one of the types does

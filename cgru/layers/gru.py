@@ -12,7 +12,7 @@ from cgru import initializers, kernels, recurrence
 from cgru.checks import check_bool, check_int, check_name, shape_text
 from cgru.layers.stack import Stack, Tape, flipped
 from cgru.sequences import Batch, as_batch, as_numeric
-from cgru.typing import Activation, Array, ArrayOrPair, ArrayT, DType, InitializerName, Key, MergeMode, Shape
+from cgru.typing import Activation, Array, ArrayOrPair, DType, InitializerName, Key, MergeMode, Shape
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")
 
@@ -429,7 +429,7 @@ class GRU(Stack):
         if tape.layer is not self:
             raise ValueError("tape: expected one of this layer's forward passes, got another layer's")
 
-    def _time_order(self, array: ArrayT) -> ArrayT:
+    def _time_order(self, array: Any) -> Any:
         """A batch-major result in the layer's order."""
         return array.swapaxes(0, 1) if self.time_major and array is not None and array.ndim == 3 else array
 

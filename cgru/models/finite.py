@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
     epoch: int  # from 1
     batch: int  # from 1
-    rows: np.ndarray  # of x, in the batch's order
+    rows: IntArray  # of x, in the batch's order
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}, batch {self.batch}"
