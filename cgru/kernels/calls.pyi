@@ -2,7 +2,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, TypeVar, final
 
 from cgru.recurrence import Weights
-from cgru.typing import Array
+from cgru.typing import Array, IntArray
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -16,11 +16,27 @@ BLAS_MOST: int
 activate: _Typed[Callable[[int, Array, Array], None]]
 backward: _Typed[Callable[..., Call]]
 forward: _Typed[Callable[..., Call]]
-gemm_into: _Typed[Callable[[Array, Array, Array, bool, bool, bool], None]]
+multiply: _Multiply
 pack: _Typed[Callable[..., None]]
+
+class _Multiply(_Typed[Callable[..., None]]):
+    def __call__(
+        self, a: Array, b: Array, c: Array, sums: Array | None, accumulate: bool, route: int, threads: int
+    ) -> None: ...
 
 @final
 class Call: ...
+
+@final
+class DenseHandle:
+    kernel: Array
+    bias: Array
+    route: int
+    backend: str
+    def __init__(
+        self, kernel: Array, bias: Array | None, activation: int, packed: bool, threads: int
+    ) -> None: ...
+    def apply(self, x: object, out: object, threads: int, raw: bool = False) -> bool: ...
 
 @final
 class Handle:
@@ -40,6 +56,28 @@ def gemm(
     transpose_b: bool = False,
     accumulate: bool = False,
 ) -> Array: ...
+def activation_gradient(y: Array, d: Array, out: Array, activation: int, threads: int) -> None: ...
+def softmax_crossentropy(
+    y: Array,
+    bias: Array,
+    labels: IntArray,
+    scales: Array,
+    seen: Array,
+    best: IntArray | None,
+    threads: int,
+) -> None: ...
+def gather(table: Array, ids: IntArray, places: IntArray | None, out: Array, threads: int) -> None: ...
+def scatter_add(table: Array, ids: IntArray, places: IntArray | None, d: Array, threads: int) -> None: ...
+def update(
+    method: int,
+    p: Array,
+    g: Array,
+    slots: Sequence[Array],
+    new_p: Array,
+    new_slots: Sequence[Array],
+    terms: Sequence[float],
+    threads: int,
+) -> bool: ...
 def padded_units(n: int, itemsize: int) -> int: ...
 def forward_work(
     N: int,

@@ -6,6 +6,8 @@ of the arrays. The bodies of the kernels are in kernels.pxi, compiled for each i
 
 import numpy as np
 
+from cgru.kernels import runtime
+
 from cpython.buffer cimport (
     PyBUF_C_CONTIGUOUS,
     PyBUF_FORMAT,
@@ -24,14 +26,24 @@ from blas cimport gemm as blas_gemm
 from cgru.kernels.runtime cimport awake, backend, begin, end, gap, now, park, processors, run
 from gates cimport slope_terms
 from jobs cimport (
+    ACTIVATION,
     BLAS,
+    CROSSENTROPY,
+    GATHER,
+    GRADIENT,
+    SCATTER,
+    SOFTMAX,
+    SOFTMAX_FORWARD,
     Backward,
     Build,
     Forward,
     Limits,
     Packing,
+    Product,
     Route,
+    Rows,
     Sharing,
+    Update,
     cgru_team,
     emit,
     itemsize_of,
@@ -98,3 +110,4 @@ include "sharing.pxi"
 include "products.pxi"
 include "passes.pxi"
 include "handle.pxi"
+include "dense.pxi"

@@ -53,6 +53,9 @@ cdef struct Limits:  # where one way of working ends and another begins; `tune` 
     Py_ssize_t turned_bytes  # of x and h in such a block from which they are turned for the large products
     Py_ssize_t alone_work   # multiplications of a block while the caller is alone and workers may come
     Py_ssize_t measured     # whether calls are shared as was fast before; 0: as expected, with all threads waited for
+    Py_ssize_t product_rows   # of a task of a product: a piece of A stays in the second cache
+    Py_ssize_t product_bytes  # of a row of such a task
+    Py_ssize_t product_k      # of K that such a task works on at once, if that much of a panel fits the first cache
 
 
 cdef struct Sharing:
@@ -131,10 +134,73 @@ cdef struct Packing:
     bint below, negate, inverse, single
 
 
+cdef struct Product:
+    # C (M, N) = op(A) (M, K) op(B) (K, N), or += with `accumulate`; then C = activation(C + bias) if there is a bias.
+    const void *a     # M and K by the strides below
+    const void *b     # K and N likewise; or packed, one block of `padded` N columns (projection.pxd)
+    void *c           # rows contiguous
+    const void *bias  # (N,), or NULL
+    void *sums        # (N,) out: the sums of B's columns, or NULL
+    void *work        # (slots, slot_work)
+    Py_ssize_t M, K, N, a_row, a_k, b_k, b_column, ldc
+    Py_ssize_t rows, columns  # of a task; the columns are whole panels
+    Py_ssize_t piece          # of K, that a task works on at once
+    Py_ssize_t group          # columns of B, whole panels, that are packed at once
+    Py_ssize_t slot_work
+    int row_tasks, activation
+    bint packed, accumulate, single
+
+
+cdef enum:
+    SOFTMAX = 6  # beside the codes of activations.pxd; over a row
+
+
+cdef enum RowWork:
+    SOFTMAX_FORWARD = 0
+    CROSSENTROPY = 1
+    GRADIENT = 2
+    GATHER = 3
+    SCATTER = 4
+    ACTIVATION = 5
+
+
+cdef struct Rows:  # what rows.pxi does with M rows of N features
+    void *y                    # (M, N), rows ldy apart
+    const void *d              # (M, N) gradient of y; or the table of which rows are taken
+    const void *bias           # (N,)
+    void *out                  # (M, N) gradient; or the table to whose rows some are added
+    const Py_ssize_t *labels   # (M,) classes, or rows of the table
+    const Py_ssize_t *places   # (M,) rows of y; NULL: 0 .. M - 1
+    const double *scales       # (M,)
+    void *seen                 # (M, 3), see `crossentropy_rows`
+    Py_ssize_t *best           # (M,), or NULL
+    Py_ssize_t M, N, ldy
+    Py_ssize_t range           # rows of a task; columns of one that adds to a table
+    int what, activation
+    bint single
+
+
+cdef enum Method:
+    ADAM = 0
+
+
+cdef struct Update:  # of n parameters, see update.pxi
+    const void *p
+    const void *g
+    void *new_p
+    void *slots[2]
+    void *new_slots[2]
+    Py_ssize_t n, range  # range: of a task
+    double[4] terms
+    int method
+    int wrong  # out: whether a new value is not finite
+    bint single
+
+
 cdef struct Build:  # what one instruction set's module does; filled at the end of kernels.pxi
     Py_ssize_t vector_bytes, tile_rows, tile_vectors
     bint fuses  # see platform.h
-    task_t pack, forward, backward_gates, backward_turn, backward_large
+    task_t pack, product, rows, update, forward, backward_gates, backward_turn, backward_large
     int (*turn_tasks)(const Backward *j) noexcept nogil   # tasks of `backward_turn`
     int (*large_tasks)(const Backward *j) noexcept nogil  # and of `backward_large`
     void (*step)(Forward *j) noexcept nogil               # one step of all rows and units, by this thread alone

@@ -17,10 +17,13 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating
+from libc.math cimport sqrt, sqrtf
 from libc.string cimport memcpy, memset
 
+from activations cimport fma
 from blas cimport gemm as blas_gemm
 from gates cimport (
+    SLOPE_TERMS,
     add,
     candidate_backward,
     candidate_forward,
@@ -29,8 +32,34 @@ from gates cimport (
     reset_after_forward,
     reset_before_backward,
     reset_before_forward,
+    row_t,
+    slope,
+    slope_terms,
 )
-from jobs cimport BLAS, PACKED, Backward, Build, Forward, Matrix, Packing, cgru_team, emit, itemsize_of, matrix
+from jobs cimport (
+    ACTIVATION,
+    ADAM,
+    BLAS,
+    CROSSENTROPY,
+    GATHER,
+    GRADIENT,
+    PACKED,
+    SCATTER,
+    SOFTMAX,
+    SOFTMAX_FORWARD,
+    Backward,
+    Build,
+    Forward,
+    Matrix,
+    Packing,
+    Product,
+    Rows,
+    Update,
+    cgru_team,
+    emit,
+    itemsize_of,
+    matrix,
+)
 from projection cimport (
     CGRU_TILE_ROWS,
     CGRU_TILE_VECTORS,
@@ -39,8 +68,19 @@ from projection cimport (
     multiply,
     padded,
     panel_width,
+    tile,
 )
 from schedule cimport count, offset, place
+from softmax cimport (
+    SUMS,
+    biased_maximum,
+    exponentials,
+    first_largest,
+    products_sum,
+    scaled,
+    scaled_twice,
+    softmax_backward,
+)
 
 cdef extern from "team.h" nogil:
     ctypedef struct cgru_member:
@@ -59,6 +99,9 @@ cdef extern from "platform.h" nogil:
 
 
 include "packing.pxi"
+include "product.pxi"
+include "rows.pxi"
+include "update.pxi"
 include "forward.pxi"
 include "backward.pxi"
 
@@ -76,6 +119,7 @@ cdef Build table
 table.vector_bytes, table.tile_rows, table.tile_vectors = CGRU_VECTOR_BYTES, CGRU_TILE_ROWS, CGRU_TILE_VECTORS
 table.fuses = CGRU_FUSES
 table.pack, table.activate = pack_task, activate
+table.product, table.rows, table.update = product_task, rows_task, update_task
 table.forward, table.step = forward_task, forward_step
 table.backward_gates, table.backward_turn, table.turn_tasks = backward_gates_task, backward_turn_task, turn_tasks
 table.backward_large, table.large_tasks = backward_large_task, large_tasks

@@ -1,11 +1,102 @@
 # Products and packing on their own: gemm for the other layers, pack for weights, activate for the accuracy checks.
 # Included by calls.pyx.
 
+cdef enum:
+    GROUP_BYTES = 256  # of a row of B that are packed at once
+
+
+cdef int helpers(Py_ssize_t work, int threads) noexcept nogil:
+    """How many threads a job of this many multiplications uses, whose tasks are claimed one by one, so that who comes
+    late costs nothing."""
+    if work < limits.small_work or threads < 2:
+        return 1
+    if not limits.measured:
+        return threads if work >= limits.thread_work else 1
+    return min(threads, processors(now())) if work >= limits.thread_work else awake(threads, now())
+
+
+cdef int share_product(Product *j, int threads) noexcept nogil:
+    """Cut the product into tasks, and return their number."""
+    cdef Py_ssize_t size = 4 if j.single else 8, width = panel_width(size), panels = (j.N + width - 1) // width, wanted
+    j.row_tasks = <int>((j.M + limits.product_rows - 1) // limits.product_rows)
+    j.rows = (j.M + j.row_tasks - 1) // j.row_tasks
+    j.rows = (j.rows + build.tile_rows - 1) // build.tile_rows * build.tile_rows
+    j.row_tasks = <int>((j.M + j.rows - 1) // j.rows)
+    wanted = (4 * threads + j.row_tasks - 1) // j.row_tasks if threads > 1 else 1
+    j.columns = max(1, min(limits.product_bytes // (width * size), panels // wanted)) * width
+    j.piece = max(1, min(j.K, limits.product_k * 4 // size))
+    j.group = max(1, GROUP_BYTES // (width * size)) * width
+    if j.packed and j.M <= build.tile_rows:  # used once, a panel need not stay
+        j.piece = j.K
+    j.slot_work = 0 if j.packed else aligned(j.piece * j.group)
+    if j.a_k != 1 and j.M > build.tile_rows:
+        j.slot_work = aligned(j.piece * j.group) + aligned(j.rows * j.piece)
+    return j.row_tasks * <int>((j.N + j.columns - 1) // j.columns)
+
+
+cdef int run_product(Product *j, int threads, int route) except -1:
+    """Compute it, looking for signals between pieces of work."""
+    if route == BLAS:
+        with nogil:
+            product_by_blas(j)
+        return 0
+    cdef Product part = j[0]
+    cdef Py_ssize_t size = 4 if j.single else 8, most, row = 0
+    cdef Py_ssize_t work = j.M * j.K * j.N
+    cdef unsigned char[::1] space
+    cdef int tasks
+    threads = helpers(work, threads)
+    most = max(limits.product_rows, limits.signal_work // (j.K * j.N) // limits.product_rows * limits.product_rows)
+    while row < j.M:
+        part.M = min(most, j.M - row)
+        part.a = <const char *>j.a + row * j.a_row * size
+        part.c = <char *>j.c + row * j.ldc * size
+        if row > 0:
+            part.sums = NULL
+        tasks = share_product(&part, threads)
+        if part.slot_work > 0 and row == 0:
+            space = np.empty(size * (ALIGN + threads * part.slot_work), np.uint8)
+            part.work = first_aligned(<float *>&space[0])
+        if work < limits.gil_work:
+            run(threads, tasks, build.product, &part)
+            return 0
+        with nogil:
+            run(threads, tasks, build.product, &part)
+        row += part.M
+        if row < j.M:
+            PyErr_CheckSignals()
+    return 0
+
+
+cdef inline bint blas_reads(Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t row, Py_ssize_t column) noexcept nogil:
+    """Whether BLAS reads a matrix with these strides: contiguous rows at a positive distance that its integers hold."""
+    return (column == 1 or columns == 1) and (rows == 1 or columns <= row <= 2147483647)
+
+
+cdef void product_by_blas(Product *j) noexcept nogil:
+    """The product alone; `blas_reads` A or its transpose, and B or its transpose."""
+    cdef bint turn_a = not blas_reads(j.M, j.K, j.a_row, j.a_k), turn_b = not blas_reads(j.K, j.N, j.b_k, j.b_column)
+    cdef Py_ssize_t lda = max(j.a_k if turn_a else j.a_row, j.M if turn_a else j.K)
+    cdef Py_ssize_t ldb = max(j.b_column if turn_b else j.b_k, j.K if turn_b else j.N)
+    park()
+    if j.single:
+        blas_gemm(
+            j.M, j.N, j.K, <const float *>j.a, lda, turn_a, <const float *>j.b, ldb, turn_b, <float *>j.c,
+            max(j.ldc, j.N), <float>1 if j.accumulate else <float>0,
+        )
+    else:
+        blas_gemm(
+            j.M, j.N, j.K, <const double *>j.a, lda, turn_a, <const double *>j.b, ldb, turn_b, <double *>j.c,
+            max(j.ldc, j.N), <double>1 if j.accumulate else <double>0,
+        )
+
+
 def gemm(a, b, out=None, *, bint transpose_a=False, bint transpose_b=False, bint accumulate=False):
     """op(a) op(b) for two-dimensional arrays of one dtype, float32 or float64.
 
-    The other layers' products run here and not through NumPy, whose BLAS has threads of its own that wake and then
-    get in the way of ours.
+    With the native backend every element is one sum over k in order, whatever the shapes and the number of threads. The
+    products of all layers run here and not through NumPy, whose BLAS has threads of its own that wake and then get in
+    the way of ours.
 
     Parameters
     ----------
@@ -23,36 +114,77 @@ def gemm(a, b, out=None, *, bint transpose_a=False, bint transpose_b=False, bint
             raise TypeError(f"{name}: expected a two-dimensional ndarray, got {type(v).__name__}")
         if v.ndim != 2:
             raise ValueError(f"{name}: expected a two-dimensional ndarray, got shape {v.shape}")
-    (k, m) = a.shape if transpose_a else a.shape[::-1]
-    (k_b, n) = b.shape[::-1] if transpose_b else b.shape
+    a, b = a.T if transpose_a else a, b.T if transpose_b else b
     if a.dtype != b.dtype or a.dtype not in (np.float32, np.float64):
         raise TypeError(f"a, b: expected one dtype, float32 or float64, got {a.dtype} and {b.dtype}")
-    if k != k_b:
-        raise ValueError(f"a, b: inner sizes differ: {k} and {k_b}")
-    if max(m, n, k) > BLAS_MOST:
-        raise ValueError(f"a, b: expected sizes up to {BLAS_MOST}, got {a.shape} and {b.shape}")
+    if a.shape[1] != b.shape[0]:
+        raise ValueError(f"a, b: inner sizes differ: {a.shape[1]} and {b.shape[0]}")
+    shape = (a.shape[0], b.shape[1])
     if out is None:
-        out = np.zeros((m, n), a.dtype) if accumulate else np.empty((m, n), a.dtype)
-    elif out.shape != (m, n) or out.dtype != a.dtype or not (out.flags.writeable and _blas_readable(out)):
+        out = np.zeros(shape, a.dtype) if accumulate else np.empty(shape, a.dtype)
+    elif out.shape != shape or out.dtype != a.dtype or not (out.flags.writeable and _rows_contiguous(out)):
         raise ValueError(
-            f"out: expected a writable array of shape {(m, n)}, dtype {a.dtype} and contiguous rows, "
+            f"out: expected a writable array of shape {shape}, dtype {a.dtype} and contiguous rows, "
             f"got {out.shape}, {out.dtype}, strides {out.strides}"
         )
-    if k == 0:
-        if not accumulate:
-            out.fill(0)
+    if a.shape[1] == 0 and not accumulate:
+        out.fill(0)
+    if 0 in a.shape or 0 in b.shape:
         return out
-    a, b = (v if _blas_readable(v) else v.copy(order="C") for v in (a, b))
-    typed = gemm_into["float"] if a.dtype == np.float32 else gemm_into["double"]
-    typed(a, b, out, transpose_a, transpose_b, accumulate)
+    (multiply["float"] if a.dtype == np.float32 else multiply["double"])(
+        _whole_strides(a), _whole_strides(b), out, None, accumulate, backend(), runtime.get_num_threads())
     return out
 
 
+def _rows_contiguous(v):
+    """Whether the rows are contiguous, whole elements apart and do not overlap."""
+    step, columns, size = v.strides[0], v.shape[1], v.itemsize
+    apart = len(v) <= 1 or abs(step) >= columns * size
+    return v.flags.aligned and (columns <= 1 or v.strides[1] == size) and step % size == 0 and apart
+
+
+def _whole_strides(v):
+    """The array, or a copy where its elements are not aligned or whole strides apart."""
+    if v.flags.aligned and v.strides[0] % v.itemsize == 0 and v.strides[1] % v.itemsize == 0:
+        return v
+    return v.copy()
+
+
+def multiply(
+    const floating[:, :] a,  # (M, K)
+    const floating[:, :] b,  # (K, N)
+    floating[:, :] c,        # (M, N) out, rows contiguous
+    floating[::1] sums,      # (N,) out: those of B's columns; or None
+    bint accumulate, int route, int threads,
+):
+    """C = A B, or +=. No size is zero, and strides are whole elements."""
+    cdef Product j
+    cdef Py_ssize_t size = sizeof(floating), i
+    assert a.shape[1] == b.shape[0] and c.shape[0] == a.shape[0] and c.shape[1] == b.shape[1]
+    memset(&j, 0, sizeof(j))
+    j.M, j.K, j.N = a.shape[0], a.shape[1], b.shape[1]
+    j.accumulate, j.single = accumulate, floating is float
+    if sums is not None:
+        j.sums = &sums[0]
+    if route == BLAS:
+        if sums is not None:
+            np.sum(b, axis=0, out=np.asarray(sums))
+        a, b = _blas_readable(a), _blas_readable(b)
+        if not blas_reads(j.M, j.N, c.strides[0] // size, 1) or max(j.M, j.K, j.N) > BLAS_MOST:
+            raise ValueError(f"expected sizes and strides that BLAS' integers hold, got {j.M}, {j.K}, {j.N}")
+    j.a, j.a_row, j.a_k = &a[0, 0], a.strides[0] // size, a.strides[1] // size
+    j.b, j.b_k, j.b_column = &b[0, 0], b.strides[0] // size, b.strides[1] // size
+    j.c, j.ldc = &c[0, 0], c.strides[0] // size
+    run_product(&j, threads, route)
+
+
 def _blas_readable(v):
-    """Whether BLAS takes the array as it is: aligned, contiguous rows at a positive distance that its integers hold."""
-    columns = v.shape[1]
-    contiguous = columns <= 1 or v.strides[1] == v.itemsize
-    return v.flags.aligned and contiguous and max(columns, 1) <= v.strides[0] // v.itemsize <= BLAS_MOST
+    """The array, or a copy if BLAS reads neither it nor its transpose."""
+    array = np.asarray(v)
+    row, column = (stride // array.itemsize for stride in array.strides)
+    if blas_reads(len(array), array.shape[1], row, column) or blas_reads(array.shape[1], len(array), column, row):
+        return array
+    return array.copy(order="C")
 
 
 def activate(int activation, const floating[::1] x, floating[::1] out):
@@ -64,25 +196,6 @@ def activate(int activation, const floating[::1] x, floating[::1] out):
         for i in range(0, n, 512):
             memcpy(&out[i], &x[i], min(512, n - i) * sizeof(floating))
             build.activate(activation, floating is float, min(512, n - i), &out[i])
-
-
-def gemm_into(
-    const floating[:, :] a, const floating[:, :] b, floating[:, :] c,
-    bint transpose_a, bint transpose_b, bint accumulate,
-):
-    """C := op(A) op(B), or += with accumulate. Rows are contiguous; the caller has checked shapes."""
-    cdef Py_ssize_t m = c.shape[0], n = c.shape[1], k = a.shape[0] if transpose_a else a.shape[1]
-    cdef Py_ssize_t size = sizeof(floating)
-    assert (a.shape[1] <= 1 or a.strides[1] == size) and (b.shape[1] <= 1 or b.strides[1] == size)
-    assert n <= 1 or c.strides[1] == size
-    assert (b.shape[1] if transpose_b else b.shape[0]) == k
-    if m == 0 or n == 0:
-        return
-    with nogil:
-        blas_gemm(
-            m, n, k, &a[0, 0], a.strides[0] // size, transpose_a, &b[0, 0], b.strides[0] // size, transpose_b,
-            &c[0, 0], c.strides[0] // size, <floating>1 if accumulate else <floating>0,
-        )
 
 
 def padded_units(Py_ssize_t n, Py_ssize_t itemsize):

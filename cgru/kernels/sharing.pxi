@@ -17,6 +17,9 @@ limits.dx_rows = 48
 limits.turned_bytes = 1_200_000
 limits.alone_work = 5_000_000
 limits.measured = 1
+limits.product_rows = 512
+limits.product_bytes = 4096
+limits.product_k = 512
 
 
 def tune(**changes):

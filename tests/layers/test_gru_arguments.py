@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 
 import cgru
 from cgru import kernels, recurrence
@@ -599,13 +600,9 @@ a32, b32 = np.ones((3, 4), np.float32), np.ones((4, 5), np.float32)
         ({"out": np.zeros((5, 3), np.float32)}, ValueError, ["out", "(3, 5)", "(5, 3)"]),
         ({"out": np.zeros((3, 5))}, ValueError, ["out", "float32", "float64"]),
         ({"out": np.zeros((3, 10), np.float32)[:, ::2]}, ValueError, ["out", "contiguous rows", "(40, 8)"]),
-        ({"out": np.zeros((3, 5), np.float32)[::-1]}, ValueError, ["out", "contiguous rows", "(-20, 4)"]),
+        ({"out": as_strided(np.zeros(9, np.float32), (3, 5), (8, 4))}, ValueError, ["out", "contiguous", "(8, 4)"]),
         ({"out": readonly(np.zeros((3, 5), np.float32))}, ValueError, ["out", "writable"]),
         ({"out": [[0.0] * 5] * 3}, TypeError, ["out", "ndarray", "list"]),
-        (
-            {"a": np.broadcast_to(a32[0, 0], (2**31, 1)), "b": b32[:1], "transpose_a": False},
-            ValueError, ["a", "b", str(2**31), str(2**31 - 1)],
-        ),
     ],
 )  # fmt: skip
 def test_gemm(arguments, error, words):
@@ -633,9 +630,11 @@ def test_gemm_reads_any_layout(dtype):
         for right in layouts:
             assert np.array_equal(kernels.gemm(left(a), right(b)), a @ b)
             assert np.array_equal(kernels.gemm(left(a.T), right(b.T), transpose_a=True, transpose_b=True), a @ b)
-    column, row = np.lib.stride_tricks.as_strided(a, (3, 1), (a.strides[0], 1)), a[::-1][:1]
+    column, row = as_strided(a, (3, 1), (a.strides[0], 1)), a[::-1][:1]
     assert np.array_equal(kernels.gemm(column, row), a[:, :1] @ a[-1:])
     out = np.ones((3, 7), dtype)
     assert kernels.gemm(a, b, out[:, 1:6], accumulate=True).base is out
     assert np.array_equal(out[:, 1:6], a @ b + 1) and (out[:, [0, 6]] == 1).all()
+    kernels.gemm(a, b, out[::-1, 1:6])
+    assert np.array_equal(out[::-1, 1:6], a @ b)
     assert not kernels.gemm(a[:, :0], b[:0]).any() and kernels.gemm(a[:0], b).shape == (0, 5)

@@ -1,0 +1,234 @@
+# What the layers around the recurrence call: Dense with everything prepared, softmax with cross-entropy, rows of a
+# table; and the optimizer's updates. Included by calls.pyx.
+
+cdef enum:
+    RANGE = 16384      # elements of a task of a pass over rows
+    ELEMENT_WORK = 16  # multiplications that take as long as an element of such a pass, some
+
+
+cdef class DenseHandle:
+    """Dense with everything prepared: y = activation(x W + b) for any number of rows, nothing allocated for a few.
+
+    Parameters
+    ----------
+    kernel : ndarray of shape (F, K)
+        C-contiguous, of the handle's dtype. Read when it is used unless it is `packed`: it must keep its values.
+    bias : ndarray of shape (K,), or None
+        The same; it is read when it is used.
+    activation : int
+        A code of activations.pxd, or SOFTMAX.
+    packed : bool
+        Whether the kernel is brought into panels here: calls are faster then, but the handle costs more.
+
+    The products are those of the backend that is in use when it is made.
+    """
+    cdef Product job
+    cdef Rows rows
+    cdef readonly int route
+    cdef object panels
+    cdef readonly object kernel, bias
+
+    def __init__(self, kernel, bias, int activation, bint packed, int threads):
+        cdef Py_ssize_t F = kernel.shape[0], K = kernel.shape[1]
+        memset(&self.job, 0, sizeof(self.job))
+        memset(&self.rows, 0, sizeof(self.rows))
+        self.kernel, self.bias = kernel, np.zeros(K, kernel.dtype) if bias is None else bias
+        self.route = backend()
+        self.job.single = self.rows.single = kernel.dtype == np.float32
+        self.job.K, self.job.N, self.job.a_k, self.job.packed = F, K, 1, packed and self.route != BLAS
+        self.job.b, self.job.b_k, self.job.b_column = address(kernel), K, 1
+        self.rows.N, self.rows.what = K, SOFTMAX_FORWARD if activation == SOFTMAX else ACTIVATION
+        self.rows.bias = address(self.bias)
+        if self.job.packed:
+            self.panels = packed_panels(kernel, threads)
+            self.job.b = first_aligned(<float *>address(self.panels))
+        self.job.activation = self.rows.activation = activation
+        if self.route != BLAS and activation != SOFTMAX:
+            self.job.bias = self.rows.bias
+
+    @property
+    def backend(self):
+        """The name of that backend."""
+        return runtime.BACKENDS[self.route]
+
+    def apply(self, x, out, int threads, bint raw=False):
+        """Write the outputs for `x` (M, F) to `out` (M, K), arrays of the handle's dtype whose rows are contiguous and
+        which share no memory; with `raw`, x W alone. False, and nothing done, if they are not that; the general way
+        then says what is wrong or converts it."""
+        cdef Py_buffer[2] b
+        cdef bint single = self.job.single, done = False
+        if not take_rows(x, &b[0], single, False):
+            return False
+        try:
+            if b[0].shape[1] == self.job.K and take_rows(out, &b[1], single, True):
+                try:
+                    if b[1].shape[0] == b[0].shape[0] and b[1].shape[1] == self.job.N:
+                        if b[0].shape[0] > 0:
+                            self.run(b, threads, raw)
+                        done = True
+                finally:
+                    PyBuffer_Release(&b[1])
+        finally:
+            PyBuffer_Release(&b[0])
+        return done
+
+    cdef int run(self, Py_buffer *b, int threads, bint raw) except -1:
+        cdef Product j = self.job
+        cdef Rows rows = self.rows
+        cdef Py_ssize_t size = 4 if j.single else 8
+        j.M = rows.M = b[0].shape[0]
+        j.a, j.a_row = b[0].buf, b[0].strides[0] // size
+        j.c, j.ldc = b[1].buf, b[1].strides[0] // size
+        if raw:
+            j.bias = NULL
+        run_product(&j, threads, self.route)
+        if j.bias == NULL and not raw:
+            rows.y, rows.ldy = j.c, j.ldc
+            run_rows(&rows, threads)
+        return 0
+
+
+cdef const void *address(array) except NULL:
+    return <const void *><size_t>array.ctypes.data
+
+
+cdef object packed_panels(kernel, int threads):
+    """Memory with the kernel in panels (projection.pxd) from its first 64-byte boundary on."""
+    cdef Packing job
+    cdef Py_ssize_t size = kernel.itemsize, width = panel_width(size)
+    memset(&job, 0, sizeof(job))
+    job.single, job.rows, job.columns, job.row, job.column = size == 4, len(kernel), kernel.shape[1], len(kernel[0]), 1
+    job.K, job.block_columns = job.rows, padded(job.columns, size)
+    make = np.empty if job.columns == job.block_columns else np.zeros
+    panels = make(64 + job.K * job.block_columns * size, np.uint8)
+    job.array, job.matrix = <void *>address(kernel), first_aligned(<float *>address(panels))
+    job.strips = <int>((job.columns + width - 1) // width)
+    with nogil:
+        run(helpers(8 * job.rows * job.columns, threads), job.strips, build.pack, &job)
+    return panels
+
+
+cdef bint take_rows(v, Py_buffer *b, bint single, bint writable) except -1:
+    """Take the buffer of a matrix of this type with contiguous rows, one after the other; return whether it is one."""
+    cdef Py_ssize_t size = 4 if single else 8
+    cdef char code = b"f" if single else b"d"
+    try:
+        PyObject_GetBuffer(v, b, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0))
+    except (BufferError, TypeError, ValueError):
+        return False
+    if (
+        b.format == NULL or b.format[0] != code or b.format[1] != 0 or b.ndim != 2
+        or (b.strides[1] != size and b.shape[1] > 1) or (b.strides[0] < b.shape[1] * size and b.shape[0] > 1)
+        or b.strides[0] % size != 0 or <size_t>b.buf % size != 0
+    ):
+        PyBuffer_Release(b)
+        return False
+    return True
+
+
+cdef int run_rows(Rows *j, int threads) except -1:
+    cdef Py_ssize_t all_ = j.N if j.what == SCATTER else j.M, each = j.M if j.what == SCATTER else j.N
+    cdef int tasks
+    threads = helpers(ELEMENT_WORK * all_ * each, threads)
+    j.range = all_ if threads == 1 else max(1, RANGE // max(1, each))
+    if j.what == SCATTER and threads > 1:  # whole lines, or threads would wait for each other
+        j.range = aligned((all_ + threads - 1) // threads)
+    tasks = <int>((all_ + j.range - 1) // j.range)
+    if ELEMENT_WORK * all_ * each < limits.gil_work:
+        run(threads, tasks, build.rows, j)
+        return 0
+    with nogil:
+        run(threads, tasks, build.rows, j)
+    return 0
+
+
+def activation_gradient(
+    const floating[:, ::1] y, const floating[:, ::1] d, floating[:, ::1] out, int activation, int threads
+):
+    """out: the gradient at the input of an activation, whose output y has the gradient d; each (M, K), not empty. `out`
+    may be d."""
+    cdef Rows j
+    memset(&j, 0, sizeof(j))
+    j.what, j.activation, j.single = GRADIENT, activation, floating is float
+    j.M, j.N, j.ldy = y.shape[0], y.shape[1], y.shape[1]
+    j.y, j.d, j.out = <void *>&y[0, 0], &d[0, 0], &out[0, 0]
+    run_rows(&j, threads)
+
+
+def softmax_crossentropy(
+    floating[:, ::1] y,          # (M, K) in: logits without biases; out: (softmax - onehot(label)) * scale
+    const floating[::1] bias,    # (K,)
+    const Py_ssize_t[::1] labels,  # (M,)
+    const double[::1] scales,    # (M,)
+    floating[:, ::1] seen,       # (M, 3) out: the label's probability; its logit less the largest; sum of exponentials
+    Py_ssize_t[::1] best,        # (M,) out: the class of the largest probability, -1 if there is NaN; or None
+    int threads,
+):
+    """Softmax and its cross-entropy in one pass: gradients in the place of logits."""
+    cdef Rows j
+    memset(&j, 0, sizeof(j))
+    j.what, j.single, j.M, j.N, j.ldy = CROSSENTROPY, floating is float, y.shape[0], y.shape[1], y.shape[1]
+    assert bias.shape[0] == j.N and labels.shape[0] == scales.shape[0] == seen.shape[0] == j.M and seen.shape[1] == 3
+    if j.M == 0:
+        return
+    j.y, j.bias, j.labels, j.scales, j.seen = &y[0, 0], &bias[0], &labels[0], &scales[0], &seen[0, 0]
+    if best is not None:
+        j.best = &best[0]
+    run_rows(&j, threads)
+
+
+def gather(
+    const floating[:, ::1] table, const Py_ssize_t[::1] ids, const Py_ssize_t[::1] places, floating[:, ::1] out,
+    int threads,
+):
+    """out[places[i]] = table[ids[i]]; places None: 0, 1, ..."""
+    cdef Rows j
+    memset(&j, 0, sizeof(j))
+    j.what, j.single, j.M, j.N, j.ldy = GATHER, floating is float, ids.shape[0], table.shape[1], table.shape[1]
+    if j.M == 0:
+        return
+    j.y, j.d, j.labels = &out[0, 0], &table[0, 0], &ids[0]
+    if places is not None:
+        j.places = &places[0]
+    run_rows(&j, threads)
+
+
+def scatter_add(
+    floating[:, ::1] table, const Py_ssize_t[::1] ids, const Py_ssize_t[::1] places, const floating[:, :] d,
+    int threads,
+):
+    """table[ids[i]] += d[places[i]], in the order of i; places None: 0, 1, ...; the rows of d are contiguous."""
+    cdef Rows j
+    memset(&j, 0, sizeof(j))
+    j.what, j.single, j.M, j.N = SCATTER, floating is float, ids.shape[0], table.shape[1]
+    if j.M == 0:
+        return
+    assert d.strides[1] == sizeof(floating) or j.N == 1
+    j.y, j.ldy, j.out, j.labels = <void *>&d[0, 0], d.strides[0] // <Py_ssize_t>sizeof(floating), &table[0, 0], &ids[0]
+    if places is not None:
+        j.places = &places[0]
+    run_rows(&j, threads)
+
+
+def update(
+    int method, const floating[::1] p, const floating[::1] g, slots, floating[::1] new_p, new_slots, terms, int threads
+):
+    """One update of parameters by their gradient: `new_p` and `new_slots` are written from `p`, `g` and `slots`, the
+    method's arrays of the same size; `terms`: its numbers. Return whether all new values are finite."""
+    cdef Update j
+    cdef Py_ssize_t i
+    memset(&j, 0, sizeof(j))
+    j.method, j.single, j.n, j.range = method, floating is float, p.shape[0], RANGE
+    assert g.shape[0] == new_p.shape[0] == j.n and len(slots) == len(new_slots) <= 2 and len(terms) <= 4
+    if j.n == 0:
+        return True
+    j.p, j.g, j.new_p = &p[0], &g[0], &new_p[0]
+    for i in range(len(slots)):
+        assert slots[i].size == new_slots[i].size == j.n
+        j.slots[i], j.new_slots[i] = <void *>address(slots[i]), <void *>address(new_slots[i])
+    for i in range(len(terms)):
+        j.terms[i] = terms[i]
+    cdef int tasks = <int>((j.n + RANGE - 1) // RANGE)
+    with nogil:
+        run(helpers(ELEMENT_WORK * j.n, threads), tasks, build.update, &j)
+    return not j.wrong
