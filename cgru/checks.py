@@ -162,19 +162,23 @@ def without_column(array: AnyArray, shape: Shape) -> AnyArray:
 
 def counted_rows(outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None) -> tuple[Array, IntArray]:
     """Return the rows (M, K) and labels (M,) that count, after checking them; valid None means all."""
-    outputs, labels = np.asarray(outputs), as_array(labels, "labels")
-    if outputs.ndim not in (2, 3):
-        raise ValueError(f"outputs: expected shape (N, K) or (N, T, K), got {outputs.shape}")
-    labels = without_column(labels, outputs.shape[:-1])
-    if labels.shape != outputs.shape[:-1]:
-        raise ValueError(f"labels: expected shape {outputs.shape[:-1]} for outputs {outputs.shape}, got {labels.shape}")
-    labels = whole_numbers(labels, "labels", valid)
-    if valid is None:
-        rows, labels = outputs.reshape(-1, outputs.shape[-1]), labels.reshape(-1)
-    else:
-        rows, labels = outputs[valid], labels[valid]
-    check_label_range(labels, outputs.shape[-1])
-    return rows, labels
+    outputs = np.asarray(outputs)
+    counted = counted_labels(outputs.shape, labels, valid)
+    return outputs.reshape(-1, outputs.shape[-1]) if valid is None else outputs[valid], counted
+
+
+def counted_labels(shape: Shape, labels: ArrayLike, valid: BoolArray | None) -> IntArray:
+    """Return the labels (M,) that count, after checking them against the shape of the outputs; valid None means all."""
+    labels = as_array(labels, "labels")
+    if len(shape) not in (2, 3):
+        raise ValueError(f"outputs: expected shape (N, K) or (N, T, K), got {shape}")
+    labels = without_column(labels, shape[:-1])
+    if labels.shape != shape[:-1]:
+        raise ValueError(f"labels: expected shape {shape[:-1]} for outputs {shape}, got {labels.shape}")
+    numbers = whole_numbers(labels, "labels", valid)
+    counted = numbers.reshape(-1) if valid is None else numbers[valid]
+    check_label_range(counted, shape[-1])
+    return counted
 
 
 def check_label_range(labels: AnyArray, classes: int) -> None:

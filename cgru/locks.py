@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from cgru.typing import AnyArray
+from cgru.typing import AnyArray, Array
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_Key = TypeVar("_Key")
 _PATIENCE = 1.0  # seconds that a fork waits for those who write parameters
 _owners: weakref.WeakValueDictionary[int, Locked]
 _owners = weakref.WeakValueDictionary()  # by id, because an owner's class may compare by value
@@ -58,6 +61,22 @@ def owned(array: AnyArray) -> AnyArray:
     """
     usual = type(array) is np.ndarray and array.flags.owndata and array.flags.carray
     return array if usual else np.array(array, array.dtype.newbyteorder("="), order="C", subok=False)
+
+
+def unshared(arrays: Mapping[_Key, Array]) -> dict[_Key, Array]:
+    """The dict of arrays, with a new array, of any values, in the place of each that somebody else holds: the array,
+    a view of it, or what was made of it."""
+    return {
+        key: arrays[key] if count <= _ALONE and arrays[key].flags.owndata else np.empty_like(arrays[key])
+        for key, count in _references(arrays).items()
+    }
+
+
+def _references(arrays: Mapping[_Key, Array]) -> dict[_Key, int]:
+    return {key: sys.getrefcount(array) for key, array in arrays.items()}
+
+
+_ALONE = _references({0: np.empty(0)})[0]  # of an array that only its dict holds: versions of Python count differently
 
 
 def _before_fork() -> None:

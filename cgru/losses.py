@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cgru import kernels
 from cgru.checks import check_bool, check_name, counted_rows
 from cgru.configured import Configured
 from cgru.typing import Array, BoolArray, IntArray, LossName
@@ -17,12 +18,14 @@ from cgru.typing import Array, BoolArray, IntArray, LossName
 class Loss(Configured):
     """Base class of the losses: a mean over what counts.
 
-    A subclass implements `_values` and `_gradients` on rows, and may name in `fused_activation` the output activation
-    through which it knows the gradient in closed form (`_logit_gradients`).
+    A subclass implements `_values` and `_gradients` on rows. It may name in `fused_activation` the output activation
+    through which it knows the gradient in closed form (`_logit_gradients`), and say with `in_place` that it also has
+    activation, loss and gradient as one pass (`replace_logits`), which is what models then use.
     """
 
     name = "loss"
     fused_activation: str | None = None
+    in_place = False
 
     def total(self, outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None = None) -> tuple[float, int]:
         """Return (sum of the loss, number of terms).
@@ -62,6 +65,30 @@ class Loss(Configured):
         spread = np.zeros(np.shape(outputs), gradients.dtype)
         spread[valid] = gradients
         return spread
+
+    def replace_logits(
+        self, logits: Array, bias: Array, labels: IntArray, classes: bool = False
+    ) -> tuple[Array, IntArray | None]:
+        """Write the gradient of the mean, with respect to what `fused_activation` was applied to, over `logits`.
+
+        Parameters
+        ----------
+        logits : ndarray of shape (M, K)
+            Of the rows that count, C-contiguous, without the bias.
+        bias : ndarray of shape (K,)
+        labels : integer ndarray of shape (M,)
+            At least 0 and less than K.
+        classes : bool
+            Whether the class of each row's largest output is wanted.
+
+        Returns
+        -------
+        values : ndarray of shape (M,)
+            The loss of each row.
+        best : ndarray of shape (M,), or None
+            That class; -1 where an output is NaN.
+        """
+        raise NotImplementedError
 
     def _values(self, rows: Array, labels: IntArray) -> Array:
         """Return the loss of each row, (M,)."""
@@ -106,11 +133,24 @@ class SparseCategoricalCrossentropy(Loss):
     """
 
     name = "sparse_categorical_crossentropy"
+    in_place = True
     _options = ("from_logits",)
 
     def __init__(self, from_logits: bool = False) -> None:
         self.from_logits = check_bool(from_logits, "from_logits")
-        self.fused_activation = None if self.from_logits else "softmax"
+        self.fused_activation = "linear" if self.from_logits else "softmax"
+
+    def replace_logits(self, logits, bias, labels, classes=False):
+        rows = len(labels)
+        seen = np.empty((rows, 3), logits.dtype)
+        best = np.empty(rows, np.intp) if classes else None
+        scales = np.full(rows, 1 / max(1, rows))
+        labels = np.ascontiguousarray(labels, np.intp)
+        kernels.softmax_crossentropy(logits, bias, labels, scales, seen, best, kernels.get_num_threads())
+        with np.errstate(divide="ignore"):
+            if self.from_logits:
+                return np.log(seen[:, 2]) - seen[:, 1], best
+            return -np.log(np.maximum(seen[:, 0], np.finfo(seen.dtype).tiny)), best
 
     def _values(self, rows: Array, labels: IntArray) -> Array:
         if self.from_logits:
@@ -119,13 +159,13 @@ class SparseCategoricalCrossentropy(Loss):
 
     def _gradients(self, rows: Array, labels: IntArray) -> Array:
         if self.from_logits:
-            return self._logit_gradients(np.exp(_log_softmax(rows)), labels)
+            return self._logit_gradients(rows, labels)
         gradients = np.zeros_like(rows)
         gradients[np.arange(len(labels)), labels] = -1 / self._label_probabilities(rows, labels)
         return gradients
 
     def _logit_gradients(self, rows: Array, labels: IntArray) -> Array:
-        gradients = rows.copy()
+        gradients = np.exp(_log_softmax(rows)) if self.from_logits else rows.copy()
         gradients[np.arange(len(labels)), labels] -= 1
         return gradients
 

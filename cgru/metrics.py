@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cgru.checks import check_classes, check_int, check_name, counted_rows
 from cgru.configured import Configured
-from cgru.typing import BoolArray, MetricName
+from cgru.typing import BoolArray, IntArray, MetricName
 
 
 class Accuracy(Configured):
@@ -38,6 +38,10 @@ class Accuracy(Configured):
         best = rows.argmax(axis=1)
         sure = rows[np.arange(len(rows)), best]  # argmax finds a NaN wherever there is one, and that is no hit
         return float(np.count_nonzero((best == labels) & (sure == sure))), len(labels)
+
+    def total_of_classes(self, best: IntArray, labels: IntArray) -> tuple[float, int]:
+        """As `total`, from the classes (M,) of the largest outputs, -1 where there is NaN, and the labels (M,)."""
+        return float(np.count_nonzero(best == labels)), len(labels)
 
     def __call__(self, outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None = None) -> float:
         """Return the share of hits; NaN if nothing counts. Arguments as in `total`."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cgru import kernels
 from cgru.checks import check_name, check_positive, check_rate
 from cgru.configured import Configured
 from cgru.locks import owned
@@ -56,6 +57,13 @@ class State:
         self.slots = {key: tuple(map(owned, arrays)) for key, arrays in self.slots.items()}
 
 
+class Compiled(NamedTuple):
+    """A step that is compiled."""
+
+    method: int  # a code of kernels/jobs.pxd
+    terms: tuple  # its numbers, see kernels/update.pxi
+
+
 class Optimizer(Configured):
     """Base class of the optimizers. A subclass sets `slots`, how many arrays it keeps for a parameter, and `_step`."""
 
@@ -85,7 +93,7 @@ class Optimizer(Configured):
         state: State,
         new_parameters: Mapping[Any, Array],
         new_state: State,
-    ) -> None:
+    ) -> bool:
         """Compute one update: read `parameters`, `gradients` and `state`, write `new_parameters` and `new_state`.
 
         Parameters
@@ -94,23 +102,36 @@ class Optimizer(Configured):
             key -> C-contiguous array; the three have the same keys and shapes.
         state, new_state : State
             Two different ones.
+
+        Returns
+        -------
+        bool
+            Whether the new parameters and the squares of the gradients are known to be finite.
         """
         if gradients.keys() != parameters.keys():
             differing = sorted(map(str, gradients.keys() ^ parameters.keys()))
             raise RuntimeError(f"gradients and parameters differ in {', '.join(differing)}")
-        step = self._step(state.iterations + 1)
+        finite, step = True, self._step(state.iterations + 1)
         for key, parameter in parameters.items():
             gradient = gradients[key]
             if gradient.shape != parameter.shape:
                 raise RuntimeError(f"the gradient of {key} has shape {gradient.shape}, not {parameter.shape}")
-            arrays = (parameter, gradient, *state.slots[key], new_parameters[key], *new_state.slots[key])
-            flat = [a.reshape(-1) for a in arrays]
+            slots, new_slots = state.slots[key], new_state.slots[key]
+            if isinstance(step, Compiled):
+                p, g, new_p = (a.reshape(-1) for a in (parameter, gradient, new_parameters[key]))
+                threads = kernels.get_num_threads()
+                finite &= kernels.update(step.method, p, g, slots, new_p, new_slots, step.terms, threads)
+                continue
+            finite = False
+            flat = [a.reshape(-1) for a in (parameter, gradient, *slots, new_parameters[key], *new_slots)]
             for start in range(0, parameter.size, _BLOCK):
                 step(*(a[start : start + _BLOCK] for a in flat))
         new_state.iterations = state.iterations + 1
+        return finite
 
-    def _step(self, iteration: int) -> Callable[..., None]:
-        """Return a function of flat blocks: parameter, gradient, slots, and those to write, new parameter and slots."""
+    def _step(self, iteration: int) -> Callable[..., None] | Compiled:
+        """Return a function of flat blocks: parameter, gradient, slots, and those to write, new parameter and slots;
+        or the compiled one."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -158,29 +179,9 @@ class Adam(Optimizer):
         self.beta_2 = check_rate(beta_2, "beta_2")
         self.epsilon = check_positive(epsilon, "epsilon")
 
-    def _step(self, iteration: int) -> Callable[..., None]:
+    def _step(self, iteration: int) -> Callable[..., None] | Compiled:
         rate = self.learning_rate * math.sqrt(1 - self.beta_2**iteration) / (1 - self.beta_1**iteration)
-        part_1, part_2, epsilon = 1 - self.beta_1, 1 - self.beta_2, self.epsilon
-        scratch: dict[Any, Array] = {}
-
-        def step(p: Array, g: Array, m: Array, v: Array, new_p: Array, new_m: Array, new_v: Array) -> None:
-            t = scratch.get((p.size, p.dtype))
-            if t is None:
-                t = scratch[p.size, p.dtype] = np.empty_like(p)
-            np.subtract(g, m, out=t)
-            np.multiply(t, part_1, out=t)
-            np.add(m, t, out=new_m)
-            np.multiply(g, g, out=t)
-            np.subtract(t, v, out=t)
-            np.multiply(t, part_2, out=t)
-            np.add(v, t, out=new_v)
-            np.sqrt(new_v, out=t)
-            np.add(t, epsilon, out=t)
-            np.divide(new_m, t, out=t)
-            np.multiply(t, rate, out=t)
-            np.subtract(p, t, out=new_p)
-
-        return step
+        return Compiled(0, (1 - self.beta_1, 1 - self.beta_2, rate, self.epsilon))
 
 
 _OPTIMIZERS = {Adam.name: Adam}

@@ -119,7 +119,7 @@ class Weights:
         self.kernel = self._side_by_side(kernel, threads)
         self.recurrent_kernel = self._side_by_side(recurrent_kernel, threads)
         self.bias = self._sums(bias)
-        self._sources: Any = (np.array(kernel), np.array(recurrent_kernel)) if backward == "later" else None
+        self._sources: Any = (kernel, recurrent_kernel) if backward == "later" else None
         self._back = self._transposes(kernel, recurrent_kernel, threads) if backward == "now" else None
 
     def back(self, threads: int | None = None) -> tuple[Array, Array]:
@@ -177,7 +177,8 @@ def prepare(
     layout : Layout
         Of the three arrays.
     backward : {"later", "now", "never"}
-        When what backward reads is made: when it first asks, from copies of the weights; at once; or not at all.
+        When what backward reads is made: when it first asks, from the arrays themselves, which must keep their values
+        until then; at once; or not at all.
     threads : int, optional
         Limits those of this call, as `kernels.get_num_threads` limits those of all.
     """

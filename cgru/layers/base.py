@@ -8,7 +8,7 @@ rows of the valid steps alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
@@ -84,7 +84,9 @@ class Layer(Locked, Configured):
         self.seed = None if seed is None else check_int(seed, "seed")
         self.trainable = trainable
         self._inherited_seed: np.random.SeedSequence | None = None
+        # Whoever writes parameters makes new arrays and a new dict.
         self._parameters: dict[str, Array] | None = None
+        self._written: _Writable | None = None  # inside `update`
         self._input_size: int | None = None
 
     # -- what a subclass implements
@@ -342,12 +344,11 @@ class Layer(Locked, Configured):
         with self._lock:
             return [array.copy() for array in self._built_parameters().values()]
 
-    def _write(self, values: Mapping[str, Array]) -> None:
-        """Copy `values`, dict name -> array, into the parameters in place. Doing it twice is doing it once."""
+    def _publish(self, parameters: dict[str, Array]) -> None:
+        """Take these arrays, dict name -> array, for the parameters. Doing it twice is doing it once."""
         with self._lock:
             try:
-                for name, array in self._built_parameters().items():
-                    np.copyto(array, values[name])
+                self._parameters = parameters
             finally:
                 self._changed()
 
@@ -361,12 +362,7 @@ class Layer(Locked, Configured):
         TypeError, ValueError
             If the number, a shape or the type of the arrays is wrong; the message names the parameter.
         """
-        new = self._checked_weights(weights)
-        with self._lock:
-            try:
-                self._parameters = new
-            finally:
-                self._changed()
+        self._publish(self._checked_weights(weights))
 
     def _checked_weights(
         self, weights: Sequence[ArrayLike], shapes: dict[str, Shape] | None = None
@@ -392,6 +388,8 @@ class Layer(Locked, Configured):
     def update(self) -> Iterator[_Writable]:
         """Context in which the parameters may be written: a mapping name -> writable array.
 
+        The arrays are copies, which become the parameters at the end, also after an error.
+
         Examples
         --------
         >>> from cgru import Dense
@@ -403,10 +401,17 @@ class Layer(Locked, Configured):
         array([1., 1., 1.], dtype=float32)
         """
         with self._lock:
+            outer = self._written
+            if outer is not None:  # which publishes
+                yield outer
+                return
+            arrays = {name: array.copy() for name, array in self._built_parameters().items()}
+            self._written = _Writable(arrays)
             try:
-                yield _Writable(self._built_parameters())
+                yield self._written
             finally:
-                self._changed()
+                self._written = None
+                self._publish(arrays)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

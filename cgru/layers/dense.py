@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, SupportsIndex
+from collections.abc import Iterator
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -11,31 +11,18 @@ from cgru import initializers, kernels
 from cgru.checks import check_bool, check_int, check_name
 from cgru.layers.base import Layer, check_gradient, from_valid_rows, valid_rows
 from cgru.sequences import Batch
-from cgru.typing import AnyArray, Array, DenseActivation, DType, Initializer, InitializerName, Key, Shape
+from cgru.typing import AnyArray, Array, BoolArray, DenseActivation, DType, Initializer, InitializerName, Key, Shape
 
-# -- activations of Dense: in place on rows (M, K), and the gradient from the activated rows
-
-
-def _softmax(y: Array) -> None:
-    with np.errstate(invalid="ignore"):  # inf - inf: that row becomes NaN, the others do not
-        y -= y.max(axis=1, keepdims=True, initial=-np.inf)
-    np.exp(y, out=y)
-    y /= y.sum(axis=1, keepdims=True)
+# Codes of kernels/activations.pxd, and of kernels/jobs.pxd for what runs over a row.
+_ACTIVATIONS = {"linear": 3, "relu": 2, "sigmoid": 0, "softmax": 6, "tanh": 1}
 
 
-def _sigmoid(y: Array) -> None:
-    import scipy.special  # here, because few need it and it is most of an import of cgru
-
-    scipy.special.expit(y, out=y)
-
-
-_ACTIVATIONS: dict[str, tuple[Callable[[Array], Any], Callable[[Array, Array], Array]]] = {
-    "linear": (lambda y: None, lambda d, y: d),
-    "relu": (lambda y: np.maximum(y, 0, out=y), lambda d, y: d * (y > 0)),
-    "sigmoid": (_sigmoid, lambda d, y: d * (y * (1 - y))),
-    "softmax": (_softmax, lambda d, y: y * (d - np.einsum("mk,mk->m", d, y)[:, None])),
-    "tanh": (lambda y: np.tanh(y, out=y), lambda d, y: d * (1 - y * y)),
-}
+class _Tape(NamedTuple):
+    handle: kernels.DenseHandle  # which has the kernel
+    rows: Array  # (M, F), the inputs at the valid steps
+    y: Array | None  # (M, K)
+    leading: Shape  # (N,) or (N, T)
+    valid: BoolArray | None
 
 
 class Dense(Layer):
@@ -100,6 +87,7 @@ class Dense(Layer):
             )
         self.activation = check_name("linear" if activation is None else activation, "activation", _ACTIVATIONS)
         self.use_bias = check_bool(use_bias, "use_bias")
+        self._prepared: kernels.DenseHandle | None = None
         self.kernel_initializer = initializers.check(kernel_initializer, "kernel_initializer")
         self.bias_initializer = initializers.check(bias_initializer, "bias_initializer")
 
@@ -120,46 +108,94 @@ class Dense(Layer):
     def _initial(self, name: str) -> Initializer:
         return initializers.get(self.bias_initializer if name == "bias" else self.kernel_initializer)
 
+    def _changed(self) -> None:
+        self._prepared = None
+
+    def _ready(self) -> kernels.DenseHandle:
+        """What inference reads of the parameters, all of one moment; made once and dropped when they change."""
+        prepared = self._prepared
+        if prepared is None or prepared.backend != kernels.get_backend():
+            with self._lock:
+                prepared = self._prepared = self._handle(packed=True)
+        return prepared
+
+    def _handle(self, packed: bool) -> kernels.DenseHandle:
+        parameters = self._built_parameters()
+        return kernels.DenseHandle(
+            parameters["kernel"], parameters.get("bias"), _ACTIVATIONS[self.activation], packed,
+            kernels.get_num_threads(),
+        )  # fmt: skip
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_prepared": None}
+
     def forward_batch(
         self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
     ) -> tuple[Batch, None, float, Any]:
+        rows, handle = self._rows(batch, training)
+        y = np.empty((len(rows), self.units), self.dtype)
+        handle.apply(rows, y, kernels.get_num_threads())
+        leading, valid = batch.data.shape[:-1], batch.valid
+        return batch.with_data(from_valid_rows(y, leading, valid)), None, 0.0, _Tape(handle, rows, y, leading, valid)
+
+    def forward_logits(self, batch: Batch, logits: Array) -> tuple[Array, Any]:
+        """The training pass up to the bias, for a loss that does the rest itself.
+
+        Parameters
+        ----------
+        batch : Batch
+        logits : ndarray of shape (M, units)
+            Where x W of the M valid steps goes.
+
+        Returns
+        -------
+        bias : ndarray of shape (units,)
+        tape : object
+            For `backward_logits`.
+        """
+        rows, handle = self._rows(batch, training=True)
+        handle.apply(rows, logits, kernels.get_num_threads(), raw=True)
+        return handle.bias, _Tape(handle, rows, None, batch.data.shape[:-1], batch.valid)
+
+    def _rows(self, batch: Batch, training: bool) -> tuple[Array, kernels.DenseHandle]:
         x = batch.data
         if x.ndim not in (2, 3):
             raise ValueError(f"Dense: expected data of shape (N, F) or (N, T, F), got {x.shape}")
         self.build(x.shape[-1])
-        parameters = self._built_parameters()
-        valid = batch.valid
-        rows = valid_rows(x, valid, self.dtype)
-        y = kernels.gemm(rows, parameters["kernel"])  # (M, K) = (M, F)(F, K)
-        if self.use_bias:
-            y += parameters["bias"]
-        _ACTIVATIONS[self.activation][0](y)
-        out = batch.with_data(from_valid_rows(y, x.shape[:-1], valid))
-        return out, None, 0.0, (rows, y, x.shape[:-1], valid)
+        # For one pass in training the panels would not pay; the kernel keeps its values while the tape holds it.
+        return valid_rows(x, batch.valid, self.dtype), self._handle(packed=False) if training else self._ready()
 
     def step_rows(self, x: AnyArray) -> Array:
-        parameters = self._parameters
-        if parameters is None or x.ndim != 2 or x.dtype != self.dtype or not x.flags.c_contiguous:
-            return super().step_rows(x)
-        y = kernels.gemm(x, parameters["kernel"])  # (N, K) = (N, F)(F, K)
-        if self.use_bias:
-            y += parameters["bias"]
-        _ACTIVATIONS[self.activation][0](y)
-        return y
+        y = np.empty((len(x), self.units), self.dtype)
+        if self._parameters is not None and self._ready().apply(x, y, kernels.get_num_threads()):
+            return y
+        return super().step_rows(x)
 
     def backward_batch(
-        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, at_logits: bool = False
+        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True
     ) -> tuple[Array | None, None, dict[str, Array]]:
-        """As `Layer.backward_batch`; with `at_logits`, `d_out` is the gradient at the input of the activation."""
-        x, y, leading, valid = tape
-        check_gradient(d_out, (*leading, self.units))
-        d = valid_rows(d_out, valid, self.dtype)
-        if not at_logits:
-            d = _ACTIVATIONS[self.activation][1](d, y)
-        grads = {"kernel": kernels.gemm(x, d, transpose_a=True)}  # (F, K) = (F, M)(M, K)
+        check_gradient(d_out, (*tape.leading, self.units))
+        d = valid_rows(d_out, tape.valid, self.dtype)
+        if self.activation != "linear" and d.size:
+            d, d_out = np.empty_like(d), d
+            kernels.activation_gradient(tape.y, d_out, d, _ACTIVATIONS[self.activation], kernels.get_num_threads())
+        dx, grads = self.backward_logits(d, tape, need_dx)
+        return dx, None, grads
+
+    def backward_logits(self, d: Array, tape: Any, need_dx: bool = True) -> tuple[Array | None, dict[str, Array]]:
+        """Return (gradient of the inputs or None, gradients of the parameters) from `d` (M, units), the gradient of
+        x W + b at the valid steps."""
+        kernel = tape.handle.kernel
+        make = np.empty if len(d) else np.zeros
+        grads = {"kernel": make(kernel.shape, self.dtype)}
         if self.use_bias:
-            grads["bias"] = d.sum(axis=0)
+            grads["bias"] = make(self.units, self.dtype)
+        route, threads = tape.handle.route, kernels.get_num_threads()
+        if len(d):  # (F, K) = (F, M)(M, K)
+            kernels.multiply(tape.rows.T, d, grads["kernel"], grads.get("bias"), False, route, threads)
         if not need_dx:
-            return None, None, grads
-        dx = kernels.gemm(d, self._built_parameters()["kernel"], transpose_b=True)  # (M, F) = (M, K)(K, F)
-        return from_valid_rows(dx, leading, valid), None, grads
+            return None, grads
+        dx = np.empty_like(tape.rows)
+        if len(d):  # (M, F) = (M, K)(K, F)
+            kernels.multiply(d, kernel.T, dx, None, False, route, threads)
+        return from_valid_rows(dx, tape.leading, tape.valid), grads

@@ -7,9 +7,9 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from cgru import initializers
+from cgru import initializers, kernels
 from cgru.checks import check_int
-from cgru.layers.base import Layer, check_gradient, from_valid_rows, valid_rows
+from cgru.layers.base import Layer, check_gradient
 from cgru.sequences import Batch
 from cgru.typing import AnyArray, Array, DType, Initializer, InitializerName, Key, Shape
 
@@ -103,11 +103,16 @@ class Embedding(Layer):
             raise ValueError(f"Embedding: expected ids of shape (N,) or (N, T), got {batch.data.shape}")
         self.check_values(batch, "ids")
         self.build()
-        valid = batch.valid
-        ids = batch.data.reshape(-1) if valid is None else batch.data[valid]
-        rows = self._built_parameters()["embeddings"][ids]
-        out = batch.with_data(from_valid_rows(rows, batch.data.shape, valid))
-        return out, None, 0.0, (ids, batch.data.shape, valid)
+        leading, valid = batch.data.shape, batch.valid
+        ids, places = batch.data.reshape(-1), None
+        if valid is not None:
+            places = np.flatnonzero(valid)
+            ids = ids[places]
+        ids = np.ascontiguousarray(ids, np.intp)
+        table = self._built_parameters()["embeddings"]
+        out = (np.empty if places is None else np.zeros)((*leading, self.output_dim), self.dtype)
+        kernels.gather(table, ids, places, out.reshape(-1, self.output_dim), kernels.get_num_threads())
+        return batch.with_data(out), None, 0.0, (ids, places, leading)
 
     def step_rows(self, x: AnyArray) -> Array:
         self.check_values(Batch(x), "ids")
@@ -117,13 +122,9 @@ class Embedding(Layer):
         self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True
     ) -> tuple[None, None, dict[str, Array]]:
         """As `Layer.backward_batch`; ids have no gradient, so the first result is always None."""
-        ids, leading, valid = tape
+        ids, places, leading = tape
         check_gradient(d_out, (*leading, self.output_dim))
-        d = valid_rows(d_out, valid, self.dtype)
+        d = np.ascontiguousarray(d_out, self.dtype).reshape(-1, self.output_dim)
         gradient = np.zeros((self.input_dim, self.output_dim), self.dtype)
-        if ids.size:
-            # Sums over equal ids, neighbours after the sort.
-            order = np.argsort(ids, kind="stable")
-            starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
-            gradient[ids[order[starts]]] = np.add.reduceat(d[order], starts, axis=0)
+        kernels.scatter_add(gradient, ids, places, d, kernels.get_num_threads())
         return None, None, {"embeddings": gradient}

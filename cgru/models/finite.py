@@ -58,15 +58,12 @@ def input_error(batch: Batch, place: Place) -> ValueError | None:
     )
 
 
-def loss_error(model: Trainable, batch: Batch, labels: IntArray, outputs: Batch, place: Place) -> Exception:
+def loss_error(model: Trainable, batch: Batch, row_losses: Iterable[float], place: Place) -> Exception:
     """The error for a batch whose loss is not finite: its input's, the parameters', or the loss' own."""
     error = input_error(batch, place) or _parameter_error(model, place)
     if error is not None:
         return error
-    valid = outputs.valid
-    for i, row in enumerate(place.rows):
-        one = slice(i, i + 1)
-        value = model.loss.total(outputs.data[one], labels[one], None if valid is None else valid[one])[0]
+    for row, value in zip(place.rows, row_losses, strict=True):
         if not np.isfinite(value):
             return FloatingPointError(
                 f"the loss of row {row} of x is {value} in {place}, though input and parameters are finite; "

@@ -181,11 +181,17 @@ class Sequential(Trainable):
         return outputs
 
     def _forward(
-        self, batch: Batch, states: States | None = None, training: bool = False, key: Any = None
+        self,
+        batch: Batch,
+        states: States | None = None,
+        training: bool = False,
+        key: Any = None,
+        end: int | None = None,
     ) -> tuple[Batch, States, list[Any]]:
-        """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept."""
+        """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept. With `end`, of
+        the layers before that one."""
         tapes, after = [], []
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.layers[:end]):
             batch, state, _, tape = layer.forward_batch(
                 batch, None if states is None else states[i], None if key is None else (key, i), training
             )
@@ -195,13 +201,16 @@ class Sequential(Trainable):
 
     def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
         """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
-        outputs, or with `at_logits` from that at the input of the last activation."""
+        outputs, or with `at_logits` from that at the input of the last activation, (M, K) for the valid steps."""
         trained = [i for i, layer in enumerate(self.layers) if layer.parameters and layer.trainable]
         first, last = min(trained, default=len(self.layers)), len(self.layers) - 1
         gradients, d = {}, d_out
         for i in range(last, first - 1, -1):
-            extra = {"at_logits": True} if at_logits and i == last else {}
-            d, _, grads = self.layers[i].backward_batch(d, None, tapes[i], need_dx=i > first, **extra)
+            layer, need_dx = self.layers[i], i > first
+            if at_logits and i == last:
+                d, grads = layer.backward_logits(d, tapes[i], need_dx)
+            else:
+                d, _, grads = layer.backward_batch(d, None, tapes[i], need_dx=need_dx)
             if i in trained:
                 gradients.update({(i, name): gradient for name, gradient in grads.items()})
         return gradients

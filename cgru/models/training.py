@@ -1,23 +1,24 @@
 """The loop that trains a model.
 
-An update is computed aside, with new parameters and a new optimizer state in arrays of their own, and then published by
-copies that may be repeated. Ctrl-C can come at any moment: before the copies nothing has changed, and copies that it
-interrupts are made again.
+An update is computed aside, with new parameters and a new optimizer state in arrays of their own, which then take the
+places of those in use; these are written by the next update, unless somebody still holds one of them. Ctrl-C can come
+at any moment: before the exchange nothing has changed, and one that it interrupts is made again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cgru import losses, metrics, optimizers
-from cgru.checks import check_bool, check_int
+from cgru.checks import check_bool, check_int, counted_labels
 from cgru.layers import GRU, Dense, Layer
-from cgru.locks import owned
+from cgru.layers.base import valid_rows
+from cgru.locks import owned, unshared
 from cgru.losses import Loss
 from cgru.metrics import Accuracy
 from cgru.models import examples, finite, stateful
@@ -72,12 +73,13 @@ class Trainable(Model):
     history: History | None
     _states: tuple[State, State] | None  # the optimizer's: the current one and the spare
     _proposed: dict[Parameter, Array] | Any  # new parameters, computed aside
+    _logits: Array | None  # memory for those of a batch, while `fit` runs
 
     def __init__(self, layers: Sequence[Layer], seed: SupportsIndex | None = None) -> None:
         super().__init__(layers, seed)
         self.history = None
         self.optimizer = self.loss = self.metrics = None
-        self._states = self._proposed = None
+        self._states = self._proposed = self._logits = None
 
     # -- what a subclass implements
 
@@ -86,9 +88,15 @@ class Trainable(Model):
         raise NotImplementedError
 
     def _forward(
-        self, batch: Batch, states: States | None = None, training: bool = False, key: Any = None
+        self,
+        batch: Batch,
+        states: States | None = None,
+        training: bool = False,
+        key: Any = None,
+        end: int | None = None,
     ) -> tuple[Batch, States, list[Any]]:
-        """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept."""
+        """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept. With `end`, of
+        the layers before that one."""
         raise NotImplementedError
 
     def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
@@ -203,22 +211,25 @@ class Trainable(Model):
         begun = [getattr(layer, "_state", None) for layer in self.layers]
         self.history = history = History()
         updates = math.ceil(len(labels) / batch_size)
-        with progress_of(epochs, updates, verbose) as progress:
-            for epoch in range(1, epochs + 1):
-                self._keep_states(begun)
-                order = self._order.permutation(len(labels)) if shuffle else np.arange(len(labels))
-                totals = _Totals(self)
-                for number, start in enumerate(range(0, len(labels), batch_size), start=1):
-                    place = finite.Place(epoch, number, order[start : start + batch_size])
-                    self._update(*examples.rows_of(self.layers, batch, labels, place.rows), totals, place)
-                    progress.update()
-                results = totals.means()
-                if validation is not None:
-                    states = stateful.first_states(self.layers, min(batch_size, len(validation[1])))
-                    values, _ = self._evaluate(*validation, batch_size, states)
-                    results |= {f"val_{name}": value for name, value in values.items()}
-                history._results.append(results)
-                progress.epoch(results)
+        try:
+            with progress_of(epochs, updates, verbose) as progress:
+                for epoch in range(1, epochs + 1):
+                    self._keep_states(begun)
+                    order = self._order.permutation(len(labels)) if shuffle else np.arange(len(labels))
+                    totals = _Totals(self)
+                    for number, start in enumerate(range(0, len(labels), batch_size), start=1):
+                        place = finite.Place(epoch, number, order[start : start + batch_size])
+                        self._update(*examples.rows_of(self.layers, batch, labels, place.rows), totals, place)
+                        progress.update()
+                    results = totals.means()
+                    if validation is not None:
+                        states = stateful.first_states(self.layers, min(batch_size, len(validation[1])))
+                        values, _ = self._evaluate(*validation, batch_size, states)
+                        results |= {f"val_{name}": value for name, value in values.items()}
+                    history._results.append(results)
+                    progress.epoch(results)
+        finally:
+            self._logits = None
         return history
 
     def evaluate(
@@ -294,37 +305,51 @@ class Trainable(Model):
     def _update(self, batch: Batch, labels: IntArray, totals: _Totals, place: finite.Place) -> None:
         """One update from a batch; adds what it saw to `totals`. It is made whole, or refused whole."""
         with np.errstate(all="ignore"):  # what is not finite is looked for below
-            outputs, states, tapes = self._forward(batch, training=True)
-            seen = totals.of(outputs, labels)
+            run = self._run(batch, labels)
+            seen = run.seen(totals)
             if not math.isfinite(seen["loss"][0]):
-                raise finite.loss_error(self, batch, labels, outputs, place)
-            gradients = self._backward_of_loss(outputs, labels, tapes)
-            if not finite.all_finite(gradients.values(), squares=True):
-                raise finite.gradient_error(self, batch, labels, gradients, place)
+                raise finite.loss_error(self, batch, run.row_losses(len(labels)), place)
+            gradients = run.gradients()
             parameters = {(i, name): self.layers[i].parameters[name] for i, name in gradients}
             current, spare = self._optimizer_states(parameters)
-            self.optimizer.propose(parameters, gradients, current, self._proposed, spare)
-            if not finite.all_finite(self._proposed.values()):
-                raise finite.update_error(self, self._proposed, place)
-        self._publish((spare, current), states)
+            proposed = self._proposed = unshared(self._proposed)
+            known = self.optimizer.propose(parameters, gradients, current, proposed, spare)
+            if not known and not finite.all_finite(gradients.values(), squares=True):
+                raise finite.gradient_error(self, batch, labels, gradients, place)
+            if not known and not finite.all_finite(proposed.values()):
+                raise finite.update_error(self, proposed, place)
+        self._publish((spare, current), run.states)
         totals.add(seen)
 
     def _gradients(
         self, batch: Batch, labels: IntArray, states: States | None = None, key: Any = None
     ) -> dict[Parameter, Array]:
         """The gradients that a batch gives, dict (layer index, parameter name) -> array; nothing is updated."""
-        outputs, _, tapes = self._forward(batch, states, training=True, key=key)
-        return self._backward_of_loss(outputs, labels, tapes)
+        return self._run(batch, labels, states, key).gradients()
 
-    def _backward_of_loss(self, outputs: Batch, labels: IntArray, tapes: list[Any]) -> dict[Parameter, Array]:
-        at_logits = self._fuses_loss()
-        d = self.loss.gradient(outputs.data, labels, outputs.valid, at_logits=at_logits)
-        return self._backward(d, tapes, at_logits)
+    def _run(self, batch: Batch, labels: IntArray, states: States | None = None, key: Any = None) -> _Run | _FusedRun:
+        """The forward pass of a batch in training, with its loss."""
+        in_place = self.loss.in_place and self._fuses_loss("forward_batch", "backward_batch")
+        in_place = in_place and all(hasattr(metric, "total_of_classes") for metric in self.metrics)
+        return (_FusedRun if in_place else _Run)(self, batch, labels, states, key)
 
-    def _fuses_loss(self) -> bool:
-        """Whether the loss knows its gradient at the input of the last layer's activation."""
+    def _fuses_loss(self, *methods: str) -> bool:
+        """Whether the loss knows its gradient at the input of the last layer's activation, and the layer has these
+        methods from `Dense`."""
         last = self.layers[-1]
-        return isinstance(last, Dense) and last.activation == self.loss.fused_activation
+        return (
+            isinstance(last, Dense)
+            and last.activation == self.loss.fused_activation
+            and all(getattr(type(last), name) is getattr(Dense, name) for name in methods)
+        )
+
+    def _logits_of(self, rows: int, layer: Dense) -> Array:
+        """Memory for the logits (rows, units) of a batch: what is large comes from the system, page by page, so it is
+        asked for once."""
+        kept, size = self._logits, rows * layer.units
+        if kept is None or kept.size < size or kept.dtype != layer.dtype:
+            kept = self._logits = np.empty(size, layer.dtype)
+        return kept[:size].reshape(rows, layer.units)
 
     def _optimizer_states(self, parameters: Mapping[Parameter, Array]) -> tuple[State, State]:
         if self._states is None or not self._states[0].fits(parameters) or self._proposed.keys() != parameters.keys():
@@ -336,22 +361,88 @@ class Trainable(Model):
         return self._states
 
     def _publish(self, optimizer_states: tuple[State, State], states: States) -> None:
+        """Exchange the parameters for those proposed."""
+        new: dict[int, dict[str, Array]] = {}
+        for (i, name), array in self._proposed.items():
+            new.setdefault(i, dict(self.layers[i]._built_parameters()))[name] = array
+        spare = {(i, name): self.layers[i]._built_parameters()[name] for i, name in self._proposed}
         with self._lock:
             try:
-                self._copy_proposed(optimizer_states, states)
+                self._exchange(new, spare, optimizer_states, states)
             except KeyboardInterrupt:
-                self._copy_proposed(optimizer_states, states)
+                self._exchange(new, spare, optimizer_states, states)
                 raise
 
-    def _copy_proposed(self, optimizer_states: tuple[State, State], states: States) -> None:
-        for i in {i for i, _ in self._proposed}:
-            self.layers[i]._write({name: array for (j, name), array in self._proposed.items() if j == i})
-        self._states = optimizer_states
+    def _exchange(
+        self,
+        new: dict[int, dict[str, Array]],
+        spare: dict[Parameter, Array],
+        optimizer_states: tuple[State, State],
+        states: States,
+    ) -> None:
+        """Doing it twice is doing it once."""
+        for i, parameters in new.items():
+            self.layers[i]._publish(parameters)
+        self._proposed, self._states = spare, optimizer_states
         self._keep_states(states)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_logits": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._proposed = self._proposed and {key: owned(array) for key, array in self._proposed.items()}
+
+
+class _Run:
+    """The forward pass of a batch in training, and what follows from it."""
+
+    def __init__(self, model: Trainable, batch: Batch, labels: IntArray, states: States | None, key: Any) -> None:
+        self.model, self.labels = model, labels
+        self.outputs, self.states, self.tapes = model._forward(batch, states, training=True, key=key)
+
+    def seen(self, totals: _Totals) -> dict[str, tuple[float, int]]:
+        return totals.of(self.outputs, self.labels)
+
+    def row_losses(self, count: int) -> Iterable[float]:
+        """Yield the loss of each row of the batch."""
+        data, valid = self.outputs.data, self.outputs.valid
+        for i in range(count):
+            one = slice(i, i + 1)
+            yield self.model.loss.total(data[one], self.labels[one], None if valid is None else valid[one])[0]
+
+    def gradients(self) -> dict[Parameter, Array]:
+        model, outputs, at_logits = self.model, self.outputs, self.model._fuses_loss("backward_batch")
+        d = model.loss.gradient(outputs.data, self.labels, outputs.valid, at_logits=at_logits)
+        return model._backward(valid_rows(d, outputs.valid, d.dtype) if at_logits else d, self.tapes, at_logits)
+
+
+class _FusedRun:
+    """The same where the loss turns the logits of the last layer into their gradient at once."""
+
+    def __init__(self, model: Trainable, batch: Batch, labels: IntArray, states: States | None, key: Any) -> None:
+        self.model, last = model, model.layers[-1]
+        assert isinstance(last, Dense)
+        hidden, after, self.tapes = model._forward(batch, states, training=True, key=key, end=-1)
+        self.states: States = [*after, None]
+        self.leading, self.valid = hidden.data.shape[:-1], hidden.valid
+        self.labels = counted_labels((*self.leading, last.units), labels, self.valid)
+        self.d = model._logits_of(len(self.labels), last)
+        bias, tape = last.forward_logits(hidden, self.d)
+        self.tapes.append(tape)
+        self.values: Array
+        self.best: IntArray | None
+        self.values, self.best = model.loss.replace_logits(self.d, bias, self.labels, classes=bool(model.metrics))
+
+    def seen(self, totals: _Totals) -> dict[str, tuple[float, int]]:
+        return totals.of_classes(self.values, self.best, self.labels)
+
+    def row_losses(self, count: int) -> Iterable[float]:
+        steps = np.ones(self.leading, bool) if self.valid is None else self.valid
+        return np.bincount(np.nonzero(steps)[0], self.values, count)
+
+    def gradients(self) -> dict[Parameter, Array]:
+        return self.model._backward(self.d, self.tapes, at_logits=True)
 
 
 class _Totals:
@@ -364,6 +455,14 @@ class _Totals:
     def of(self, outputs: Batch, labels: IntArray) -> dict[str, tuple[float, int]]:
         """Return dict name -> (sum, number of terms) of one batch."""
         return {name: measure.total(outputs.data, labels, outputs.valid) for name, measure in self._measures.items()}
+
+    def of_classes(self, values: Array, best: IntArray | None, labels: IntArray) -> dict[str, tuple[float, int]]:
+        """The same from the loss of each row that counts, the class of its largest output, and its label."""
+        seen = {"loss": (float(values.sum(dtype=np.float64)), len(values))}
+        for name, measure in self._measures.items():
+            if isinstance(measure, Accuracy) and best is not None:
+                seen[name] = measure.total_of_classes(best, labels)
+        return seen
 
     def add(self, seen: Mapping[str, tuple[float, int]]) -> None:
         for name, (total, count) in seen.items():

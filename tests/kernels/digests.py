@@ -17,9 +17,10 @@ import numpy as np
 
 import cgru
 from cgru import kernels
+from cgru.sequences import as_batch
 
 FILE = Path(__file__).with_name("digests.json")
-PROBLEMS = 48
+PROBLEMS, MODELS = 48, 20
 ACTIVATIONS = ("tanh", "sigmoid", "relu", "linear", "hard_sigmoid", "hard_sigmoid_keras2")
 
 
@@ -92,6 +93,34 @@ def step_by_step(layer, x, h0):
     return [np.stack(ys, axis=1), h0]
 
 
+def random_model(number):
+    """(name, model, ids, gradient of its outputs), decided by the number alone."""
+    draw = Stream(1000 + number)
+    dtype = ("float32", "float64")[number % 2]
+    N, T, V, E, H, F, K = (draw.choice(range(1, 40)) for _ in range(7))
+    if number % 4 == 3:  # several blocks of rows, columns and terms
+        N, T, F, K = draw.choice(range(40, 60)), 12, draw.choice(range(520, 560)), draw.choice(range(70, 160))
+    activation = ("softmax", "linear", "relu", "sigmoid", "tanh")[number % 5]
+    layers = [
+        cgru.Embedding(V, E, dtype=dtype),
+        cgru.GRU(H, return_sequences=True, dtype=dtype),
+        cgru.Dense(F, "tanh", dtype=dtype),
+        cgru.Dense(K, activation, dtype=dtype),
+    ]
+    model = cgru.Sequential(layers).build()
+    model.set_weights([draw.values(w.shape, dtype, -(len(w).bit_length() // 2) - 1) for w in model.get_weights()])
+    ids = (draw.integers(N * T) % np.uint64(V)).astype(np.intp).reshape(N, T)
+    name = f"model {number:02} {dtype} N,T,V,E,H,F,K={N},{T},{V},{E},{H},{F},{K} {activation}"
+    return name, model, ids, draw.values((N, T, K), dtype, 0)
+
+
+def passes_of_model(model, ids, d_out):
+    """(outputs, gradients): lists of arrays."""
+    outputs, _, tapes = model._forward(as_batch(ids), training=True)
+    assert np.array_equal(model(ids), outputs.data), "inference differs from training"
+    return [outputs.data], list(model._backward(d_out, tapes, at_logits=False).values())
+
+
 def digest(arrays):
     """The first 16 digits of the SHA-256 of the arrays' little-endian bytes."""
     hashed = hashlib.sha256()
@@ -118,6 +147,15 @@ def digests():
                 if not validity and not layer.bidirectional and not layer.reverse:
                     steps = step_by_step(layer, *arrays[:2])
                     assert digest(steps) == digest(outputs), f"{name}: step by step differs"
+            assert ways[0] == ways[1], f"{name}: two threads differ from one"
+            found[name] = ways[0]
+        for number in range(MODELS):
+            name, model, ids, d_out = random_model(number)
+            ways = []
+            for count in (1, 2):
+                kernels.set_num_threads(count)
+                outputs, gradients = passes_of_model(model, ids, d_out)
+                ways.append(f"{digest(outputs)} {digest(gradients)}")
             assert ways[0] == ways[1], f"{name}: two threads differ from one"
             found[name] = ways[0]
     finally:

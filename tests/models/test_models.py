@@ -661,7 +661,7 @@ def test_silence(rng, capsys, verbose):
 # -- Ctrl-C
 
 PACKAGE = str(Path(cgru.__file__).parent)
-PUBLISHING = {"_publish", "_copy_proposed", "_write", "_changed"}
+PUBLISHING = {"_publish", "_exchange", "_changed"}
 
 
 class Interrupt:
@@ -744,4 +744,4 @@ def test_interrupted_anywhere_the_model_is_as_a_finished_update_left_it(rng):
             checks.assert_same_arrays(model.predict(x), outputs, interrupt.where)
             model.fit(x, y, verbose=0)  # still trains
     assert seen == {1, 2}
-    assert {"_write", "_copy_proposed", "_publish", "fit", "_update", "forward_batch", "propose", "step"} <= places
+    assert PUBLISHING | {"fit", "_update", "forward_batch", "forward_logits", "backward_logits", "propose"} <= places
