@@ -6,7 +6,7 @@ The operator: https://onnx.ai/onnx/operators/onnx__GRU.html
 
 from __future__ import annotations
 
-import os
+import numbers
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from cgru.checks import check_bool
 from cgru.convert.arrays import Arrays, some, warn_partial
 from cgru.convert.cells import Cell, add_biases, canonical, layer_of, refuse, require_flippable, stack_of
 from cgru.convert.onnx_graph import Graph, Operator
+from cgru.convert.onnx_model import read_model
 from cgru.models import Sequential
+from cgru.reading import short
 from cgru.typing import LayerOrModel
 
 ORDER = "zrn"
@@ -32,9 +34,12 @@ ACTIVATIONS = {
     "hard_sigmoid": ("HardSigmoid", _SIXTH, 0.5),
 }
 _DEFAULTS = {"Affine": (1.0, 0.0), "HardSigmoid": (_FIFTH, 0.5)}  # alpha and beta
+# Attributes, what each holds, and whether it is a list.
 _ATTRIBUTES = {
-    "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout",
-    "linear_before_reset", "output_sequence",
+    "activation_alpha": (numbers.Real, True), "activation_beta": (numbers.Real, True), "activations": (str, True),
+    "clip": (numbers.Real, False), "direction": (str, False), "hidden_size": (numbers.Integral, False),
+    "layout": (numbers.Integral, False), "linear_before_reset": (numbers.Integral, False),
+    "output_sequence": (numbers.Integral, False),
 }  # fmt: skip
 
 
@@ -64,11 +69,12 @@ def from_onnx(
     Parameters
     ----------
     model : onnx.ModelProto, path, bytes, or mapping of arrays
-        Weights may be initializers or computed from constants; external data are read where a path is given. A mapping
-        has "W", "R" and, if there are any, "B" and "initial_h"; it needs no onnx.
+        Weights may be initializers or computed from constants; external data are read where a path is given, from the
+        model's folder alone. A mapping has "W", "R" and, if there are any, "B" and "initial_h"; it needs no onnx.
     node : str, optional
-        Name of the node, or of one of its outputs. Without it the only one is taken, or all of them where they stand in
-        a row, each fed by the one before.
+        Name of the node, or of one of its outputs, also within Loop, Scan, If and functions; with the names of the
+        nodes around it where it shares its own: "loop/gru", "if/then_branch/gru". Without it the only one is taken, or
+        all of them where they stand in a row, each fed by the one before.
     time_major : bool, optional
         Whether the layer takes (T, N, D). Without it, it takes the model's input, if that reaches the node with nothing
         but transpositions in between, and else what the node takes: (T, N, D) with layout 0.
@@ -92,7 +98,9 @@ def from_onnx(
         If onnx is needed and not installed.
     TypeError, ValueError
         If there is no such node, or more than one, or a part of it is not known or cannot be exact; the message names
-        it.
+        it. If the model is damaged, depends on itself, or stands for much more data than its size.
+    OSError
+        If the model or its external data cannot be read, or are no regular files.
 
     Warns
     -----
@@ -117,7 +125,7 @@ def from_onnx(
     if attributes:
         raise TypeError(f"{next(iter(attributes))}: expected no attributes beside a model, which has its own")
     onnx = import_onnx("from_onnx")
-    graph = Graph(onnx, _model_of(onnx, model))
+    graph = Graph(onnx, *read_model(onnx, model))
     nodes = graph.gru_nodes(node)
     operators = [graph.operator(chosen) for chosen in nodes]
     cells, kinds = zip(*map(_read, operators), strict=True)
@@ -152,33 +160,20 @@ def _connect(graph, nodes, kinds):
         kinds[-1]["merge_mode"] = merge
 
 
-def _model_of(onnx, model):
-    if isinstance(model, onnx.ModelProto):
-        return model
-    if not isinstance(model, (bytes, str, os.PathLike)):
-        raise TypeError(f"model: expected an onnx.ModelProto, a path or bytes, got {type(model).__name__}")
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load_model_from_string(model) if isinstance(model, bytes) else onnx.load_model(os.fspath(model))
-    except DecodeError:
-        what = "bytes" if isinstance(model, bytes) else os.fspath(model)
-        raise ValueError(f"model: expected an ONNX model, got {what} that cannot be parsed") from None
-
-
 # -- a node
 
 
 def _read(operator):
     """(cells, options of `layer_of`) of an operator."""
     name = operator.name
-    for attribute in operator.attributes:
-        if attribute not in _ATTRIBUTES:
-            raise ValueError(f"{name}: expected attributes of GRU, got {attribute!r}")
+    for attribute, value in operator.attributes.items():
+        _check_attribute(attribute, value, name)
     direction = operator.attribute("direction", "forward")
     if direction not in ("forward", "reverse", "bidirectional"):
         raise ValueError(f"{name}: expected direction forward, reverse or bidirectional, got {direction!r}")
-    if operator.attribute("clip", _FLOAT32_MAX) < _FLOAT32_MAX:
+    if operator.attribute("layout", 0) not in (0, 1):
+        raise ValueError(f"{name}: expected layout 0 or 1, got {operator.attribute('layout', 0)}")
+    if not operator.attribute("clip", _FLOAT32_MAX) >= _FLOAT32_MAX:
         refuse(name, "clip", "nothing is clipped here", "Without it the node can be converted")
     directions = 2 if direction == "bidirectional" else 1
     recurrent_activation, activation = _activations_of(operator, directions)
@@ -195,11 +190,23 @@ def _read(operator):
     return cells, kind
 
 
+def _check_attribute(attribute, value, name):
+    if attribute not in _ATTRIBUTES:
+        raise ValueError(f"{name}: expected attributes of GRU, got {short(attribute)!r}")
+    kind, is_list = _ATTRIBUTES[attribute]
+    parts = value if is_list else [value]
+    is_fitting = isinstance(value, (list, tuple, np.ndarray)) == is_list
+    if value is not None and not (is_fitting and all(isinstance(part, kind) for part in parts)):
+        what = {numbers.Real: "number", numbers.Integral: "integer", str: "text"}[kind]
+        expected = f"a list of {what}s" if is_list else f"one {what}"
+        raise ValueError(f"{name}: expected {expected} as {attribute}, got {short(value)!r}")
+
+
 def _activations_of(operator, directions):
     """cgru's names of f and g, the same in both directions."""
     names = list(operator.attribute("activations", ["Sigmoid", "Tanh"] * directions))
     if len(names) != 2 * directions:
-        raise ValueError(f"{operator.name}: expected {2 * directions} activations, got {names}")
+        raise ValueError(f"{operator.name}: expected {2 * directions} activations, got {short(names)}")
     alphas, betas = (list(operator.attribute(f"activation_{which}", ())) for which in ("alpha", "beta"))
     found = []
     for function in names:
