@@ -104,6 +104,17 @@ def errors_name(path: str) -> Iterator[None]:
         raise ValueError(f"{path}: {short(error)}") from None
 
 
+@contextlib.contextmanager
+def errors_mention(path: str | None) -> Iterator[None]:
+    """Have a ValueError about what stands in a file say in which, at its end, where it does not."""
+    try:
+        yield
+    except ValueError as error:
+        if path is None or path in str(error):
+            raise
+        raise ValueError(f"{error} (in {path})") from None
+
+
 def short(value: object) -> str:
     """The text of a value, cut after some lines."""
     text = str(value)

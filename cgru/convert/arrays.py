@@ -180,8 +180,9 @@ def flatten(nested: Any, what: str) -> dict[str, Any]:
     if not hasattr(nested, "keys"):
         raise TypeError(f"{what}: expected a mapping of names to arrays, got {type(nested).__name__}")
     flat: dict[str, Any] = {}
-    for name in nested:
-        value = nested[name]
+    # The items of a dict may be placeholders for what cannot be read, which may never be asked for.
+    items = nested.items() if isinstance(nested, dict) else ((name, nested[name]) for name in nested)
+    for name, value in items:
         if hasattr(value, "keys"):
             flat |= {f"{name}/{rest}": array for rest, array in flatten(value, what).items()}
         else:

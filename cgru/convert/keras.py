@@ -21,7 +21,7 @@ from cgru.convert.cells import Cell, canonical, layer_of, require_flippable
 from cgru.convert.keras_config import settings_of
 from cgru.convert.keras_layouts import LAYERS, ROLES, Stored
 from cgru.convert.keras_objects import grus_of, parts_of
-from cgru.reading import check_path, open_regular
+from cgru.reading import check_path, errors_mention, open_regular
 from cgru.typing import LayerOrModel
 
 if TYPE_CHECKING:
@@ -123,6 +123,8 @@ def from_keras(
     if type(weights).__name__ in LAYERS and hasattr(weights, "get_config"):
         return keras_layers.layer_of(keras_layers.part_of(weights, type(weights).__name__), without_masks)
     with contextlib.ExitStack() as opened:
+        if isinstance(weights, (str, os.PathLike)):
+            opened.enter_context(errors_mention(os.fsdecode(weights)))
         found, parts, where = _found(weights, opened)
         if parts is not None and all(value is None for value in given.values()):
             if name is None and keras_layers.is_whole(parts):

@@ -7,6 +7,7 @@ The operator: https://onnx.ai/onnx/operators/onnx__GRU.html
 from __future__ import annotations
 
 import numbers
+import os
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from cgru.convert.cells import Cell, add_biases, canonical, layer_of, refuse, re
 from cgru.convert.onnx_graph import Graph, Operator
 from cgru.convert.onnx_model import read_model
 from cgru.models import Sequential
-from cgru.reading import short
+from cgru.reading import errors_mention, short
 from cgru.typing import LayerOrModel
 
 ORDER = "zrn"
@@ -124,6 +125,11 @@ def from_onnx(
         return layer_of(cells, **{"time_major": operator.attribute("layout", 0) == 0} | kind | options)
     if attributes:
         raise TypeError(f"{next(iter(attributes))}: expected no attributes beside a model, which has its own")
+    with errors_mention(os.fsdecode(model) if isinstance(model, (str, os.PathLike)) else None):
+        return _from_model(model, node, options)
+
+
+def _from_model(model, node, options):
     onnx = import_onnx("from_onnx")
     graph = Graph(onnx, *read_model(onnx, model))
     nodes = graph.gru_nodes(node)

@@ -94,6 +94,22 @@ def test_an_odd_tensor_is_refused_when_it_is_asked_for(path, dtype):
     assert cgru.from_keras(kernel, reset_after=True).units == 2
 
 
+def test_an_odd_tensor_beside_names_that_are_looked_through(path):
+    """A converter that looks at all names does not ask for it either, unless it is one that it takes."""
+    header = {"odd": {"dtype": "F8_E5M2", "shape": [3], "data_offsets": [0, 3]}}
+    data, end = b"abc", 3
+    for name, array in cgru.convert.to_haiku(cgru.GRU(2, input_size=3)).items():
+        array = np.asarray(array, "<f4")
+        header[f"net/gru/{name}"] = {"dtype": "F32", "shape": array.shape, "data_offsets": [end, end + array.nbytes]}
+        data, end = data + array.tobytes(), end + array.nbytes
+    path.write_bytes(file_of(header, data))
+    assert cgru.convert.from_haiku(cgru.files.load_tensors(path)).units == 2
+    header["net/gru/b"]["dtype"], header["net/gru/b"]["shape"] = "F8_E5M2", [24]
+    path.write_bytes(file_of(header, data))
+    with pytest.raises(ValueError, match=r"net/gru/b: expected a dtype among .*, got 'F8_E5M2'"):
+        cgru.convert.from_haiku(cgru.files.load_tensors(path))
+
+
 def test_an_odd_tensor_of_the_gru_itself_is_refused_by_name(path):
     header = {
         "weight_hh_l0": {"dtype": "F8_E4M3", "shape": [6, 2], "data_offsets": [0, 12]},
