@@ -140,7 +140,9 @@ class SparseCategoricalCrossentropy(Loss):
         self.from_logits = check_bool(from_logits, "from_logits")
         self.fused_activation = "linear" if self.from_logits else "softmax"
 
-    def replace_logits(self, logits, bias, labels, classes=False):
+    def replace_logits(
+        self, logits: Array, bias: Array, labels: IntArray, classes: bool = False
+    ) -> tuple[Array, IntArray | None]:
         rows = len(labels)
         seen = np.empty((rows, 3), logits.dtype)
         best = np.empty(rows, np.intp) if classes else None

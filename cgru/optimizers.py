@@ -61,7 +61,7 @@ class Compiled(NamedTuple):
     """A step that is compiled."""
 
     method: int  # a code of kernels/jobs.pxd
-    terms: tuple  # its numbers, see kernels/update.pxi
+    terms: tuple[float, ...]  # its numbers, see kernels/update.pxi
 
 
 class Optimizer(Configured):
