@@ -427,7 +427,9 @@ def backward_pass(
     bias = np.empty((2, 3 * H) if weights.reset_after else 3 * H, dtype) if bias is None else bias
 
     def write(array: Array, matrix: Array, places: tuple[int, int, int]) -> None:
-        weights.layout.pack(array, matrix.ravel(), places, Hp, matrix.shape[1], threads, inverse=True)
+        in_panels = kernels.gradient_in_panels(len(matrix), dtype.itemsize, weights.route)
+        ld = 0 if in_panels else matrix.shape[1]
+        weights.layout.pack(array, matrix.ravel(), places, Hp, ld, threads, inverse=True)
 
     write(kernel, dkernel, (1, 2, 0))
     write(recurrent_kernel, drecurrent_kernel, (0, 1, 2))

@@ -46,6 +46,7 @@ forward = calls.forward
 forward_work = calls.forward_work
 gather = calls.gather
 gemm = calls.gemm
+gradient_in_panels = calls.gradient_in_panels
 memory_holds = calls.memory_holds
 multiply = calls.multiply
 pack = calls.pack

@@ -163,33 +163,40 @@ cdef void backward_turn_task(void *job, int task, int slot) noexcept nogil:
 
 cdef inline void add_product(
     Backward *j, int panel, int slot, Py_ssize_t m, const floating *a, Py_ssize_t lda, const floating *turned,
-    const floating *dg, Py_ssize_t columns, floating *c,
+    const floating *dg, Py_ssize_t columns, floating *c, bint in_panels,
 ) noexcept nogil:
-    """c (m x columns, of rows 3Hp apart) += a^T (m x block) dg (block x columns), one panel of its columns; where the
-    block is turned, `turned` is a^T."""
-    cdef Py_ssize_t width = large_width(j, columns, sizeof(floating)), column = panel * width
-    cdef Py_ssize_t w = min(width, columns - column), G = j.forward.G, i
+    """c (m x columns) += a^T (m x block) dg (block x columns), one panel of its columns; where the block is turned,
+    `turned` is a^T. c's rows are 3Hp apart, unless it is in panels."""
+    cdef Py_ssize_t width = panel_width(sizeof(floating)), Hp = j.forward.Hp, G = j.forward.G, i
     cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
-    cdef floating *copied = <floating *>j.panels + slot * j.most * panel_width(sizeof(floating))
-    cdef Matrix b = matrix(copied, block, w, 1, PACKED)
+    cdef Py_ssize_t column = panel * width, w = min(width, columns - column), ldc = 3 * Hp, of_gate
+    cdef floating *copied = <floating *>j.panels + slot * j.most * width
+    cdef Matrix b
     if j.route == BLAS:
-        blas_gemm(m, w, block, a, lda, True, dg + column, G, False, c + column, 3 * j.forward.Hp, <floating>1)
+        blas_gemm(m, columns, block, a, lda, True, dg, G, False, c, ldc, <floating>1)
         return
+    if in_panels:
+        of_gate = (Hp + width - 1) // width
+        column = panel // of_gate * Hp + panel % of_gate * width
+        w = ldc = min(width, Hp - panel % of_gate * width)
+    c += column * (m if in_panels else 1)
     # Copied together, the panel is read once for every few rows of c without a cache miss for every row of it.
     for i in range(block):
         memcpy(copied + i * w, dg + i * G + column, w * sizeof(floating))
+    b = matrix(copied, block, w, 1, PACKED)
     if j.turned:
-        multiply(m, block, turned, j.most, 1, &b, 0, 0, 1, 0, w, c + column, 3 * j.forward.Hp, True)
+        multiply(m, block, turned, j.most, 1, &b, 0, 0, 1, 0, w, c, ldc, True)
     else:
-        multiply(m, block, a, 1, lda, &b, 0, 0, 1, 0, w, c + column, 3 * j.forward.Hp, True)
+        multiply(m, block, a, 1, lda, &b, 0, 0, 1, 0, w, c, ldc, True)
 
 
-cdef inline Py_ssize_t large_width(const Backward *j, Py_ssize_t columns, Py_ssize_t itemsize) noexcept nogil:
-    return columns if j.route == BLAS else panel_width(itemsize)
-
-
-cdef inline int large_panels(const Backward *j, Py_ssize_t columns, Py_ssize_t itemsize) noexcept nogil:
-    cdef Py_ssize_t width = large_width(j, columns, itemsize)
+cdef inline int large_panels(const Backward *j, Py_ssize_t columns, bint in_panels, Py_ssize_t itemsize) noexcept nogil:
+    """Tasks of `add_product`."""
+    cdef Py_ssize_t width = panel_width(itemsize), Hp = j.forward.Hp
+    if j.route == BLAS:
+        return 1
+    if in_panels:
+        return <int>(columns // Hp * ((Hp + width - 1) // width))
     return <int>((columns + width - 1) // width)
 
 
@@ -226,6 +233,8 @@ cdef void backward_large(Backward *j, int task, int slot, floating *dtype) noexc
     cdef floating *dU = <floating *>j.drecurrent_kernel
     cdef floating *sums = <floating *>j.bias_block
     cdef Py_ssize_t state_columns = (3 if j.forward.reset_after else 2) * H
+    cdef bint in_panels = j.recurrent_in_panels
+    cdef int panels = large_panels(j, 3 * H, j.kernel_in_panels, size)
     if task == 0:
         memset(sums, 0, G * size)
         for i in range(block):
@@ -233,36 +242,43 @@ cdef void backward_large(Backward *j, int task, int slot, floating *dtype) noexc
         add(G, <floating *>j.dbias, sums)
         return
     task -= 1
-    if task < large_panels(j, 3 * H, size):
+    if task < panels:
         # dW (D x 3H) += x^T (D x rows) [dn dr dz] (rows x 3H)
         add_product(
-            j, task, slot, j.forward.D, x, j.forward.D, <floating *>j.x_turned, dg, 3 * H, <floating *>j.dkernel)
+            j, task, slot, j.forward.D, x, j.forward.D, <floating *>j.x_turned, dg, 3 * H, <floating *>j.dkernel,
+            j.kernel_in_panels,
+        )
         return
-    task -= large_panels(j, 3 * H, size)
-    if task < large_panels(j, state_columns, size):
+    task -= panels
+    panels = large_panels(j, state_columns, in_panels, size)
+    if task < panels:
         # dU (H x 3H) += h^T (H x rows) [dr dz dq] (rows x 3H), or of r and z alone
         add_product(
-            j, task, slot, j.forward.H, h, H, <floating *>j.h_turned, dg + H, state_columns, dU)
+            j, task, slot, j.forward.H, h, H, <floating *>j.h_turned, dg + H, state_columns, dU, in_panels)
         return
-    task -= large_panels(j, state_columns, size)
+    task -= panels
     if not j.forward.reset_after:
-        if task < large_panels(j, H, size):
+        panels = large_panels(j, H, in_panels, size)
+        if task < panels:
             # dU_n (H x H) += (r * h)^T (H x rows) dn (rows x H)
             add_product(
-                j, task, slot, j.forward.H, <floating *>j.reset_block, H, <floating *>j.reset_turned, dg, H, dU + 2 * H)
+                j, task, slot, j.forward.H, <floating *>j.reset_block, H, <floating *>j.reset_turned, dg, H,
+                dU + 2 * H * (j.forward.H if in_panels else 1), in_panels,
+            )
             return
-        task -= large_panels(j, H, size)
+        task -= panels
     input_gradient(j, task, dtype)
 
 
 cdef int large_tasks(const Backward *j) noexcept nogil:
     cdef Py_ssize_t itemsize = itemsize_of(&j.forward), H = j.forward.Hp
     cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
-    cdef int tasks = 1 + large_panels(j, 3 * H, itemsize)
+    cdef bint in_panels = j.recurrent_in_panels
+    cdef int tasks = 1 + large_panels(j, 3 * H, j.kernel_in_panels, itemsize)
     if j.forward.reset_after:
-        tasks += large_panels(j, 3 * H, itemsize)
+        tasks += large_panels(j, 3 * H, in_panels, itemsize)
     else:
-        tasks += large_panels(j, 2 * H, itemsize) + large_panels(j, H, itemsize)
+        tasks += large_panels(j, 2 * H, in_panels, itemsize) + large_panels(j, H, in_panels, itemsize)
     return tasks + (<int>((block + dx_rows(j) - 1) // dx_rows(j)) if j.dx != NULL else 0)
 
 

@@ -111,8 +111,9 @@ cdef struct Backward:
     void *h_turned
     void *reset_turned
     bint turned              # whether they are in use
-    void *dkernel            # (D, 3Hp) n r z
-    void *drecurrent_kernel  # (H, 3Hp) r z n
+    void *dkernel            # (D, 3Hp) n r z, row-major or in panels as a Matrix
+    void *drecurrent_kernel  # (H, 3Hp) r z n, the same
+    bint kernel_in_panels, recurrent_in_panels
     void *dbias              # (G,) as a row of dg
     void *bias_block         # (G,)
     void *panels             # (slots, block, panel) of dg
@@ -198,7 +199,7 @@ cdef struct Update:  # of n parameters, see update.pxi
 
 
 cdef struct Build:  # what one instruction set's module does; filled at the end of kernels.pxi
-    Py_ssize_t vector_bytes, tile_rows, tile_vectors
+    Py_ssize_t vector_bytes, tile_rows, tile_vectors, far_rows
     bint fuses  # see platform.h
     task_t pack, product, rows, update, forward, backward_gates, backward_turn, backward_large
     int (*turn_tasks)(const Backward *j) noexcept nogil   # tasks of `backward_turn`

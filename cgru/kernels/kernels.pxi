@@ -61,6 +61,7 @@ from jobs cimport (
     matrix,
 )
 from projection cimport (
+    CGRU_FAR_ROWS,
     CGRU_TILE_ROWS,
     CGRU_TILE_VECTORS,
     CGRU_VECTOR_BYTES,
@@ -117,7 +118,7 @@ cdef void activate(int f, bint single, Py_ssize_t n, void *gates) noexcept nogil
 
 cdef Build table
 table.vector_bytes, table.tile_rows, table.tile_vectors = CGRU_VECTOR_BYTES, CGRU_TILE_ROWS, CGRU_TILE_VECTORS
-table.fuses = CGRU_FUSES
+table.far_rows, table.fuses = CGRU_FAR_ROWS, CGRU_FUSES
 table.pack, table.activate = pack_task, activate
 table.product, table.rows, table.update = product_task, rows_task, update_task
 table.forward, table.step = forward_task, forward_step

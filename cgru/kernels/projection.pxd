@@ -16,6 +16,7 @@ cdef extern from "tile.h" nogil:
         CGRU_TILE_ROWS
         CGRU_TILE_VECTORS
         CGRU_PIECE_BYTES
+        CGRU_FAR_ROWS
     void float_tile(
         int R, int P, int V, Py_ssize_t K, const float *a, Py_ssize_t a_row, Py_ssize_t a_k, const float *b,
         Py_ssize_t ldb, Py_ssize_t b_panel, float *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate,

@@ -4,8 +4,8 @@
    multiply-adds, fused where the target has the instruction (platform.h), whatever R, P, V and the width of a vector: a
    row's result depends neither on the rows beside it nor on the instruction set.
 
-   R rows of A at a + r * a_row + k * a_k (so A may be transposed); P panels of V vectors, b_panel apart in B, c_panel in
-   C; B's rows are ldb apart: the panel's width when it is packed, the matrix' when it is not. With ahead, for whole
+   R rows of A at a + r * a_row + k * a_k (so A may be transposed); P panels of V vectors, b_panel apart in B, c_panel
+   in C; B's rows are ldb apart: the panel's width when it is packed, the matrix' when it is not. With ahead, for whole
    panels alone, it also fetches what is needed next from there on, ahead_k bytes for each k. */
 #ifndef CGRU_TILE_H
 #define CGRU_TILE_H
@@ -20,16 +20,19 @@
 #define CGRU_TILE_ROWS 6 /* 24 accumulators of 32 registers */
 #define CGRU_TILE_VECTORS 4
 #define CGRU_PIECE_BYTES 32768 /* of a panel, that stays in the first cache of 32 or 48 KB beside the rows of A */
+#define CGRU_FAR_ROWS 1536 /* rows of a gradient in bytes, from which it is kept in panels; see passes.pxi */
 #elif defined(__AVX2__)
 #define CGRU_VECTOR_BYTES 32
 #define CGRU_TILE_ROWS 6 /* 12 of 16; three vectors a row spill */
 #define CGRU_TILE_VECTORS 2
 #define CGRU_PIECE_BYTES 20480 /* a panel is narrower and so a piece longer, and A takes more of the cache */
+#define CGRU_FAR_ROWS 1024
 #else
 #define CGRU_VECTOR_BYTES 16
 #define CGRU_TILE_ROWS 4
 #define CGRU_TILE_VECTORS 2
 #define CGRU_PIECE_BYTES 32768
+#define CGRU_FAR_ROWS 1024
 #endif
 
 #if defined(__GNUC__)

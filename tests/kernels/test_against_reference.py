@@ -349,3 +349,19 @@ class TestHugeStrides:
         few = np.stack([actual.dx[i, times] for i, times in enumerate(steps)])
         assert (actual.dx[:, 2:5] == 0).all() and (actual.dx[:, t - 5 : t - 2] == 0).all()
         assert_gradients_close(actual._replace(dx=few[:, order]), gradients, "float32")
+
+
+@pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("dtype", "D", "H"), [("float32", 9, 405), ("float32", 391, 30), ("float64", 201, 217)])
+def test_gradients_that_are_kept_in_panels(rng, dtype, D, H, reset_after):
+    """From some hundred rows on; gates that end in narrow panels, several blocks of steps, one thread and two."""
+    assert kernels.gradient_in_panels(max(D, H), np.dtype(dtype).itemsize, 0)
+    p = checks.random_problem(rng, reset_after, sizes=(11, 6, D, H))
+    _, _, tape = reference.forward(p.x, p.kernel, p.recurrent_kernel, p.bias, p.h0, reset_after)
+    expected = reference.backward(p.dy, p.dh, tape)
+    p = checks.Problem(*(array.astype(dtype) for array in p))
+    weights = recurrence.prepare(p.kernel, p.recurrent_kernel, p.bias, reset_after=reset_after)
+    for threads, large_rows in ((1, 512), (2, 25)):
+        with limits(threads, large_rows=large_rows):
+            _, tape = recurrence.forward(weights, p.x, p.h0, recurrence.schedule(11, 6), training=True)
+            assert_gradients_close(recurrence.backward(p.dy, p.dh, tape), expected, dtype)
