@@ -69,7 +69,8 @@ def extensions():
             extra_link_args=link_args,
         )
 
-    once = [extension(name, []) for name in ("calls", "runtime")]
+    # What makes jobs of arrays has no loops to speak of, and much text: more optimisation would only cost time here.
+    once = [extension(name, ["-O1"] if sys.platform != "win32" else []) for name in ("calls", "runtime")]
     return [extension(isa, flags) for isa, flags in ISA_FLAGS.items()] + once
 
 
