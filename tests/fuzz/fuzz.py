@@ -7,6 +7,7 @@ TARGET is one of `TARGETS`, which are printed without one; `-max_total_time=60` 
 becomes a file `crash-...` in the current folder; the same command with that file's name runs it again.
 """
 
+import contextlib
 import hashlib
 import importlib
 import io
@@ -16,6 +17,7 @@ import pkgutil
 import random
 import sys
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -27,8 +29,10 @@ with atheris.instrument_imports(include=["cgru"]):
     import cgru
 
     for module in pkgutil.iter_modules(cgru.convert.__path__, "cgru.convert."):
-        importlib.import_module(module.name)  # they are imported when they are needed, which is too late
+        with contextlib.suppress(ImportError):  # of PyTorch
+            importlib.import_module(module.name)  # they are imported when they are needed, which is too late
 
+warnings.simplefilter("ignore")
 LIMITS = ["-max_len=20000", "-timeout=30", "-rss_limit_mb=3000"]
 FOLDER = Path(tempfile.mkdtemp())
 PATH = FOLDER / "model"
