@@ -188,6 +188,22 @@ class TestParametersAreExchanged:
                 np.testing.assert_array_equal(view, value)
         assert not np.array_equal(held[0][1][0], held[1][1][0])
 
+    def test_a_tape_that_is_held_keeps_its_weights(self, rng):
+        """Its gradients are those of the moment when it was made, though they are asked for after several updates."""
+        layer = cgru.GRU(6, return_sequences=True)
+        model = cgru.Sequential([layer, cgru.Dense(3, activation="softmax")], seed=0)
+        model.compile(loss="sparse_categorical_crossentropy")
+        x, y = rng.standard_normal((8, 5, 4)).astype("float32"), rng.integers(0, 3, (8, 5))
+        model.fit(x, y, verbose=0)
+        out, _, tape = layer.forward(x, training=True)
+        twin = cgru.GRU(6, return_sequences=True, input_size=4)
+        twin.set_weights(layer.get_weights())
+        expected = twin.backward(out, twin.forward(x, training=True)[2])
+        model.fit(x, y, epochs=3, verbose=0)
+        found = layer.backward(out, tape)
+        for a, b in zip([*found[:2], *found[2].values()], [*expected[:2], *expected[2].values()], strict=True):
+            np.testing.assert_array_equal(a, b)
+
     @pytest.mark.parametrize("part", [lambda v: v[1:], lambda v: memoryview(v), lambda v: v.T.reshape(-1)[::-1]])
     def test_so_does_what_was_made_of_it(self, rng, part):
         model = model_of("float32")

@@ -100,8 +100,9 @@ def test_stubs_of_compiled_modules_have_their_names(name):
     public = {n for n in vars(module) if not n.startswith("_") and not inspect.ismodule(getattr(module, n))}
     assert {n for n in declared if not n.startswith("_")} == public
     for function, node in declared.items():
-        if isinstance(node, ast.FunctionDef):
-            told = getattr(module, function).__doc__.splitlines()[0]  # Cython writes the signature there
+        found = getattr(module, function)
+        if isinstance(node, ast.FunctionDef) and not hasattr(found, "__signatures__"):  # not one of two types
+            told = found.__doc__.splitlines()[0]  # Cython writes the signature there
             assert told.startswith(f"{function}("), told
             arguments = told[len(function) + 1 : told.rindex(")")].replace("*,", "").replace("**", "")
             names = [part.partition("=")[0].split()[-1] for part in arguments.split(",") if part.strip()]
