@@ -128,17 +128,18 @@ cdef bint take_rows(v, Py_buffer *b, bint single, bint writable) except -1:
 
 cdef int run_rows(Rows *j, int threads) except -1:
     cdef Py_ssize_t all_ = j.N if j.what == SCATTER else j.M, each = j.M if j.what == SCATTER else j.N
-    cdef int tasks
-    threads = helpers(ELEMENT_WORK * all_ * each, threads)
+    cdef Py_ssize_t work = ELEMENT_WORK * all_ * each
+    cdef int tasks, most = threads
+    threads = helpers(work, threads)
     j.range = all_ if threads == 1 else max(1, RANGE // max(1, each))
     if j.what == SCATTER and threads > 1:  # whole lines, or threads would wait for each other
         j.range = aligned((all_ + threads - 1) // threads)
     tasks = <int>((all_ + j.range - 1) // j.range)
-    if ELEMENT_WORK * all_ * each < limits.gil_work:
-        run(threads, tasks, build.rows, j)
+    if work < limits.gil_work:
+        run_shared(threads, most, work, tasks, build.rows, j)
         return 0
     with nogil:
-        run(threads, tasks, build.rows, j)
+        run_shared(threads, most, work, tasks, build.rows, j)
     return 0
 
 
@@ -230,5 +231,5 @@ def update(
         j.terms[i] = terms[i]
     cdef int tasks = <int>((j.n + RANGE - 1) // RANGE)
     with nogil:
-        run(helpers(ELEMENT_WORK * j.n, threads), tasks, build.update, &j)
+        run_shared(helpers(ELEMENT_WORK * j.n, threads), threads, ELEMENT_WORK * j.n, tasks, build.update, &j)
     return not j.wrong

@@ -12,7 +12,25 @@ cdef int helpers(Py_ssize_t work, int threads) noexcept nogil:
         return 1
     if not limits.measured:
         return threads if work >= limits.thread_work else 1
-    return min(threads, processors(now())) if work >= limits.thread_work else awake(threads, now())
+    threads = min(threads, processors(now()))
+    # Waking a sleeper takes the caller a while, too.
+    return threads if work >= 4 * limits.thread_work else awake(threads, now())
+
+
+cdef void run_shared(
+    int threads, int most, Py_ssize_t work, int tasks, task_t task, void *job
+) noexcept nogil:
+    """Run the tasks of a job on so many `helpers`, of at most `most`. Who helps stays awake for the next job; in a row of
+    them somebody is woken who will."""
+    cdef int wake = threads - 1
+    if work < limits.small_work or most < 2:
+        run(1, tasks, task, job)
+        return
+    if threads == 1 and limits.measured and work >= limits.cold_work and gap() < limits.close_ns:
+        wake = min(most, processors(now())) - 1
+    begin(threads, wake, now())
+    run(threads, tasks, task, job)
+    end(threads, now())
 
 
 cdef int share_product(Product *j, int threads) noexcept nogil:
@@ -45,6 +63,7 @@ cdef int run_product(Product *j, int threads, int route) except -1:
     cdef Py_ssize_t work = j.M * j.K * j.N
     cdef unsigned char[::1] space
     cdef int tasks
+    cdef int wanted = threads
     threads = helpers(work, threads)
     most = max(limits.product_rows, limits.signal_work // (j.K * j.N) // limits.product_rows * limits.product_rows)
     while row < j.M:
@@ -58,10 +77,10 @@ cdef int run_product(Product *j, int threads, int route) except -1:
             space = np.empty(size * (ALIGN + threads * part.slot_work), np.uint8)
             part.work = first_aligned(<float *>&space[0])
         if work < limits.gil_work:
-            run(threads, tasks, build.product, &part)
+            run_shared(threads, wanted, work, tasks, build.product, &part)
             return 0
         with nogil:
-            run(threads, tasks, build.product, &part)
+            run_shared(threads, wanted, work, tasks, build.product, &part)
         row += part.M
         if row < j.M:
             PyErr_CheckSignals()
