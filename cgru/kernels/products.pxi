@@ -20,8 +20,8 @@ cdef int helpers(Py_ssize_t work, int threads) noexcept nogil:
 cdef void run_shared(
     int threads, int most, Py_ssize_t work, int tasks, task_t task, void *job
 ) noexcept nogil:
-    """Run the tasks of a job on so many `helpers`, of at most `most`. Who helps stays awake for the next job; in a row of
-    them somebody is woken who will."""
+    """Run the tasks of a job on so many `helpers`, of at most `most`. Who helps stays awake for the next job; in a row
+    of them somebody is woken who will."""
     cdef int wake = threads - 1
     if work < limits.small_work or most < 2:
         run(1, tasks, task, job)
