@@ -42,12 +42,12 @@ def test_both_ways(rng, dtype):
     params = jax.tree.map(lambda a: jax.numpy.asarray(rng.standard_normal(a.shape).astype(dtype) / 2), params)
     expected, finals = model.apply(params, x, h0)
 
-    layers = from_haiku(params, ["gru", "gru_1"], time_major=True)
-    y = x
+    layers = from_haiku(params, ["gru", "gru_1"])  # a Sequential, whose layers have the rows first
+    y = x.swapaxes(0, 1)
     for layer, state, final in zip(layers.layers, h0, finals, strict=True):
         y, h = layer(y, state)
         checks.assert_close(h, final, TOLERANCE[dtype])
-    checks.assert_close(y, expected, TOLERANCE[dtype])
+    checks.assert_close(y.swapaxes(0, 1), expected, TOLERANCE[dtype])
     for name, back in zip(("gru", "gru_1"), to_haiku(layers), strict=True):
         assert back.keys() == params[name].keys()
         checks.assert_same_arrays(back, [np.asarray(params[name][key]) for key in back])
