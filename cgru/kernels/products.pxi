@@ -150,8 +150,11 @@ def gemm(a, b, out=None, *, bint transpose_a=False, bint transpose_b=False, bint
         out.fill(0)
     if 0 in a.shape or 0 in b.shape:
         return out
+    rows = out
+    if out.strides[0] < 0:  # BLAS steps forward alone
+        a, rows = a[::-1], out[::-1]
     (multiply["float"] if a.dtype == np.float32 else multiply["double"])(
-        _whole_strides(a), _whole_strides(b), out, None, accumulate, backend(), runtime.get_num_threads())
+        _whole_strides(a), _whole_strides(b), rows, None, accumulate, backend(), runtime.get_num_threads())
     return out
 
 
