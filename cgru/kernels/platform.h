@@ -58,12 +58,17 @@ static inline double cgru_fma_double(double a, double b, double c) { return a * 
 #define CGRU_SWAP(v, to) ((v) = (to), 0)
 #endif
 
+#if defined(__GNUC__)
+#define CGRU_THREAD_LOCAL __thread
+#elif defined(_MSC_VER)
+#define CGRU_THREAD_LOCAL __declspec(thread)
+#endif
+
 #if defined(__GNUC__) && !defined(_WIN32) && !defined(CGRU_NO_THREADS)
 #define CGRU_THREADS 1
 #include <sched.h>
 #include <time.h>
 #include <unistd.h>
-#define CGRU_THREAD_LOCAL __thread
 #define CGRU_SPINS 200   /* pauses of a wait, some 5 to 10 us, before the processor is given away: on an oversubscribed machine */
 #define CGRU_YIELDS 1500 /* whom we wait for may need it; and after so many turns, some ms, we sleep between two looks */
 #define CGRU_EAGER 100   /* looks without a pause, which may last as long as a meeting does */
@@ -122,7 +127,6 @@ static int cgru_this_processor(void) {
 }
 #else
 #define CGRU_EAGER 0
-#define CGRU_THREAD_LOCAL
 static inline int64_t cgru_now(void) { return 0; }
 static inline void cgru_pause(int spun) { (void)spun; }
 static int cgru_processors(void) { return 1; }
