@@ -17,6 +17,7 @@ cdef enum:
     KINDS = 512            # remembered at a time
     TRIES = 3              # of a way, before it counts; the median of them
     PROBE = 32             # calls between two trials
+    ROUSE_NS = 50000000    # time between two wakings for trials
 
 cdef struct Kind:
     uint64_t key             # of the calls; 0: none
@@ -33,6 +34,7 @@ cdef struct Kind:
 
 cdef Kind[KINDS] kinds
 cdef int choosing = 0  # one thread at a time; the others do not wait for it
+cdef int64_t roused = 0  # when workers were last woken to try what short calls gain of them
 
 cdef extern from "platform.h" nogil:
     int CGRU_SWAP(int v, int to) noexcept
@@ -210,6 +212,7 @@ cdef Choice choose(
     first_awake: if workers are awake. by_units,
     by_rows: whether it can be shared so. pair: two calls that may run at once.
     """
+    global roused
     cdef Choice choice
     cdef Kind *kind
     cdef int ready, wake = 0
@@ -234,12 +237,11 @@ cdef Choice choose(
             key = mixed(key, 1)
             kind = &kinds[key % KINDS]
             if CGRU_SWAP(choosing, 1) == 0:
-                if kind.key != key or kind.best != ALONE:
+                if kind.key == key and kind.best != ALONE:
                     wake = threads - 1
-                else:
-                    kind.calls += 1
-                    if kind.calls >= kind.due:
-                        wake = threads - 1
+                elif choice.started - roused > ROUSE_NS:  # to try: rarely, since who is awake for nothing takes power
+                    wake = threads - 1
+                    roused = choice.started
                 CGRU_STORE(choosing, 0)
         choice.key = 1  # not remembered, but timed
         begin(1, wake, choice.started)
