@@ -8,22 +8,22 @@ at any moment: before the exchange nothing has changed, and one that it interrup
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cgru import losses, metrics, optimizers
-from cgru.checks import check_bool, check_int, counted_labels
+from cgru.checks import check_bool, check_int
 from cgru.layers import GRU, Dense, Layer
-from cgru.layers.base import valid_rows
 from cgru.locks import owned, unshared
 from cgru.losses import Loss
 from cgru.metrics import Accuracy
 from cgru.models import examples, finite, stateful
 from cgru.models.model import Model
 from cgru.models.progress import figures, progress_of
+from cgru.models.runs import FusedRun, Run, Totals
 from cgru.optimizers import Optimizer, State
 from cgru.sequences import Batch
 from cgru.typing import Array, IntArray, LossName, MetricName, OptimizerName, Parameter, States, Validation
@@ -216,7 +216,7 @@ class Trainable(Model):
                 for epoch in range(1, epochs + 1):
                     self._keep_states(begun)
                     order = self._order.permutation(len(labels)) if shuffle else np.arange(len(labels))
-                    totals = _Totals(self)
+                    totals = Totals(self)
                     for number, start in enumerate(range(0, len(labels), batch_size), start=1):
                         place = finite.Place(epoch, number, order[start : start + batch_size])
                         self._update(*examples.rows_of(self.layers, batch, labels, place.rows), totals, place)
@@ -294,7 +294,7 @@ class Trainable(Model):
         self, batch: Batch, labels: IntArray, batch_size: int, states: States | None = None
     ) -> tuple[dict[str, float], States]:
         """Return (dict of means, states after the last batch); the states are those of the first batch's start."""
-        totals, after = _Totals(self), states or [None] * len(self.layers)
+        totals, after = Totals(self), states or [None] * len(self.layers)
         for rows in self._chunks(batch, batch_size):
             part, part_labels = examples.rows_of(self.layers, batch, labels, rows)
             outputs, after, _ = self._forward(part, after)
@@ -302,7 +302,7 @@ class Trainable(Model):
             totals.add(totals.of(outputs, part_labels))
         return totals.means(), after
 
-    def _update(self, batch: Batch, labels: IntArray, totals: _Totals, place: finite.Place) -> None:
+    def _update(self, batch: Batch, labels: IntArray, totals: Totals, place: finite.Place) -> None:
         """One update from a batch; adds what it saw to `totals`. It is made whole, or refused whole."""
         with np.errstate(all="ignore"):  # what is not finite is looked for below
             run = self._run(batch, labels)
@@ -327,11 +327,11 @@ class Trainable(Model):
         """The gradients that a batch gives, dict (layer index, parameter name) -> array; nothing is updated."""
         return self._run(batch, labels, states, key).gradients()
 
-    def _run(self, batch: Batch, labels: IntArray, states: States | None = None, key: Any = None) -> _Run | _FusedRun:
+    def _run(self, batch: Batch, labels: IntArray, states: States | None = None, key: Any = None) -> Run | FusedRun:
         """The forward pass of a batch in training, with its loss."""
         in_place = self.loss.in_place and self._fuses_loss("forward_batch", "backward_batch")
         in_place = in_place and all(hasattr(metric, "total_of_classes") for metric in self.metrics)
-        return (_FusedRun if in_place else _Run)(self, batch, labels, states, key)
+        return (FusedRun if in_place else Run)(self, batch, labels, states, key)
 
     def _fuses_loss(self, *methods: str) -> bool:
         """Whether the loss knows its gradient at the input of the last layer's activation, and the layer has these
@@ -392,85 +392,6 @@ class Trainable(Model):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._proposed = self._proposed and {key: owned(array) for key, array in self._proposed.items()}
-
-
-class _Run:
-    """The forward pass of a batch in training, and what follows from it."""
-
-    def __init__(self, model: Trainable, batch: Batch, labels: IntArray, states: States | None, key: Any) -> None:
-        self.model, self.labels = model, labels
-        self.outputs, self.states, self.tapes = model._forward(batch, states, training=True, key=key)
-
-    def seen(self, totals: _Totals) -> dict[str, tuple[float, int]]:
-        return totals.of(self.outputs, self.labels)
-
-    def row_losses(self, count: int) -> Iterable[float]:
-        """Yield the loss of each row of the batch."""
-        data, valid = self.outputs.data, self.outputs.valid
-        for i in range(count):
-            one = slice(i, i + 1)
-            yield self.model.loss.total(data[one], self.labels[one], None if valid is None else valid[one])[0]
-
-    def gradients(self) -> dict[Parameter, Array]:
-        model, outputs, at_logits = self.model, self.outputs, self.model._fuses_loss("backward_batch")
-        d = model.loss.gradient(outputs.data, self.labels, outputs.valid, at_logits=at_logits)
-        return model._backward(valid_rows(d, outputs.valid, d.dtype) if at_logits else d, self.tapes, at_logits)
-
-
-class _FusedRun:
-    """The same where the loss turns the logits of the last layer into their gradient at once."""
-
-    def __init__(self, model: Trainable, batch: Batch, labels: IntArray, states: States | None, key: Any) -> None:
-        self.model, last = model, model.layers[-1]
-        assert isinstance(last, Dense)
-        hidden, after, self.tapes = model._forward(batch, states, training=True, key=key, end=-1)
-        self.states: States = [*after, None]
-        self.leading, self.valid = hidden.data.shape[:-1], hidden.valid
-        self.labels = counted_labels((*self.leading, last.units), labels, self.valid)
-        self.d = model._logits_of(len(self.labels), last)
-        bias, tape = last.forward_logits(hidden, self.d)
-        self.tapes.append(tape)
-        self.values: Array
-        self.best: IntArray | None
-        self.values, self.best = model.loss.replace_logits(self.d, bias, self.labels, classes=bool(model.metrics))
-
-    def seen(self, totals: _Totals) -> dict[str, tuple[float, int]]:
-        return totals.of_classes(self.values, self.best, self.labels)
-
-    def row_losses(self, count: int) -> Iterable[float]:
-        steps = np.ones(self.leading, bool) if self.valid is None else self.valid
-        return np.bincount(np.nonzero(steps)[0], self.values, count)
-
-    def gradients(self) -> dict[Parameter, Array]:
-        return self.model._backward(self.d, self.tapes, at_logits=True)
-
-
-class _Totals:
-    """Sums of loss and metrics over batches."""
-
-    def __init__(self, model: Trainable) -> None:
-        self._measures = {"loss": model.loss, **{metric.name: metric for metric in model.metrics}}
-        self._sums = {name: [0.0, 0] for name in self._measures}
-
-    def of(self, outputs: Batch, labels: IntArray) -> dict[str, tuple[float, int]]:
-        """Return dict name -> (sum, number of terms) of one batch."""
-        return {name: measure.total(outputs.data, labels, outputs.valid) for name, measure in self._measures.items()}
-
-    def of_classes(self, values: Array, best: IntArray | None, labels: IntArray) -> dict[str, tuple[float, int]]:
-        """The same from the loss of each row that counts, the class of its largest output, and its label."""
-        seen = {"loss": (float(values.sum(dtype=np.float64)), len(values))}
-        for name, measure in self._measures.items():
-            if isinstance(measure, Accuracy) and best is not None:
-                seen[name] = measure.total_of_classes(best, labels)
-        return seen
-
-    def add(self, seen: Mapping[str, tuple[float, int]]) -> None:
-        for name, (total, count) in seen.items():
-            self._sums[name][0] += total
-            self._sums[name][1] += count
-
-    def means(self) -> dict[str, float]:
-        return {name: total / count if count else math.nan for name, (total, count) in self._sums.items()}
 
 
 def _get_metrics(names: Sequence[MetricName | Accuracy]) -> list[Accuracy]:
