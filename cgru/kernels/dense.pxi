@@ -104,7 +104,7 @@ cdef object packed_panels(kernel, int threads):
     job.array, job.matrix = <void *>address(kernel), first_aligned(<float *>address(panels))
     job.strips = <int>((job.columns + width - 1) // width)
     with nogil:
-        run(helpers(8 * job.rows * job.columns, threads), job.strips, build.pack, &job)
+        run(helpers(MOVE_WORK * job.rows * job.columns, threads), job.strips, build.pack, &job)
     return panels
 
 

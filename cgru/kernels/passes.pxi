@@ -134,7 +134,7 @@ cdef void start_forward(Forward *j, const floating *h0, floating *work, int way,
     j.way = sharing_of(way, threads, N, H, Hp, sizeof(floating))
     if j.U.route == BLAS:
         j.way = sharing_by_blas(N, offset(&j.s, j.s.K))
-    j.scratch_rows = scratch_rows_of(j.way, N)
+    j.scratch_rows = scratch_rows_of(j.way, N, offset(&j.s, j.s.K))
     j.reset = carve(&next_work, N * Hp)
     j.rows = carve(&next_work, (j.scratch_rows if j.way.by_blas else j.way.threads * N) * j.D)
     if not j.training:

@@ -5,6 +5,10 @@ cdef enum:
     GROUP_BYTES = 256  # of a row of B that are packed at once
 
 
+cdef enum:
+    MOVE_WORK = 16  # multiplications that take as long as to move an element
+
+
 cdef int helpers(Py_ssize_t work, int threads) noexcept nogil:
     """How many threads a job of this many multiplications uses, whose tasks are claimed one by one, so that who comes
     late costs nothing."""
@@ -225,10 +229,6 @@ def padded_units(Py_ssize_t n, Py_ssize_t itemsize):
     return padded(n, itemsize)
 
 
-cdef enum:
-    PACK_ELEMENTS = 40000  # from which a second thread pays
-
-
 def pack(
     const floating[:, :] array, floating[::1] matrix, starts, places, bint below, bint negate,
     Py_ssize_t columns, Py_ssize_t ld, int threads, bint inverse=False,
@@ -264,4 +264,4 @@ def pack(
     assert job.columns <= columns and matrix.shape[0] >= job.K * (ld or columns * (1 if below else 1 + max(places)))
     job.strips = <int>((job.columns + width - 1) // width)
     with nogil:
-        run(threads if 3 * job.rows * job.columns >= PACK_ELEMENTS else 1, 3 * job.strips, build.pack, &job)
+        run(helpers(MOVE_WORK * 3 * job.rows * job.columns, threads), 3 * job.strips, build.pack, &job)

@@ -88,28 +88,29 @@ cdef inline Py_ssize_t most_work(
 ) noexcept nogil:
     """Elements that `start_forward` carves up, whichever way at most so many threads share the call."""
     cdef Py_ssize_t most = 0
-    cdef int way, shared
+    cdef int way = ALONE, shared
     if route == BLAS:
-        return workspace_of(sharing_by_blas(N, M), N, D, Hp, G, training)
-    for way in range(WAYS - 1):
+        return workspace_of(sharing_by_blas(N, M), N, M, D, Hp, G, training)
+    while way < ONCE and (way == ALONE or 1 << (level_of(way) - 1) < threads):  # beyond, levels share as this one does
         shared = threads_of(way, threads)
         most = max(
-            most, workspace_of(sharing_of(way, shared, N, H, Hp, itemsize), N, D, Hp, G, training))
+            most, workspace_of(sharing_of(way, shared, N, H, Hp, itemsize), N, M, D, Hp, G, training))
+        way += 1
     return most
 
 
 cdef inline Py_ssize_t workspace_of(
-    Sharing sharing, Py_ssize_t N, Py_ssize_t D, Py_ssize_t Hp, Py_ssize_t G, bint training
+    Sharing sharing, Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t Hp, Py_ssize_t G, bint training
 ) noexcept nogil:
     """Elements that `start_forward` carves up."""
-    cdef Py_ssize_t scratch = scratch_rows_of(sharing, N), rows = scratch if sharing.by_blas else sharing.threads * N
+    cdef Py_ssize_t scratch = scratch_rows_of(sharing, N, M), rows = scratch if sharing.by_blas else sharing.threads * N
     cdef Py_ssize_t own_tape = 0 if training else aligned(sharing.threads * scratch * G) + 2 * aligned(N * Hp)
     return ALIGN + aligned(N * Hp) + aligned(rows * D) + own_tape
 
 
-cdef inline Py_ssize_t scratch_rows_of(Sharing sharing, Py_ssize_t N) noexcept nogil:
-    """Rows of gates that a thread works on."""
-    return sharing.range_rows if sharing.by_rows or sharing.by_blas else max(limits.block_rows, N)
+cdef inline Py_ssize_t scratch_rows_of(Sharing sharing, Py_ssize_t N, Py_ssize_t M) noexcept nogil:
+    """Rows of gates that a thread works on, of M packed ones."""
+    return sharing.range_rows if sharing.by_rows or sharing.by_blas else max(min(limits.block_rows, M), N)
 
 
 cdef inline Sharing sharing_by_blas(Py_ssize_t N, Py_ssize_t M) noexcept nogil:
