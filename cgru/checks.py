@@ -152,26 +152,72 @@ def whole_numbers(array: AnyArray, name: str, valid: BoolArray | None = None, nu
     return array.astype(np.intp)
 
 
+def real_numbers(
+    array: AnyArray, name: str, dtype: Any = None, valid: BoolArray | None = None, mapping: str | None = None
+) -> Array:
+    """Return labels as finite numbers of `dtype`, float64 if it is None. Where `valid` is False on the first axes they
+    may hold anything, and become 0. `mapping` is the code that makes numbers of labels of other types."""
+    dtype = np.dtype(np.float64 if dtype is None else dtype)
+    if array.dtype.kind not in "fiub" and array.size:
+        mapping = mapping or f"{name} = np.asarray({name}, float)"
+        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}; make them: {mapping}")
+    if valid is not None:
+        array = np.where(valid.reshape(valid.shape + (1,) * (array.ndim - valid.ndim)), array, 0)
+    with np.errstate(over="ignore"):
+        found = array.astype(dtype, copy=False)
+    wrong = ~np.isfinite(found)
+    if wrong.any():
+        raise ValueError(f"{name}: expected finite numbers in {dtype}, got {array[wrong].flat[0]}")
+    return found
+
+
 def without_column(array: AnyArray, shape: Shape) -> AnyArray:
     """Return `array` as (..., M) if it is (..., M, 1) where `shape` has no such axis."""
     return array[..., 0] if array.shape == (*shape, 1) else array
 
 
-# -- outputs and labels
+# -- outputs, labels and weights
 
 
-def counted_rows(outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None) -> tuple[Array, IntArray]:
-    """Return the rows (M, K) and labels (M,) that count, after checking them; valid None means all."""
-    outputs = np.asarray(outputs)
-    counted = counted_labels(outputs.shape, labels, valid)
-    return outputs.reshape(-1, outputs.shape[-1]) if valid is None else outputs[valid], counted
+def as_outputs(outputs: ArrayLike) -> Array:
+    """Return outputs (N, K) or (N, T, K) as an array of float32 or float64."""
+    array = np.asarray(outputs)
+    if array.ndim not in (2, 3):
+        raise ValueError(f"outputs: expected shape (N, K) or (N, T, K), got {array.shape}")
+    if array.dtype in (np.float32, np.float64):
+        return array
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"outputs: expected real numbers, got dtype {array.dtype}")
+    return array.astype(np.float64)
 
 
-def counted_labels(shape: Shape, labels: ArrayLike, valid: BoolArray | None) -> IntArray:
-    """Return the labels (M,) that count, after checking them against the shape of the outputs; valid None means all."""
+def counted_rows(
+    outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None, kind: str | None = None
+) -> tuple[Array, AnyArray]:
+    """Return the outputs (M, K) and the labels, (M,) or (M, K), that count, after checking them; valid None means all.
+    Without a `kind` (see `counted_labels`) the shape of the labels tells it."""
+    outputs, labels = as_outputs(outputs), as_array(labels, "labels")
+    shape = outputs.shape
+    if kind is None:
+        kind = "values" if like_outputs(labels, shape).shape == shape else "classes"
+    counted = counted_labels(shape, labels, valid, kind, outputs.dtype)
+    return outputs.reshape(-1, shape[-1]) if valid is None else outputs[valid], counted
+
+
+def counted_labels(
+    shape: Shape, labels: ArrayLike, valid: BoolArray | None, kind: str = "classes", dtype: Any = None
+) -> AnyArray:
+    """Return the labels that count, after checking them against the shape of the outputs; valid None means all.
+
+    `kind` is "classes", integers (M,) below the number of outputs, or "values", numbers (M, K) of `dtype`.
+    """
     labels = as_array(labels, "labels")
-    if len(shape) not in (2, 3):
-        raise ValueError(f"outputs: expected shape (N, K) or (N, T, K), got {shape}")
+    if kind == "values":
+        labels = like_outputs(labels, shape)
+        if labels.shape != shape:
+            raise ValueError(f"labels: expected shape {shape}, that of the outputs, got {labels.shape}")
+        found = real_numbers(labels, "labels", dtype, valid)
+        return found.reshape(-1, shape[-1]) if valid is None else found[valid]
     labels = without_column(labels, shape[:-1])
     if labels.shape != shape[:-1]:
         raise ValueError(f"labels: expected shape {shape[:-1]} for outputs {shape}, got {labels.shape}")
@@ -181,11 +227,49 @@ def counted_labels(shape: Shape, labels: ArrayLike, valid: BoolArray | None) -> 
     return counted
 
 
-def check_label_range(labels: AnyArray, classes: int) -> None:
+def like_outputs(labels: AnyArray, shape: Shape) -> AnyArray:
+    """Return labels without a last axis with one, where the outputs have one value there."""
+    return labels[..., None] if shape[-1] == 1 and labels.shape == shape[:-1] else labels
+
+
+def check_label_range(labels: AnyArray, classes: int, name: str = "labels") -> None:
     """Raise ValueError unless every one of `labels` (M,) is at least 0 and less than `classes`."""
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         wrong = labels[(labels < 0) | (labels >= classes)][0]
-        raise ValueError(f"labels: expected at least 0 and less than {classes}, the number of outputs, got {wrong}")
+        advice = "; for one output and labels 0 and 1 take the loss 'binary_crossentropy'" if classes == 1 else ""
+        raise ValueError(
+            f"{name}: expected at least 0 and less than {classes}, the number of outputs, got {wrong}{advice}"
+        )
+
+
+def check_unit_range(labels: AnyArray, name: str) -> None:
+    """Raise ValueError unless every one of `labels` is a probability."""
+    wrong = labels[(labels < 0) | (labels > 1)]
+    if wrong.size:
+        advice = ""
+        if set(np.unique(labels).tolist()) == {-1, 1}:
+            advice = f"; for labels of -1 and 1 give ({name} + 1) / 2"
+        elif (labels == np.floor(labels)).all() and labels.min() >= 0:
+            advice = "; for class numbers take the loss 'sparse_categorical_crossentropy' and an output for each class"
+        raise ValueError(f"{name}: expected probabilities, from 0 to 1, got {wrong.flat[0]}{advice}")
+
+
+def counted_weights(weights: ArrayLike, shape: Shape, valid: BoolArray | None, name: str = "weights") -> Array:
+    """Return the weights (M,) in float64 of what counts, after checking them against the shape of the outputs without
+    its last axis, (N,) or (N, T); weights (N,) are those of whole rows."""
+    array = as_array(weights, name)
+    if len(shape) == 2 and array.shape == shape[:1]:
+        array = np.broadcast_to(array[:, None], shape)
+    if array.shape != shape:
+        steps = f" or {shape}" if len(shape) == 2 else ""
+        raise ValueError(f"{name}: expected shape {shape[:1]}{steps}, got {array.shape}")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
+    counted = (array.reshape(-1) if valid is None else array[valid]).astype(np.float64)
+    wrong = ~((counted >= 0) & (counted < np.inf))
+    if wrong.any():
+        raise ValueError(f"{name}: expected finite numbers of at least 0, got {counted[wrong][0]}")
+    return counted
 
 
 def check_classes(values: ArrayLike, name: str, classes: int) -> NDArray[np.intp]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict
+from typing import Any, Literal, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,8 +33,13 @@ DenseActivation: TypeAlias = Literal["linear", "relu", "sigmoid", "softmax", "ta
 MergeMode: TypeAlias = Literal["concat", "sum", "mul", "ave"]
 InitializerName: TypeAlias = Literal["glorot_uniform", "orthogonal", "uniform", "zeros"]
 OptimizerName: TypeAlias = Literal["adam"]
-LossName: TypeAlias = Literal["sparse_categorical_crossentropy"]
-MetricName: TypeAlias = Literal["accuracy"]
+LossName: TypeAlias = Literal[
+    "sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy", "mean_squared_error", "mse",
+    "mean_absolute_error", "mae", "huber",
+]  # fmt: skip
+MetricName: TypeAlias = Literal["accuracy", "macro_f1", "mse", "mae", "perplexity", "auc"]
+MetricFunction: TypeAlias = Callable[[Any, Any], SupportsFloat]  # of labels and outputs that count
+ClassWeight: TypeAlias = Mapping[int, float] | Literal["balanced"]
 BackendName: TypeAlias = Literal["native", "blas"]
 Validation: TypeAlias = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, dict[str, Any]]
 

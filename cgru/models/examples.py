@@ -1,18 +1,21 @@
-"""What is passed to a model, checked as a whole and in the caller's words before anything is done with it: inputs, and
-the labels for them."""
+"""What is passed to a model, checked as a whole and in the caller's words before anything is done with it: inputs here,
+labels and weights in targets.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru.checks import as_array, check_label_range, sequence_advice, shape_text, whole_numbers, without_column
+from cgru.checks import sequence_advice, shape_text
 from cgru.layers import GRU, Embedding, Layer
 from cgru.sequences import Batch, as_batch
 from cgru.typing import IntArray, Shape
+
+if TYPE_CHECKING:
+    from cgru.models.targets import Targets
 
 
 def inputs(
@@ -95,8 +98,8 @@ def _advice(layer: Layer, shape: Shape, got: str) -> str:
 
 
 def validation_arguments(data: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """Return x, y and a dict of lengths and mask, of what was passed as `validation_data`."""
-    forms = "(x, y) or (x, y, dict(lengths=..., mask=...))"
+    """Return x, y and a dict of lengths, mask and sample_weight, of what was passed as `validation_data`."""
+    forms = "(x, y) or (x, y, dict(lengths=..., mask=..., sample_weight=...))"
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         got = f"{len(data)} values" if isinstance(data, (tuple, list)) else type(data).__name__
         raise ValueError(f"validation_data: expected {forms}, got {got}")
@@ -104,103 +107,21 @@ def validation_arguments(data: Any) -> tuple[Any, Any, dict[str, Any]]:
     if not isinstance(options, dict):
         raise ValueError(
             f"validation_data: expected {forms}, got {type(options).__name__} as the third: say what it is, "
-            "dict(lengths=...) or dict(mask=...); weights of the examples, as Keras has it, are not taken"
+            "dict(lengths=...), dict(mask=...), or dict(sample_weight=...), which Keras means by it"
         )
     for name in options:
-        if name not in ("lengths", "mask"):
+        if name not in ("lengths", "mask", "sample_weight"):
             raise ValueError(f"validation_data: expected {forms}, got {name!r} in the dict")
-    return x, y, options
+    return x, y, dict(options)
 
 
-# -- labels
+# -- rows
 
 
-def labels(layers: Sequence[Layer], y: ArrayLike, batch: Batch, outputs: Shape, name: str = "y") -> IntArray:
-    """Return the labels of a batch, an integer array of the shape of `outputs` without its last axis, checked.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-        Of the model, in their order.
-    y : array_like of integers, or list of arrays (T_i,)
-        As passed. Bools and whole floats are taken as well, and a column where a flat array is expected.
-    batch : Batch
-        The inputs.
-    outputs : tuple
-        Shape of the model's outputs: (N, K), a label for each example, or (N, T, K), a label for each step.
-    name : str
-        What the caller calls `y`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the labels are not integers, of another shape, or not classes that the model has.
-    """
-    steps = len(outputs) == 3
-    if _is_ragged(y) and steps:
-        found = _pad_labels(y, batch, name, padding_first(layers))
-    else:
-        found = without_column(as_array(y, name, _wanted(outputs)), outputs[:-1])
-    if found.shape != outputs[:-1]:
-        advice = _label_advice(found.shape, batch, outputs)
-        got = shape_text(found.shape) if found.ndim or found.dtype != object else type(y).__name__
-        raise ValueError(f"{name}: expected {_wanted(outputs)}, got {got}{advice}")
-    valid = batch.valid if steps else None
-    if valid is not None and padding_first(layers):
-        valid = valid[:, ::-1]
-    found = whole_numbers(found, name, valid)
-    try:
-        check_label_range(found.reshape(-1) if valid is None else found[valid], outputs[-1])
-    except ValueError as error:
-        raise ValueError(str(error).replace("labels", name, 1)) from None
-    return found
-
-
-def _wanted(outputs: Shape) -> str:
-    return f"shape {shape_text(outputs[:-1])}, a label for each {'step' if len(outputs) == 3 else 'example'}"
-
-
-def _label_advice(shape: Shape, batch: Batch, outputs: Shape) -> str:
-    steps = len(outputs) == 3
-    if shape == outputs:
-        return "; of one-hot rows or probabilities take y.argmax(axis=-1)"
-    if steps and shape == batch.data.shape[:1]:
-        return "; for a label for each example the last GRU is to have return_sequences=False"
-    if not steps and shape == batch.data.shape[:2] and batch.data.ndim > 1 and shape[1:] != (1,):
-        return "; for a label for each step every GRU is to have return_sequences=True"
-    return ""
-
-
-def _is_ragged(values: Any) -> bool:
-    """Whether `values` is a list of sequences, not an array or a list of numbers."""
-    listed = isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.dtype == object)
-    return listed and getattr(values, "ndim", 1) > 0 and len(values) > 0 and np.ndim(values[0]) > 0
-
-
-def _pad_labels(y: Any, batch: Batch, name: str, first: bool) -> IntArray:
-    """Return labels (N, T), zero in the padding, from a list of N arrays (T_i,) as long as the sequences; `first`: the
-    padding stands before them."""
-    steps = batch.data.shape[1]
-    expected = np.full(len(batch.data), steps) if batch.lengths is None else batch.lengths
-    if len(y) != len(expected):
-        raise ValueError(f"{name}: expected {len(expected)} sequences of labels, got {len(y)}")
-    numbering = f"classes, labels = np.unique(np.concatenate({name}), return_inverse=True), and split `labels` again"
-    found = np.zeros((len(expected), steps), np.intp)
-    for i, (row, length) in enumerate(zip(y, expected, strict=True)):
-        own = f"{name}[{i}]"
-        row = without_column(as_array(row, own), (length,))
-        if row.shape != (length,):
-            raise ValueError(f"{own}: expected shape ({length},), a label for each step, got {row.shape}")
-        own_steps = slice(steps - length, steps) if first else slice(length)
-        found[i, own_steps] = whole_numbers(row, own, numbering=numbering)
-    return found
-
-
-def rows_of(layers: Sequence[Layer], batch: Batch, labels: IntArray, rows: IntArray) -> tuple[Batch, IntArray]:
-    """Return the batch and the labels of `rows`, both cut to the longest of them."""
+def rows_of(layers: Sequence[Layer], batch: Batch, targets: Targets, rows: IntArray) -> tuple[Batch, Targets]:
+    """Return the batch and the targets of `rows`, both cut to the longest of them."""
     part = batch.take(rows)
-    labels = labels[rows]
-    return part, labels[:, steps_of(layers, part, labels.shape[1])] if labels.ndim == 2 else labels
+    return part, targets.take(rows, steps_of(layers, part, targets.labels.shape[1]) if targets.steps else slice(None))
 
 
 def padding_first(layers: Sequence[Layer]) -> bool:

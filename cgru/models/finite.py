@@ -13,6 +13,7 @@ from cgru.sequences import Batch
 from cgru.typing import AnyArray, Array, IntArray, Parameter
 
 if TYPE_CHECKING:
+    from cgru.models.targets import Targets
     from cgru.models.training import Trainable
 
 
@@ -73,7 +74,7 @@ def loss_error(model: Trainable, batch: Batch, row_losses: Iterable[float], plac
 
 
 def gradient_error(
-    model: Trainable, batch: Batch, labels: IntArray, gradients: Mapping[Parameter, Array], place: Place
+    model: Trainable, batch: Batch, targets: Targets, gradients: Mapping[Parameter, Array], place: Place
 ) -> Exception:
     """The error for a batch whose gradients, or their squares, are not finite."""
     error = input_error(batch, place) or _parameter_error(model, place)
@@ -81,9 +82,9 @@ def gradient_error(
         return error
     names = [_name(model, key) for key, gradient in gradients.items() if not all_finite([gradient], squares=True)]
     for i, row in enumerate(place.rows):
-        part, part_labels = examples.rows_of(model.layers, batch, labels, np.array([i]))
+        part, own = examples.rows_of(model.layers, batch, targets, np.array([i]))
         states = stateful.states_of_row(model.layers, i)
-        if not all_finite(model._gradients(part, part_labels, states, key=0).values(), squares=True):
+        if not all_finite(model._gradients(part, own, states, key=0).values(), squares=True):
             because = f" because of row {row} of x"
             break
     else:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru.checks import counted_labels
+from cgru.checks import counted_labels, counted_weights
 from cgru.layers import Dense
 from cgru.layers.base import valid_rows
-from cgru.metrics import Accuracy
+from cgru.metrics import Function, Metric
+from cgru.metrics.base import Counts
+from cgru.models.targets import Targets
 from cgru.sequences import Batch
-from cgru.typing import Array, IntArray, Parameter, States
+from cgru.typing import AnyArray, Array, IntArray, Parameter, States
 
 if TYPE_CHECKING:
     from cgru.models.training import Trainable
@@ -22,77 +23,167 @@ if TYPE_CHECKING:
 class Run:
     """The forward pass of a batch in training, and what follows from it."""
 
-    def __init__(self, model: Trainable, batch: Batch, labels: IntArray, states: States | None, key: Any) -> None:
-        self.model, self.labels = model, labels
-        self.outputs, self.states, self.tapes = model._forward(batch, states, training=True, key=key)
+    def __init__(self, model: Trainable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
+        self.model, self.targets = model, targets
+        self.outputs, self.logits, self.states, self.tapes = _forward(model, batch, states, training=True, key=key)
 
-    def seen(self, totals: Totals) -> dict[str, tuple[float, int]]:
-        return totals.of(self.outputs, self.labels)
+    def seen(self, totals: Totals) -> dict[str, Counts]:
+        return totals.of(self.outputs, self.targets, self.logits)
 
     def row_losses(self, count: int) -> Iterable[float]:
         """Yield the loss of each row of the batch."""
-        data, valid = self.outputs.data, self.outputs.valid
+        data, valid, labels, weights = self.outputs.data, self.outputs.valid, self.targets.labels, self.targets.weights
         for i in range(count):
             one = slice(i, i + 1)
-            yield self.model.loss.total(data[one], self.labels[one], None if valid is None else valid[one])[0]
+            own = None if weights is None else weights[one]
+            yield self.model.loss.total(data[one], labels[one], None if valid is None else valid[one], own)[0]
 
     def gradients(self) -> dict[Parameter, Array]:
         model, outputs, at_logits = self.model, self.outputs, self.model._fuses_loss("backward_batch")
-        d = model.loss.gradient(outputs.data, self.labels, outputs.valid, at_logits=at_logits)
+        d = model.loss.gradient(
+            outputs.data, self.targets.labels, outputs.valid, self.targets.weights, at_logits=at_logits
+        )
         return model._backward(valid_rows(d, outputs.valid, d.dtype) if at_logits else d, self.tapes, at_logits)
+
+
+def _forward(
+    model: Trainable, batch: Batch, states: States | None, **options: Any
+) -> tuple[Batch, Array | None, States, list[Any]]:
+    """Return (outputs, logits, states, tapes): with them the logits (M, K) of what counts, if the loss is better
+    computed from those than from what the last layer makes of them."""
+    if not model.loss.wants_logits or not model._fuses_loss("forward_batch"):
+        outputs, after, tapes = model._forward(batch, states, **options)
+        return outputs, None, after, tapes
+    last = model.layers[-1]
+    assert isinstance(last, Dense)
+    hidden, after, tapes = model._forward(batch, states, **options, end=-1)
+    outputs, _, _, tape = last.forward_batch(hidden, training=options.get("training", False))
+    valid = outputs.valid
+    count = outputs.data[..., 0].size if valid is None else np.count_nonzero(valid)
+    logits = np.empty((count, last.units), last.dtype)
+    bias, _ = last.forward_logits(hidden, logits)
+    logits += bias
+    return outputs, logits, [*after, None], [*tapes, tape]
 
 
 class FusedRun:
     """The same where the loss turns the logits of the last layer into their gradient at once."""
 
-    def __init__(self, model: Trainable, batch: Batch, labels: IntArray, states: States | None, key: Any) -> None:
-        self.model, last = model, model.layers[-1]
+    def __init__(self, model: Trainable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
+        self.model, last, loss = model, model.layers[-1], model.loss
         assert isinstance(last, Dense)
         hidden, after, self.tapes = model._forward(batch, states, training=True, key=key, end=-1)
         self.states: States = [*after, None]
         self.leading, self.valid = hidden.data.shape[:-1], hidden.valid
-        self.labels = counted_labels((*self.leading, last.units), labels, self.valid)
+        shape = (*self.leading, last.units)
+        self.labels = counted_labels(shape, targets.labels, self.valid, loss.labels, last.dtype)
+        self.weights = None
+        if targets.weights is not None:
+            self.weights = counted_weights(targets.weights, self.leading, self.valid)
         self.d = model._logits_of(len(self.labels), last)
         bias, tape = last.forward_logits(hidden, self.d)
         self.tapes.append(tape)
+        classes = "classes" in [metric.fused for metric in metrics_of(model)]
         self.values: Array
-        self.best: IntArray | None
-        self.values, self.best = model.loss.replace_logits(self.d, bias, self.labels, classes=bool(model.metrics))
+        self.best: IntArray | Any  # None where no metric asks for it
+        self.values, self.best = loss.replace_logits(self.d, bias, self.labels, classes, self.weights)
 
-    def seen(self, totals: Totals) -> dict[str, tuple[float, int]]:
-        return totals.of_classes(self.values, self.best, self.labels)
+    def seen(self, totals: Totals) -> dict[str, Counts]:
+        return totals.of_fused(self.values, self.best, self.labels, self.weights, self.d.shape[1])
 
     def row_losses(self, count: int) -> Iterable[float]:
         steps = np.ones(self.leading, bool) if self.valid is None else self.valid
-        return np.bincount(np.nonzero(steps)[0], self.values, count)
+        values = self.values if self.weights is None else self.values * self.weights
+        return np.bincount(np.nonzero(steps)[0], values, count)
 
     def gradients(self) -> dict[Parameter, Array]:
         return self.model._backward(self.d, self.tapes, at_logits=True)
 
 
+def metrics_of(model: Trainable) -> list[Metric]:
+    """Those that count, which functions of the user's do not."""
+    return [metric for metric in model.metrics if isinstance(metric, Metric)]
+
+
 class Totals:
-    """Sums of loss and metrics over batches."""
+    """Sums over batches: of the loss [weighted sum, number of terms], of each metric its counts."""
 
     def __init__(self, model: Trainable) -> None:
-        self._measures = {"loss": model.loss, **{metric.name: metric for metric in model.metrics}}
-        self._sums = {name: [0.0, 0] for name in self._measures}
+        self._loss, self._metrics = model.loss, metrics_of(model)
+        self.sums: dict[str, Counts | None] = dict.fromkeys(["loss", *(metric.name for metric in self._metrics)])
 
-    def of(self, outputs: Batch, labels: IntArray) -> dict[str, tuple[float, int]]:
-        """Return dict name -> (sum, number of terms) of one batch."""
-        return {name: measure.total(outputs.data, labels, outputs.valid) for name, measure in self._measures.items()}
+    def of(self, outputs: Batch, targets: Targets, logits: Array | None = None) -> dict[str, Counts]:
+        """Return dict name -> counts of one batch. With `logits` (M, K), those of what counts, the loss is computed
+        from them."""
+        data, valid, labels = outputs.data, outputs.valid, targets.labels
+        if logits is None:
+            loss = self._loss.total(data, labels, valid, targets.weights)
+        else:
+            counted = counted_labels(data.shape, labels, valid, self._loss.labels, data.dtype)
+            weights = None
+            if targets.weights is not None:
+                weights = counted_weights(targets.weights, data.shape[:-1], valid)
+            loss = self._loss.sum_of(self._loss.logit_values(logits, counted), weights), len(counted)
+        return {
+            "loss": np.array(loss, np.float64),
+            **{metric.name: metric.counts(data, labels, valid) for metric in self._metrics},
+        }
 
-    def of_classes(self, values: Array, best: IntArray | None, labels: IntArray) -> dict[str, tuple[float, int]]:
-        """The same from the loss of each row that counts, the class of its largest output, and its label."""
-        seen = {"loss": (float(values.sum(dtype=np.float64)), len(values))}
-        for name, measure in self._measures.items():
-            if isinstance(measure, Accuracy) and best is not None:
-                seen[name] = measure.total_of_classes(best, labels)
+    def of_fused(
+        self, values: Array, best: IntArray | Any, labels: AnyArray, weights: Array | None, classes: int
+    ) -> dict[str, Counts]:
+        """The same from the loss of each row that counts, what its outputs decide for, its label and its weight."""
+        seen = {"loss": np.array([self._loss.sum_of(values, weights), len(values)], np.float64)}
+        for metric in self._metrics:
+            if metric.fused == "values":
+                seen[metric.name] = metric.counts_of_values(values)
+            else:
+                seen[metric.name] = metric.counts_of_classes(best, labels, classes)
         return seen
 
-    def add(self, seen: Mapping[str, tuple[float, int]]) -> None:
-        for name, (total, count) in seen.items():
-            self._sums[name][0] += total
-            self._sums[name][1] += count
+    def add(self, seen: Mapping[str, Counts]) -> None:
+        for name, counts in seen.items():
+            known = self.sums[name]
+            self.sums[name] = counts if known is None else known + counts
 
     def means(self) -> dict[str, float]:
-        return {name: total / count if count else math.nan for name, (total, count) in self._sums.items()}
+        """Return the figures, dict name -> float; NaN where nothing was counted."""
+        found = {}
+        for name, measure in [("loss", None), *((metric.name, metric) for metric in self._metrics)]:
+            counts = self.sums[name]
+            if counts is None:
+                found[name] = float("nan")
+            elif measure is None:
+                found[name] = float(counts[0] / counts[1]) if counts[1] else float("nan")
+            else:
+                found[name] = measure.result(counts)
+        return found
+
+
+class Evaluation(Totals):
+    """The same where no gradients are wanted, with what functions of the user's make of all outputs."""
+
+    def __init__(self, model: Trainable) -> None:
+        super().__init__(model)
+        self._model = model
+        self._functions = [metric for metric in model.metrics if isinstance(metric, Function)]
+        self._parts: list[tuple[IntArray, AnyArray, Array]] = []  # row in the data, label and outputs of what counts
+
+    def batch(self, batch: Batch, targets: Targets, rows: IntArray, states: States | None) -> States:
+        """Run a batch that is made of these rows of the data, and add what it gives; return the states after it."""
+        outputs, logits, after, _ = _forward(self._model, batch, states)
+        self.add(self.of(outputs, targets, logits))
+        if self._functions:
+            data, valid = outputs.data, outputs.valid
+            steps = np.ones(data.shape[:-1], bool) if valid is None else valid
+            self._parts.append((rows[np.nonzero(steps)[0]], targets.labels[steps], data[steps]))
+        return after
+
+    def means(self) -> dict[str, float]:
+        found = super().means()
+        if self._functions:
+            places, labels, outputs = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+            order = np.argsort(places, kind="stable")
+            for function in self._functions:
+                found[function.name] = function.value(labels[order], outputs[order])
+        return found

@@ -19,14 +19,27 @@ from cgru.checks import check_bool, check_int
 from cgru.layers import GRU, Dense, Layer
 from cgru.locks import owned, unshared
 from cgru.losses import Loss
-from cgru.metrics import Accuracy
+from cgru.metrics import Function, Metric
 from cgru.models import examples, finite, stateful
 from cgru.models.model import Model
 from cgru.models.progress import figures, progress_of
-from cgru.models.runs import FusedRun, Run, Totals
+from cgru.models.runs import Evaluation, FusedRun, Run, Totals, metrics_of
+from cgru.models.targets import Targets, targets
 from cgru.optimizers import Optimizer, State
 from cgru.sequences import Batch
-from cgru.typing import Array, IntArray, LossName, MetricName, OptimizerName, Parameter, States, Validation
+from cgru.typing import (
+    Array,
+    ClassWeight,
+    IntArray,
+    LossName,
+    MetricFunction,
+    MetricName,
+    OptimizerName,
+    Parameter,
+    Shape,
+    States,
+    Validation,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -69,7 +82,7 @@ class Trainable(Model):
     _options = ("optimizer", "loss", "metrics")  # of `compile`
     optimizer: Optimizer | Any  # None before `compile`, as the two below
     loss: Loss | Any
-    metrics: list[Accuracy] | Any
+    metrics: list[Metric | Function] | Any
     history: History | None
     _states: tuple[State, State] | None  # the optimizer's: the current one and the spare
     _proposed: dict[Parameter, Array] | Any  # new parameters, computed aside
@@ -115,7 +128,7 @@ class Trainable(Model):
         self,
         optimizer: OptimizerName | Optimizer = "adam",
         loss: LossName | Loss | None = None,
-        metrics: Sequence[MetricName | Accuracy] = (),
+        metrics: Sequence[MetricName | Metric | Function | MetricFunction] = (),
     ) -> None:
         """Choose how to train; the optimizer starts afresh.
 
@@ -124,17 +137,20 @@ class Trainable(Model):
         optimizer : str or Optimizer
             "adam", or one from `cgru.optimizers` with other settings.
         loss : str or Loss
-            "sparse_categorical_crossentropy", or one from `cgru.losses`.
-        metrics : list of str
-            "accuracy".
+            "sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy", "mse", "mae",
+            "huber", one from `cgru.losses` with other settings, or your own.
+        metrics : list of str, Metric or function
+            Names ("accuracy", "macro_f1", "mse", "mae", "perplexity", "auc"), or metrics from `cgru.metrics` with other
+            settings. A function (y_true, y_pred) -> float sees all labels and outputs that count at once: it is
+            reported by `evaluate`, and by `fit` for `validation_data` alone.
 
         Raises
         ------
         TypeError, ValueError
-            If a name is unknown, or the loss cannot work on the output of the last layer.
+            If a name is unknown, or the loss cannot work on the output of the last layer, or a metric with the loss.
         """
         optimizer, loss = optimizers.get(optimizer), losses.get(loss)  # type: ignore[arg-type]  # None is refused
-        metrics = _get_metrics(metrics)
+        metrics = _get_metrics(metrics, loss)
         _check_range(self.layers[-1], loss)
         vars(self).update(optimizer=optimizer, loss=loss, metrics=metrics)  # what is read-only outside of here
         self._states = None
@@ -150,6 +166,8 @@ class Trainable(Model):
         shuffle: bool = True,
         validation_data: Validation | None = None,
         verbose: bool | Literal[0, 1] = 1,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
     ) -> History:
         """Train on examples `x` with labels `y` (see the class).
 
@@ -164,9 +182,17 @@ class Trainable(Model):
         shuffle : bool
             Whether the order is drawn anew in each epoch, from the model's seed.
         validation_data : tuple, optional
-            (x, y) or (x, y, dict(lengths=..., mask=...)), evaluated after each epoch.
+            (x, y) or (x, y, dict(lengths=..., mask=..., sample_weight=...)), evaluated after each epoch.
         verbose : {0, 1}
             1: a progress bar if tqdm is installed, else a line an epoch. 0: nothing.
+        sample_weight : array_like of shape (N,), or of the steps (N, T) or a list of N arrays (T_i,); optional
+            What each example, or each step, weighs in the loss: finite numbers of at least 0, not all 0. The loss of a
+            batch is the sum of value times weight by the number of values, as in Keras: a weight of 0 still counts as
+            one. Metrics are not weighted.
+        class_weight : dict class -> weight, or "balanced"; optional
+            What the classes weigh; those that the dict lacks weigh 1. "balanced" is n / (K * count of the class), as in
+            scikit-learn, over the n labels that count. With `sample_weight` both are multiplied. It does not act on
+            `validation_data`.
 
         Returns
         -------
@@ -204,7 +230,7 @@ class Trainable(Model):
         _check_states(self.layers[-1], self.loss)
         if not len(batch.data):
             raise ValueError("x: expected at least one example, got none")
-        labels = examples.labels(self.layers, y, batch, shape)
+        labels = self._targets(y, batch, shape, sample_weight=sample_weight, class_weight=class_weight)
         validation = self._validation(validation_data, batch, batch_size)
         stateful.check_batches(self.layers, len(labels), batch_size, shuffle)
         self._build_for(batch)
@@ -239,8 +265,11 @@ class Trainable(Model):
         lengths: ArrayLike | None = None,
         mask: ArrayLike | None = None,
         batch_size: SupportsIndex = 32,
+        sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
         """Return a dict with the mean loss and the metrics on examples `x` with labels `y`; dropout does not act.
+
+        `sample_weight` weighs the loss, as in `fit`.
 
         Raises
         ------
@@ -253,7 +282,7 @@ class Trainable(Model):
         batch_size = check_int(batch_size, "batch_size", 1)
         batch, shape = examples.inputs(self.layers, x, lengths, mask)
         _check_states(self.layers[-1], self.loss)
-        labels = examples.labels(self.layers, y, batch, shape)
+        labels = self._targets(y, batch, shape, sample_weight=sample_weight)
         stateful.check_one_batch(self.layers, len(labels), batch_size)
         results, states = self._evaluate(batch, labels, batch_size)
         self._keep_states(states)
@@ -265,19 +294,23 @@ class Trainable(Model):
         if self.loss is None:
             raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
 
-    def _validation(self, data: Validation | None, like: Batch, batch_size: int) -> tuple[Batch, IntArray] | None:
+    def _validation(self, data: Validation | None, like: Batch, batch_size: int) -> tuple[Batch, Targets] | None:
         if data is None:
             return None
         x, y, options = examples.validation_arguments(data)
+        weights = options.pop("sample_weight", None)
         try:
             batch, shape = examples.inputs(self.layers, x, **options, like=like)
             if not len(batch.data):
                 raise ValueError("x: expected at least one example, got none")
-            labels = examples.labels(self.layers, y, batch, shape)
+            labels = self._targets(y, batch, shape, sample_weight=weights)
             stateful.check_equal_batches(self.layers, len(labels), batch_size)
             return batch, labels
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
+
+    def _targets(self, y: ArrayLike, batch: Batch, shape: Shape, **weights: Any) -> Targets:
+        return targets(self.layers, self.loss, self.metrics, y, batch, shape, **weights)
 
     def _build_for(self, batch: Batch) -> None:
         self.build(batch.data.shape[-1] if batch.data.ndim > 1 else None)
@@ -291,18 +324,16 @@ class Trainable(Model):
         return [order[start : start + batch_size] for start in range(0, max(1, count), batch_size)]
 
     def _evaluate(
-        self, batch: Batch, labels: IntArray, batch_size: int, states: States | None = None
+        self, batch: Batch, labels: Targets, batch_size: int, states: States | None = None
     ) -> tuple[dict[str, float], States]:
         """Return (dict of means, states after the last batch); the states are those of the first batch's start."""
-        totals, after = Totals(self), states or [None] * len(self.layers)
+        totals, after = Evaluation(self), states or [None] * len(self.layers)
         for rows in self._chunks(batch, batch_size):
-            part, part_labels = examples.rows_of(self.layers, batch, labels, rows)
-            outputs, after, _ = self._forward(part, after)
+            after = totals.batch(*examples.rows_of(self.layers, batch, labels, rows), rows, after)
             after = stateful.carried(self.layers, after)
-            totals.add(totals.of(outputs, part_labels))
         return totals.means(), after
 
-    def _update(self, batch: Batch, labels: IntArray, totals: Totals, place: finite.Place) -> None:
+    def _update(self, batch: Batch, labels: Targets, totals: Totals, place: finite.Place) -> None:
         """One update from a batch; adds what it saw to `totals`. It is made whole, or refused whole."""
         with np.errstate(all="ignore"):  # what is not finite is looked for below
             run = self._run(batch, labels)
@@ -322,15 +353,15 @@ class Trainable(Model):
         totals.add(seen)
 
     def _gradients(
-        self, batch: Batch, labels: IntArray, states: States | None = None, key: Any = None
+        self, batch: Batch, labels: Targets, states: States | None = None, key: Any = None
     ) -> dict[Parameter, Array]:
         """The gradients that a batch gives, dict (layer index, parameter name) -> array; nothing is updated."""
         return self._run(batch, labels, states, key).gradients()
 
-    def _run(self, batch: Batch, labels: IntArray, states: States | None = None, key: Any = None) -> Run | FusedRun:
+    def _run(self, batch: Batch, labels: Targets, states: States | None = None, key: Any = None) -> Run | FusedRun:
         """The forward pass of a batch in training, with its loss."""
         in_place = self.loss.in_place and self._fuses_loss("forward_batch", "backward_batch")
-        in_place = in_place and all(hasattr(metric, "total_of_classes") for metric in self.metrics)
+        in_place = in_place and False not in [metric.fuses_with(self.loss) for metric in metrics_of(self)]
         return (FusedRun if in_place else Run)(self, batch, labels, states, key)
 
     def _fuses_loss(self, *methods: str) -> bool:
@@ -394,13 +425,17 @@ class Trainable(Model):
         self._proposed = self._proposed and {key: owned(array) for key, array in self._proposed.items()}
 
 
-def _get_metrics(names: Sequence[MetricName | Accuracy]) -> list[Accuracy]:
+def _get_metrics(
+    names: Sequence[MetricName | Metric | Function | MetricFunction], loss: Loss
+) -> list[Metric | Function]:
     if not isinstance(names, (list, tuple)):
         raise TypeError(f"metrics: expected a list of names, got {names!r}")
     found = [metrics.get(name) for name in names]
     if len({metric.name for metric in found}) != len(found):
         raise ValueError(f"metrics: expected each name once, got {names!r}")
-    return found
+    if any(metric.name == "loss" for metric in found):
+        raise ValueError(f"metrics: expected other names than 'loss', which is the loss', got {names!r}")
+    return [metric.for_loss(loss) if isinstance(metric, Metric) else metric for metric in found]
 
 
 def _check_range(last: Layer, loss: Loss) -> None:
@@ -409,6 +444,8 @@ def _check_range(last: Layer, loss: Loss) -> None:
     if not isinstance(last, Dense) or wanted is None or wanted == (last.activation not in ("softmax", "sigmoid")):
         return
     what = "logits: a linear last layer" if wanted else "probabilities: a softmax (or sigmoid) last layer"
+    if not wanted and loss.distribution == "binary":
+        what = "probabilities: a sigmoid last layer"
     raise ValueError(f"loss: {loss.name!r} expected {what}, got activation {last.activation!r}")
 
 
@@ -417,5 +454,5 @@ def _check_states(last: Layer, loss: Loss) -> None:
     if isinstance(last, GRU) and getattr(loss, "from_logits", True) is False and last.activation not in _POSITIVE:
         raise ValueError(
             f"loss: {loss.name!r} expected probabilities, got the states of a GRU with activation {last.activation!r}: "
-            "put a Dense with a softmax behind it"
+            f"put a Dense with a {'sigmoid' if loss.distribution == 'binary' else 'softmax'} behind it"
         )

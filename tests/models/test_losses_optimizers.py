@@ -125,8 +125,9 @@ def test_losses_get():
     assert isinstance(loss, SparseCategoricalCrossentropy) and not loss.from_logits
     assert losses.get(loss) is loss
     assert SparseCategoricalCrossentropy(**loss.get_config()).get_config() == loss.get_config()
-    for wrong in ("mse", None, SparseCategoricalCrossentropy, ["sparse_categorical_crossentropy"]):
-        with pytest.raises(ValueError, match=r"loss: expected one of \['sparse_categorical_crossentropy'\] or a Loss"):
+    assert type(losses.get("MSE")) is type(losses.get("mean_squared_error")) is losses.MeanSquaredError
+    for wrong in ("nonsense", None, SparseCategoricalCrossentropy, ["sparse_categorical_crossentropy"]):
+        with pytest.raises(ValueError, match=r"loss: expected one of \[.*, 'huber', 'mae', .*\] or a Loss"):
             losses.get(wrong)
     with pytest.raises(TypeError, match="from_logits: expected True or False, got 1"):
         SparseCategoricalCrossentropy(from_logits=1)
@@ -150,8 +151,8 @@ def test_accuracy():
 def test_metrics_get():
     accuracy = metrics.get("accuracy")
     assert metrics.get(accuracy) is accuracy
-    for wrong in ("acc", None, len):
-        with pytest.raises(ValueError, match=r"metric: expected one of \['accuracy'\], got"):
+    for wrong in ("acc", None, metrics.Accuracy):
+        with pytest.raises(ValueError, match=r"metric: expected one of \['accuracy', 'auc', .*\], a Metric or a f"):
             metrics.get(wrong)
 
 

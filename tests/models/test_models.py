@@ -492,9 +492,10 @@ def test_wrong_models(call, error, message):
     ("arguments", "error", "message"),
     [
         ({"optimizer": "sgd"}, ValueError, "optimizer: expected one of ['adam'] or an Optimizer, got 'sgd'"),
-        ({"loss": None}, ValueError, f"loss: expected one of ['{LOSS}'] or a Loss, got None"),
+        ({"loss": None}, ValueError, f"'mse', '{LOSS}'] or a Loss, got None"),
         ({"metrics": "accuracy"}, TypeError, "metrics: expected a list of names, got 'accuracy'"),
-        ({"metrics": ["auc"]}, ValueError, "metric: expected one of ['accuracy'], got 'auc'"),
+        ({"metrics": ["acc"]}, ValueError, "metric: expected one of ['accuracy', "),
+        ({"metrics": ["mse"]}, ValueError, "metrics: 'mse' compares outputs with labels that are numbers like them"),
         ({"metrics": ["accuracy"] * 2}, ValueError, "metrics: expected each name once, got ['accuracy', 'accuracy']"),
         (
             {"loss": losses.SparseCategoricalCrossentropy(from_logits=True)},
@@ -593,7 +594,8 @@ Y = np.zeros(N, int)
         ({"validation_data": X}, ValueError, "validation_data: expected (x, y) or (x, y, dict(lengths=..., mas"),
         ({"validation_data": (X, Y, masked())}, ValueError, "got ndarray as the third: say what it is, dict(lengths="),
         ({"validation_data": (X, Y, LENGTHS)}, ValueError, "got list as the third: say what it is, dict(lengths="),
-        ({"validation_data": (X, Y, {"sample_weight": Y})}, ValueError, "got 'sample_weight' in the dict"),
+        ({"validation_data": (X, Y, {"weights": Y})}, ValueError, "got 'weights' in the dict"),
+        ({"validation_data": (X, Y, {"sample_weight": Y})}, ValueError, "validation_data: sample_weight: expected"),
         ({"validation_data": (X, Y[1:])}, ValueError, "validation_data: y: expected shape (7,), a label for"),
         ({"validation_data": (X, Y + K)}, ValueError, "validation_data: y: expected at least 0 and less than 3"),
         ({"validation_data": (X, Y, {"lengths": [6] * N})}, ValueError, "validation_data: lengths: expected"),

@@ -88,7 +88,7 @@ def losses_and_metrics(p: NDArray[np.float64], y: NDArray[np.intp]) -> None:
     loss = losses.get("sparse_categorical_crossentropy")
     assert_type(loss(p, y), float)
     assert_type(loss.gradient(p, y), Array)
-    assert_type(metrics.get("accuracy").total(p, y), tuple[float, int])
+    assert_type(metrics.Accuracy().total(p, y), tuple[float, int])
     assert_type(metrics.confusion_matrix([0, 1], [0, 1], 2), NDArray[np.intp])
     print(cgru.losses.get(loss), cgru.optimizers.get("adam"), cgru.initializers.get("zeros"))
 
@@ -96,8 +96,26 @@ def losses_and_metrics(p: NDArray[np.float64], y: NDArray[np.intp]) -> None:
 class Mine(losses.Loss):
     name = "mine"
 
-    def _values(self, rows: Array, labels: NDArray[Any]) -> Array:
-        return rows[np.arange(len(labels)), labels]
+    def values(self, outputs: Array, labels: NDArray[Any]) -> Array:
+        return ((outputs - labels) ** 2).mean(axis=1)
+
+    def gradients(self, outputs: Array, labels: NDArray[Any]) -> Array:
+        return 2 * (outputs - labels) / outputs.shape[1]
+
+
+def share_of_late(y_true: NDArray[Any], y_pred: Array) -> float:
+    return float((y_pred > y_true).mean())
+
+
+def losses_of_other_kinds() -> None:
+    model = cgru.Sequential([cgru.GRU(8), cgru.Dense(1)])
+    model.compile("adam", "mse", metrics=["mae", share_of_late])
+    model.compile("adam", losses.Huber(delta=2), metrics=[metrics.MeanAbsoluteError()])
+    model.compile("adam", losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1), metrics=["auc"])
+    model.compile("adam", Mine(), ["perplexity", metrics.MacroF1(threshold=0.3)])
+    assert_type(losses.Huber()(x[0], x[0], weights=[1, 2]), float)
+    auc = metrics.AUC()
+    assert_type(auc.error_bound(auc.counts(x[0, :, :1], [0, 1, 1, 0, 1])), float)
 
 
 def saved(folder: Path) -> None:
