@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from cgru import masks
 
 # -- arrays
 
@@ -46,7 +49,7 @@ Validation: TypeAlias = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike
 # -- inside of layers and models
 
 Initializer: TypeAlias = Callable[[Shape, Any, np.random.Generator], Array]  # of shape, dtype and generator
-Key: TypeAlias = Any  # what numpy.random.default_rng takes, keys nested
+Key: TypeAlias = "masks.Key | None"
 States: TypeAlias = Sequence[Array | None]  # one for each layer, None from one that has no state
 Parameter: TypeAlias = tuple[int, str]  # layer index, name
 

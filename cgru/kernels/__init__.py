@@ -51,6 +51,7 @@ memory_holds = calls.memory_holds
 multiply = calls.multiply
 pack = calls.pack
 padded_units = calls.padded_units
+random_rows = calls.random_rows
 run_calls = calls.run_calls
 scatter_add = calls.scatter_add
 softmax_crossentropy = calls.softmax_crossentropy

@@ -78,6 +78,19 @@ def update(
     terms: Sequence[float],
     threads: int,
 ) -> bool: ...
+def random_rows(
+    key_0: int,
+    key_1: int,
+    examples: IntArray,
+    per_example: int,
+    first: int,
+    steps: IntArray | None,
+    out: Array,
+    kind: int,
+    threshold: int,
+    scale: float,
+    threads: int,
+) -> None: ...
 def gradient_in_panels(rows: int, itemsize: int, route: int) -> bool: ...
 def padded_units(n: int, itemsize: int) -> int: ...
 def forward_work(

@@ -20,6 +20,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython cimport floating
+from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
 from blas cimport gemm as blas_gemm
@@ -40,6 +41,7 @@ from jobs cimport (
     Limits,
     Packing,
     Product,
+    Random,
     Route,
     Rows,
     Sharing,
@@ -111,3 +113,4 @@ include "products.pxi"
 include "passes.pxi"
 include "handle.pxi"
 include "dense.pxi"
+include "masks.pxi"

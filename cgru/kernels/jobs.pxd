@@ -1,6 +1,7 @@
 """Jobs: all that a pass knows, as the threads that share it see it; and the table of what a build of the kernels does
 with them. Types are void, because C structs cannot be fused."""
 
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy
 
 from gates cimport SLOPE_TERMS
@@ -198,10 +199,30 @@ cdef struct Update:  # of n parameters, see update.pxi
     bint single
 
 
+cdef enum RandomKind:
+    WORDS = 0
+    KEPT = 1        # bytes
+    SCALES_F32 = 2
+    SCALES_F64 = 3
+
+
+cdef struct Random:  # rows of random numbers, see random.pxi
+    uint32_t[2] key
+    const Py_ssize_t *examples  # one for `per_example` rows
+    const Py_ssize_t *steps     # (rows,), or NULL: 0 .. per_example - 1
+    void *out                   # (rows, F)
+    Py_ssize_t rows, F, per_example
+    Py_ssize_t first            # is added to the steps; below 0: rows have none
+    Py_ssize_t range            # rows of a task
+    uint32_t threshold
+    double scale
+    int kind
+
+
 cdef struct Build:  # what one instruction set's module does; filled at the end of kernels.pxi
     Py_ssize_t vector_bytes, tile_rows, tile_vectors, far_rows
     bint fuses  # see platform.h
-    task_t pack, product, rows, update, forward, backward_gates, backward_turn, backward_large
+    task_t pack, product, rows, update, random, forward, backward_gates, backward_turn, backward_large
     int (*turn_tasks)(const Backward *j) noexcept nogil   # tasks of `backward_turn`
     int (*large_tasks)(const Backward *j) noexcept nogil  # and of `backward_large`
     void (*step)(Forward *j) noexcept nogil               # one step of all rows and units, by this thread alone

@@ -43,16 +43,20 @@ from jobs cimport (
     CROSSENTROPY,
     GATHER,
     GRADIENT,
+    KEPT,
     PACKED,
+    SCALES_F32,
     SCATTER,
     SOFTMAX,
     SOFTMAX_FORWARD,
+    WORDS,
     Backward,
     Build,
     Forward,
     Matrix,
     Packing,
     Product,
+    Random,
     Rows,
     Update,
     cgru_team,
@@ -103,6 +107,7 @@ include "packing.pxi"
 include "product.pxi"
 include "rows.pxi"
 include "update.pxi"
+include "random.pxi"
 include "forward.pxi"
 include "backward.pxi"
 
@@ -120,7 +125,7 @@ cdef Build table
 table.vector_bytes, table.tile_rows, table.tile_vectors = CGRU_VECTOR_BYTES, CGRU_TILE_ROWS, CGRU_TILE_VECTORS
 table.far_rows, table.fuses = CGRU_FAR_ROWS, CGRU_FUSES
 table.pack, table.activate = pack_task, activate
-table.product, table.rows, table.update = product_task, rows_task, update_task
+table.product, table.rows, table.update, table.random = product_task, rows_task, update_task, random_task
 table.forward, table.step = forward_task, forward_step
 table.backward_gates, table.backward_turn, table.turn_tasks = backward_gates_task, backward_turn_task, turn_tasks
 table.backward_large, table.large_tasks = backward_large_task, large_tasks

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cgru import masks
 from cgru.checks import as_array, check_bool, check_dtype, check_int
 from cgru.configured import Configured
 from cgru.locks import Locked, owned
@@ -88,6 +89,7 @@ class Layer(Locked, Configured):
         self._parameters: dict[str, Array] | None = None
         self._written: _Writable | None = None  # inside `update`
         self._input_size: int | None = None
+        self._own_key: masks.Key | None = None  # of the next call in training that is given none
 
     # -- what a subclass implements
 
@@ -111,9 +113,9 @@ class Layer(Locked, Configured):
         state : ndarray, optional
             What the sequences start from, where the layer has a state (a `GRU`: of the shape of `initial_state`); None
             is its own beginning. Layers without one do not look at it.
-        key : int or sequence of int, optional
-            What the random choices of training are drawn from: the same key, the same choices. Without it they come
-            from a generator of the layer's own, which moves on.
+        key : masks.Key, optional
+            What the random choices of training are drawn from: the same key, the same choices, row by row. Without it
+            the layer has keys of its own, another one at each call.
         training : bool
             Whether dropout acts, and whether the tape can be used.
 
@@ -316,6 +318,15 @@ class Layer(Locked, Configured):
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng(self._inherited_seed if self.seed is None else self.seed)
+
+    def _next_key(self) -> masks.Key:
+        """A key of the layer's own, another one at each call."""
+        with self._lock:
+            key = self._own_key
+            if key is None:
+                key = masks.Key(int(self._generator().integers(2**64, dtype=np.uint64)))
+            self._own_key = key._replace(update=key.update + 1)
+        return key
 
     def _inherit_seed(self, seed: np.random.SeedSequence) -> None:
         """Take a SeedSequence for what the layer will draw if it has no seed of its own; the first one stays."""

@@ -7,6 +7,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from cgru import masks
 from cgru.checks import check_int, check_rate
 from cgru.layers.base import Layer, check_gradient
 from cgru.sequences import Batch
@@ -32,8 +33,8 @@ class Dropout(Layer):
 
     Notes
     -----
-    Results have the type of the inputs. There are no parameters; the random generator is the layer's, so the masks of a
-    training run follow from the seed.
+    Results have the type of the inputs. There are no parameters. Each element is kept or dropped by itself, by a number
+    that follows from the key of the pass (`cgru.masks`), the example, the step and the feature; padding changes none.
     """
 
     _options = ("rate",)
@@ -43,7 +44,6 @@ class Dropout(Layer):
         super().__init__(seed=seed, trainable=trainable)
         self.rate = check_rate(rate, "rate")
         self._parameters = {}
-        self._masks: np.random.Generator | None = None
 
     def build(self, input_size: SupportsIndex) -> None:
         """Nothing to create; inputs of any size will do."""
@@ -64,8 +64,10 @@ class Dropout(Layer):
         x = batch.data
         if x.dtype.kind != "f":
             raise TypeError(f"Dropout: expected floating-point data, got dtype {x.dtype}")
-        scale = self._scale(x.shape, x.dtype, key) if training and self.rate else None
+        scale = None
         valid = batch.valid
+        if training and self.rate:
+            scale = self._scale(x, batch.mask, self._next_key() if key is None else key)
         return batch.with_data(_times(x, scale, valid)), None, 0.0, (scale, valid, x.shape)
 
     def backward_batch(
@@ -75,15 +77,9 @@ class Dropout(Layer):
         check_gradient(d_out, shape)
         return (_times(d_out, scale, valid) if need_dx else None), None, {}
 
-    def _scale(self, shape: Shape, dtype: np.dtype[Any], key: Key) -> Array:
-        if key is None:
-            with self._lock:
-                if self._masks is None:
-                    self._masks = self._generator()
-                chosen = self._masks.random(shape, dtype=np.float32)
-        else:
-            chosen = np.random.default_rng(key).random(shape, dtype=np.float32)
-        return (chosen >= np.float32(self.rate)) * dtype.type(1 / (1 - self.rate))
+    def _scale(self, x: Array, mask: BoolArray | None, key: masks.Key) -> Array:
+        shape = x.shape if x.ndim in (2, 3) else (*x.shape, 1)
+        return masks.scales(key, shape, self.rate, x.dtype, steps=masks.steps_of(mask)).reshape(x.shape)
 
 
 def _times(data: Array, scale: Array | None, valid: BoolArray | None) -> Array:

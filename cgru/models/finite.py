@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cgru import masks
 from cgru.models import examples, stateful
 from cgru.sequences import Batch
 from cgru.typing import AnyArray, Array, IntArray, Parameter
@@ -84,7 +85,7 @@ def gradient_error(
     for i, row in enumerate(place.rows):
         part, own = examples.rows_of(model.layers, batch, targets, np.array([i]))
         states = stateful.states_of_row(model.layers, i)
-        if not all_finite(model._gradients(part, own, states, key=0).values(), squares=True):
+        if not all_finite(model._gradients(part, own, states, key=masks.Key(0)).values(), squares=True):
             because = f" because of row {row} of x"
             break
     else:

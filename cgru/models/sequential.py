@@ -12,7 +12,7 @@ from cgru.checks import check_int
 from cgru.models import examples, stateful, stepping
 from cgru.models.training import Trainable
 from cgru.sequences import Batch, unpad
-from cgru.typing import Array, ArrayOrList, Parameter, States
+from cgru.typing import Array, ArrayOrList, Key, Parameter, States
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -185,7 +185,7 @@ class Sequential(Trainable):
         batch: Batch,
         states: States | None = None,
         training: bool = False,
-        key: Any = None,
+        key: Key = None,
         end: int | None = None,
     ) -> tuple[Batch, States, list[Any]]:
         """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept. With `end`, of
@@ -193,7 +193,7 @@ class Sequential(Trainable):
         tapes, after = [], []
         for i, layer in enumerate(self.layers[:end]):
             batch, state, _, tape = layer.forward_batch(
-                batch, None if states is None else states[i], None if key is None else (key, i), training
+                batch, None if states is None else states[i], None if key is None else key._replace(layer=i), training
             )
             after.append(state)
             tapes.append(tape)

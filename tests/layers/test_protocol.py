@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import cgru
+from cgru import masks
 from cgru.sequences import as_batch
 
 N, T, D, H = checks.N, checks.T, checks.D, checks.H
@@ -77,14 +78,14 @@ def test_the_protocol_keeps_no_state_in_a_stateful_layer(rng):
     assert not np.array_equal(layer(x.data), layer(x.data))  # a call does keep it
 
 
-@pytest.mark.parametrize("key", [7, (7, 0, 3)])
+@pytest.mark.parametrize("key", [masks.Key(7), masks.Key(7, 2, np.array([5, 0, 9]), 3)])
 def test_a_key_chooses_what_dropout_drops(rng, key):
     x = as_batch(np.ones((N, T, D), np.float32))
     layers = [cgru.Dropout(0.5, seed=seed) for seed in (0, 1)]
     outs = [layer.forward_batch(x, key=key, training=True)[0].data for layer in layers for _ in range(2)]
     for out in outs[1:]:
         checks.assert_same_arrays(out, outs[0])
-    other = layers[0].forward_batch(x, key=8, training=True)[0].data
+    other = layers[0].forward_batch(x, key=masks.Key(8), training=True)[0].data
     assert set(np.unique(other)) == {0, 2} and not np.array_equal(other, outs[0])
     # Their own generators did not move.
     fresh = cgru.Dropout(0.5, seed=0).forward_batch(x, training=True)[0].data
