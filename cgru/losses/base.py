@@ -35,9 +35,9 @@ class Loss(Configured):
     Notes
     -----
     A subclass that knows the gradient before the activation of the last layer in closed form may name the activation in
-    `fused_activation` and implement `logit_gradients`; with `in_place` it also has activation, loss and gradient as one
-    pass (`replace_logits`), which models then use. With `wants_logits` models compute the loss by `logit_values`, where
-    the outputs alone would not do in floating point.
+    `fused_activation` and implement `logit_gradients`. Models also use `logit_values`, where outputs alone would not do
+    in floating point, and `replace_logits`, which is activation, loss and gradient in one pass, from a class that has
+    them. A class that has `values` or `gradients` of its own loses those of its bases.
 
     Examples
     --------
@@ -61,8 +61,21 @@ class Loss(Configured):
     labels: Literal["values", "classes"] = "values"
     distribution: Literal["binary", "categorical"] | None = None
     fused_activation: str | None = None
-    in_place = False
-    wants_logits = False
+    _known: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+
+        def depth(method: str) -> int:
+            return next(i for i, owner in enumerate(cls.__mro__) if method in owner.__dict__)
+
+        closest = min(depth("values"), depth("gradients"))
+        optional = ("logit_gradients", "logit_values", "replace_logits")
+        cls._known = frozenset(method for method in optional if depth(method) <= closest < depth("sum_of"))
+
+    def knows(self, method: str) -> bool:
+        """Whether the class has this one of the methods that it may lack."""
+        return method in self._known
 
     # -- what a subclass implements
 

@@ -46,7 +46,6 @@ class SparseCategoricalCrossentropy(Loss):
     name = "sparse_categorical_crossentropy"
     labels = "classes"
     distribution = "categorical"
-    in_place = True
     _options = ("from_logits", "label_smoothing")
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
@@ -195,14 +194,12 @@ class BinaryCrossentropy(Loss):
 
     name = "binary_crossentropy"
     distribution = "binary"
-    in_place = True
     _options = ("from_logits", "label_smoothing")
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
         self.from_logits = check_bool(from_logits, "from_logits")
         self.label_smoothing = check_rate(label_smoothing, "label_smoothing")
         self.fused_activation = "linear" if self.from_logits else "sigmoid"
-        self.wants_logits = not self.from_logits
 
     def replace_logits(
         self, logits: Array, bias: Array, labels: AnyArray, classes: bool = False, weights: Array | None = None

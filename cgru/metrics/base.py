@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +39,12 @@ class Metric(Configured):
     _distribution: str | None = None
     _logits = False
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        own = cls.__dict__
+        if ("counts" in own or "row_counts" in own) and "fused" not in own:
+            cls.fused = None  # what its base makes of a pass without outputs may be something else
+
     def counts(self, outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None = None) -> Counts:
         """Return what one batch adds, a float64 array of one axis whose length depends on no batch.
 
@@ -56,7 +62,7 @@ class Metric(Configured):
             If the labels are of another type or shape, or out of range.
         """
         rows, labels = counted_rows(outputs, labels, valid, self._kind)
-        self.check_labels(labels, "labels")
+        self.check_labels(labels, "labels", rows.shape[1])
         return self.row_counts(rows, labels)
 
     def row_counts(self, outputs: Array, labels: AnyArray) -> Counts:
@@ -98,8 +104,9 @@ class Metric(Configured):
     def _check_loss(self, loss: Loss) -> None:
         """Raise ValueError if the metric means nothing beside `loss`."""
 
-    def check_labels(self, labels: AnyArray, name: str) -> None:
-        """Raise ValueError, which calls them `name`, if the labels that count are none for this metric."""
+    def check_labels(self, labels: AnyArray, name: str, outputs: int) -> None:
+        """Raise ValueError, which calls them `name`, if the labels that count, or the number of outputs, are none
+        for this metric."""
 
     def fuses_with(self, loss: Loss) -> bool:
         """Whether what `fused` names is enough beside this loss."""

@@ -45,9 +45,9 @@ class _Decisions(Metric):
         return np.where(outputs == outputs, outputs > threshold, -1)
 
     def fuses_with(self, loss: Loss) -> bool:
-        return self.threshold is None
+        return super().fuses_with(loss) and self.threshold is None
 
-    def check_labels(self, labels: AnyArray, name: str) -> None:
+    def check_labels(self, labels: AnyArray, name: str, outputs: int) -> None:
         if labels.ndim == 2 and self._distribution is None:
             wrong = labels[(labels < 0) | (labels > 1)]
             if wrong.size:
@@ -129,8 +129,8 @@ class MacroF1(_Decisions):
         seen = found + true > 0
         return float((2 * hits[seen] / (found + true)[seen]).mean()) if seen.any() else float("nan")
 
-    def check_labels(self, labels: AnyArray, name: str) -> None:
-        super().check_labels(labels, name)
+    def check_labels(self, labels: AnyArray, name: str, outputs: int) -> None:
+        super().check_labels(labels, name, outputs)
         if labels.ndim == 2 and self._distribution != "categorical":
             check_zero_or_one(labels, name, self.name)
 

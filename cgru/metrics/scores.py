@@ -100,7 +100,8 @@ class Perplexity(Metric):
             return float(np.exp(ratio(*counts.tolist())))
 
     def fuses_with(self, loss: Loss) -> bool:
-        return type(loss) is SparseCategoricalCrossentropy and not loss.label_smoothing
+        plain = type(loss) is SparseCategoricalCrossentropy and not loss.label_smoothing
+        return super().fuses_with(loss) and plain
 
     def _check_loss(self, loss: Loss) -> None:
         if loss.distribution != "categorical":
@@ -148,10 +149,8 @@ class AUC(Metric):
 
     def _scores(self, outputs: Array, labels: AnyArray) -> tuple[Array, AnyArray]:
         """Return the logits and their labels, each of one axis."""
-        logits, two = self.from_logits or self._logits, outputs.shape[1] == 2
+        logits = self.from_logits or self._logits
         if labels.ndim == 1 or self._distribution == "categorical":
-            if not two:
-                raise ValueError(f"metric {self.name!r} expected two classes, got {outputs.shape[1]} outputs")
             labels = labels if labels.ndim == 1 else labels.argmax(axis=1)
             outputs, rest = outputs[:, 1], outputs[:, 0]
         else:
@@ -181,8 +180,11 @@ class AUC(Metric):
         negative, positive = counts[:-1].reshape(2, -1)
         return ratio(float((negative * positive).sum()) / 2, float(negative.sum() * positive.sum()))
 
-    def check_labels(self, labels: AnyArray, name: str) -> None:
-        if self._distribution != "categorical":
+    def check_labels(self, labels: AnyArray, name: str, outputs: int) -> None:
+        if labels.ndim == 1 or self._distribution == "categorical":
+            if outputs != 2:
+                raise ValueError(f"metric {self.name!r} expected one output or two classes, got {outputs} classes")
+        else:
             check_zero_or_one(labels, name, self.name)
 
     def _check_loss(self, loss: Loss) -> None:

@@ -51,7 +51,9 @@ def _forward(
 ) -> tuple[Batch, Array | None, States, list[Any]]:
     """Return (outputs, logits, states, tapes): with them the logits (M, K) of what counts, if the loss is better
     computed from those than from what the last layer makes of them."""
-    if not model.loss.wants_logits or not model._fuses_loss("forward_batch"):
+    loss = model.loss
+    wanted = loss.knows("logit_values") and loss.fused_activation != "linear"  # of which the outputs are logits
+    if not wanted or not model._fuses_loss("forward_batch"):
         outputs, after, tapes = model._forward(batch, states, **options)
         return outputs, None, after, tapes
     last = model.layers[-1]
@@ -185,5 +187,5 @@ class Evaluation(Totals):
             places, labels, outputs = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
             order = np.argsort(places, kind="stable")
             for function in self._functions:
-                found[function.name] = function.value(labels[order], outputs[order])
+                found[function.name] = function.value(labels[order], outputs[order]) if len(order) else float("nan")
         return found

@@ -96,7 +96,8 @@ def targets(
     counted = labels if valid is None else labels[valid]
     for metric in metrics:
         if hasattr(metric, "check_labels"):
-            metric.check_labels(counted if loss.labels == "values" else counted.reshape(-1), name)
+            rows = counted.reshape(-1, outputs[-1]) if loss.labels == "values" else counted.reshape(-1)
+            metric.check_labels(rows, name, outputs[-1])
     weights = None
     if sample_weight is not None:
         weights = _sample_weights(layers, sample_weight, batch, outputs, valid)

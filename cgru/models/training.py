@@ -360,7 +360,7 @@ class Trainable(Model):
 
     def _run(self, batch: Batch, labels: Targets, states: States | None = None, key: Any = None) -> Run | FusedRun:
         """The forward pass of a batch in training, with its loss."""
-        in_place = self.loss.in_place and self._fuses_loss("forward_batch", "backward_batch")
+        in_place = self.loss.knows("replace_logits") and self._fuses_loss("forward_batch", "backward_batch")
         in_place = in_place and False not in [metric.fuses_with(self.loss) for metric in metrics_of(self)]
         return (FusedRun if in_place else Run)(self, batch, labels, states, key)
 
@@ -370,6 +370,7 @@ class Trainable(Model):
         last = self.layers[-1]
         return (
             isinstance(last, Dense)
+            and self.loss.knows("logit_gradients")
             and last.activation == self.loss.fused_activation
             and all(getattr(type(last), name) is getattr(Dense, name) for name in methods)
         )

@@ -165,7 +165,7 @@ def test_values_and_gradients(rng, name, steps, weights):
         checks.assert_close(at_logits, by_differences(logits, True), 1e-10)
 
 
-@pytest.mark.parametrize("name", [name for name, (loss, *_) in LOSSES.items() if loss.in_place])
+@pytest.mark.parametrize("name", [name for name, (loss, *_) in LOSSES.items() if loss.knows("replace_logits")])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_pass_over_logits(rng, name, weighted, dtype):
@@ -213,7 +213,7 @@ def test_gradients_of_a_model(rng, name, weights):
         y = labels_for(loss, rng, shape)
         made = targets(model.layers, loss, [], y, batch, (*shape, K), weight)
         run = model._run(batch, made)
-        assert isinstance(run, FusedRun) == loss.in_place
+        assert isinstance(run, FusedRun) == loss.knows("replace_logits")
         seen, gradients = run.seen(Totals(model))["loss"], run.gradients()
         outputs = model.predict(x, **validity)
         checks.assert_close(seen[0], loss.total(outputs, y, batch.valid, weight)[0], 1e-13)
@@ -244,6 +244,33 @@ def test_own_losses_are_trained_on(rng):
 
 
 class TestOnesOwnLoss:
+    @pytest.mark.parametrize("base", [SCE, CCE, BCE])
+    def test_a_subclass_with_other_values_and_gradients_is_not_passed_by(self, rng, base):
+        """Closed forms of the base are not those of the subclass."""
+
+        class Doubled(base):
+            def values(self, outputs, labels):
+                return 2 * super().values(outputs, labels)
+
+            def gradients(self, outputs, labels):
+                return 2 * super().gradients(outputs, labels)
+
+        class Renamed(base):
+            name = "renamed"
+
+        x, y = rng.standard_normal((N, T, 2)), labels_for(base(), rng, (N,))
+        results = []
+        for loss in (base(), Doubled(), Renamed()):
+            model = model_for(loss, "sigmoid" if base is BCE else "softmax", False)
+            batch, shape = cgru.models.examples.inputs(model.layers, x)
+            made = model._targets(y, batch, shape)
+            run = model._run(batch, made)
+            values = run.seen(Totals(model))["loss"][0], model.evaluate(x, y)["loss"]
+            results.append([*run.gradients().values(), np.array(values)])
+        for plain, doubled, renamed in zip(*results, strict=True):
+            checks.assert_close(doubled, 2 * plain, 1e-13)
+            checks.assert_same_arrays(renamed, plain)
+
     def compiled(self, loss):
         model = cgru.Sequential([cgru.Dense(2)])
         model.compile("adam", loss)

@@ -216,7 +216,7 @@ class TestAUC:
             ([[0.2], [0.3]], [0, 0.5], "labels: metric 'auc' expected labels 0 and 1, got 0.5"),
             ([[0.2], [1.3]], [0, 1], "metric 'auc' expected probabilities, got an output of 1.3"),
             ([[0.2], [-1.3]], [0, 1], "metric 'auc' expected probabilities, got an output of -1.3"),
-            ([[0.2, 0.1, 0.7]], [0], "metric 'auc' expected two classes, got 3 outputs"),
+            ([[0.2, 0.1, 0.7]], [0], "metric 'auc' expected one output or two classes, got 3 classes"),
         ):
             with pytest.raises(ValueError, match=re.escape(message)):
                 auc(np.array(outputs), labels)
@@ -336,6 +336,25 @@ def test_labels_that_a_metric_cannot_use_are_refused_before_any_work(rng):
         with pytest.raises(ValueError, match=re.escape(message)):
             model.fit(x, y)
         assert not model.built
+    model = cgru.Sequential([cgru.GRU(3), cgru.Dense(3, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["auc"])
+    with pytest.raises(ValueError, match="metric 'auc' expected one output or two classes, got 3 classes"):
+        model.fit(x, [0, 1, 1, 0])
+    assert not model.built
+
+
+def test_a_subclass_that_counts_otherwise_is_not_passed_by(rng):
+    class Misses(metrics.Accuracy):
+        name = "misses"
+
+        def row_counts(self, outputs, labels):
+            hits, count = super().row_counts(outputs, labels)
+            return np.array([count - hits, count])
+
+    x, y = rng.standard_normal((8, 3, 2)), np.arange(8) % 3
+    model = model_of("sparse_categorical_crossentropy", "softmax", 3, ["accuracy", Misses()])
+    history = model.fit(x, y, verbose=0).history
+    assert history["accuracy"][0] + history["misses"][0] == 1
 
 
 class TestFunctions:
@@ -349,6 +368,9 @@ class TestFunctions:
         lengths = rng.integers(0, 5, 9)
         valid = np.arange(4) < lengths[:, None]
         calls = []
+        # An empty set calls nothing.
+        empty = self.model(lambda y_true, y_pred: 1 / 0)
+        assert math.isnan(empty.evaluate(x, y, lengths=np.zeros(9, int))["<lambda>"])
 
         def worst(y_true, y_pred):
             calls.append((y_true, y_pred))
