@@ -42,6 +42,7 @@ __all__ = [
 
 if TYPE_CHECKING:  # those above have imported the modules
     from cgru import backends as backends
+    from cgru import callbacks as callbacks
     from cgru import initializers as initializers
     from cgru import layers as layers
     from cgru import losses as losses

@@ -1,7 +1,7 @@
 """Layers and models in files, in the safetensors format.
 
 Our texts in the header are what `_REQUIRED` lists: the configuration, and one hash of the tensors' bytes and one of
-everything else.
+everything else; and, where training may go on, its state (models/checkpoints.py), with tensors of its own.
 
 Reading trusts nothing. `safetensors` bounds what a file can make us allocate, and the configuration must ask for just
 the tensors that are there before anything is built. Nothing in a file is executed, and its hashes tell damage, not
@@ -19,21 +19,22 @@ import numpy as np
 
 from cgru import safetensors
 from cgru._version import __version__
-from cgru.checks import check_int
+from cgru.checks import check_bool, check_int
 from cgru.layers import Layer
-from cgru.models import LAYERS, Sequential
+from cgru.models import LAYERS, Sequential, checkpoints
 from cgru.reading import check_path, errors_name, open_regular, parse_json, short
 from cgru.typing import AnyArray, LayerOrModel, Path
 from cgru.writing import replace_file
 
-_FORMAT, _FORMAT_VERSION = "cgru", "1"
+_FORMAT = "cgru"
+_VERSIONS = ("1", "2")  # of files without and with a state of training, which readers of the first would not know
 _REQUIRED = ("format_version", "cgru_version", "class", "config", "input_size", "sha256", "header_sha256")
 
 
 # -- public
 
 
-def save(model: Layer | Sequential, path: Path) -> None:
+def save(model: Layer | Sequential, path: Path, training_state: bool = False) -> None:
     """Write a layer or a model to a file.
 
     Whatever happens on the way, there is afterwards the old file or the whole new one: the bytes go to a temporary file
@@ -46,22 +47,26 @@ def save(model: Layer | Sequential, path: Path) -> None:
         It must be built. Subclasses are refused: `load` would not find them.
     path : str or os.PathLike
         Any name will do; ".safetensors" is the custom.
+    training_state : bool
+        Whether the file also holds what training needs to go on as if it had never ended: what `compile` chose, the
+        state of the optimizer, the states of stateful layers, the seed, and of the last `fit` the history, how far it
+        has come and the states of its callbacks. ``load(path).fit(..., resume=True)`` goes on.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong type, or there are more tensors than a header holds (some 800,000).
+        If an argument is of the wrong type, or there are more tensors than a header holds (some 800,000); with
+        `training_state`, if it is no model, or its optimizer, loss or metrics are classes of one's own.
     RuntimeError
-        If the model has no parameters yet.
+        If the model has no parameters yet; with `training_state`, if `compile` was not called.
     OSError
         If the file cannot be written, or `path` exists and is no regular file: a folder, a device, a FIFO.
 
     Notes
     -----
-    A file holds the parameters, bit for bit, and what `get_config` returns. Not saved: what `Sequential.compile` chose
-    (optimizer, loss, metrics) with the state of the optimizer, the history, the state of a stateful layer, and how far
-    the generators of dropout masks and of the order of examples have come. So a loaded model predicts at once; call
-    `compile` before it trains further, with an optimizer that starts afresh.
+    A file holds the parameters, bit for bit, and what `get_config` returns; all else only with `training_state`.
+    Without it a loaded model predicts at once; call `compile` before it trains further, with an optimizer that starts
+    afresh.
 
     Other programs read the tensors with any safetensors library, under the names of `parameters`.
 
@@ -76,18 +81,22 @@ def save(model: Layer | Sequential, path: Path) -> None:
     >>> bool((again.parameters["kernel"] == layer.parameters["kernel"]).all())
     True
     """
-    _check_model(model)
+    check_saving(model, check_bool(training_state, "training_state"))
     path = check_path(path)
-    tensors = dict(zip(model.parameters, model.get_weights(), strict=True))
+    tensors: dict[str, AnyArray] = dict(zip(model.parameters, model.get_weights(), strict=True))
+    state: dict[str, AnyArray] = {}
+    training = None
+    if training_state and isinstance(model, Sequential):
+        training = json.dumps(checkpoints.packed(checkpoints.state_of(model), state), allow_nan=False)
+    tensors |= state
     # The order of the safetensors library: the widest type first, so that all are aligned, then by name.
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
-    arrays = [np.ascontiguousarray(tensors[name], tensors[name].dtype.newbyteorder("<")) for name in names]
-    header: dict[str, Any] = {"__metadata__": _metadata(model, arrays)}
+    arrays = [np.asarray(tensors[name], tensors[name].dtype.newbyteorder("<"), order="C") for name in names]
+    header: dict[str, Any] = {"__metadata__": _metadata(model, arrays, training)}
     begin = 0
     for name, array in zip(names, arrays, strict=True):
         end = begin + array.nbytes
-        dtype = f"F{8 * array.itemsize}"
-        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": (begin, end)}
+        header[name] = {"dtype": safetensors.name_of(array.dtype), "shape": array.shape, "data_offsets": (begin, end)}
         begin = end
     header["__metadata__"]["header_sha256"] = safetensors.hash_of(header)
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -96,6 +105,15 @@ def save(model: Layer | Sequential, path: Path) -> None:
         limit = safetensors.MAX_HEADER
         raise ValueError(f"model: expected a header of at most {limit} bytes, got {len(text)}: too many tensors")
     replace_file(path, [len(text).to_bytes(8, "little"), text, *arrays])
+
+
+def check_saving(model: Layer | Sequential, training_state: bool = False) -> None:
+    """Raise what `save` would raise because of what the model is, before anything is written."""
+    _check_model(model)
+    if training_state:
+        if not isinstance(model, Sequential):
+            raise TypeError(f"training_state: expected a Sequential, got a layer by itself, {type(model).__name__}")
+        checkpoints.check(model)
 
 
 def load(path: Path) -> LayerOrModel:
@@ -108,7 +126,8 @@ def load(path: Path) -> LayerOrModel:
     Returns
     -------
     GRU, Dense, Embedding, Dropout or Sequential
-        Built, with the parameters of the saved one, bit for bit; see `save` for what a file does not hold.
+        Built, with the parameters of the saved one, bit for bit; compiled, if the file has a state of training. See
+        `save` for what a file does not hold.
 
     Raises
     ------
@@ -128,13 +147,19 @@ def load(path: Path) -> LayerOrModel:
             raise ValueError("the header was altered: its SHA-256 is not the one that it names")
         model = _unbuilt(metadata["class"], parse_json(metadata["config"], "config"))
         parts = _parts(model, parse_json(metadata["input_size"], "input_size"))
-        _check_table(parts, table)
+        training = parse_json(metadata["training"], "training") if "training" in metadata else None
+        own = {name for name in table if training is not None and name.startswith(checkpoints.PREFIX)}
+        _check_table(parts, {name: entry for name, entry in table.items() if name not in own})
         digest = hashlib.sha256()
         tensors = safetensors.read_tensors(file, table, digest)
         if digest.hexdigest() != metadata["sha256"]:
             raise ValueError("the tensors were altered: their SHA-256 is not the one that the header names")
-    for prefix, layer, size in parts:
-        layer._adopt(size, {name: tensors[prefix + name] for name, _ in layer.parameter_shapes(size)})
+        for prefix, layer, size in parts:
+            layer._adopt(size, {name: tensors[prefix + name] for name, _ in layer.parameter_shapes(size)})
+        if training is not None:
+            if not isinstance(model, Sequential):
+                raise ValueError(f"training: expected a Sequential, which is trained, got {type(model).__name__}")
+            checkpoints.restore(model, checkpoints.unpacked(training, {name: tensors[name] for name in own}))
     return model
 
 
@@ -182,19 +207,20 @@ def _check_model(model: Layer | Sequential) -> None:
             raise TypeError(f"model: expected layers among {', '.join(LAYERS)}, got {name} at index {i}")
 
 
-def _metadata(model: Layer | Sequential, arrays: Sequence[AnyArray]) -> dict[str, str]:
+def _metadata(model: Layer | Sequential, arrays: Sequence[AnyArray], training: str | None) -> dict[str, str]:
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(array.data)
+        digest.update(array.data if array.size else b"")
     sizes = [layer.input_size for layer in model.layers] if isinstance(model, Sequential) else model.input_size
     return {
         "format": _FORMAT,
-        "format_version": _FORMAT_VERSION,
+        "format_version": _VERSIONS[training is not None],
         "cgru_version": __version__,
         "class": type(model).__name__,
         "config": json.dumps(model.get_config(), allow_nan=False),
         "input_size": json.dumps(sizes),
         "sha256": digest.hexdigest(),
+        **({} if training is None else {"training": training}),
     }
 
 
@@ -208,10 +234,10 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
     missing = [name for name in _REQUIRED if name not in metadata]
     if missing:
         raise ValueError(f"metadata: expected {', '.join(_REQUIRED)}, got none of {', '.join(missing)}")
-    if metadata["format_version"] != _FORMAT_VERSION:
+    if metadata["format_version"] not in _VERSIONS:
         version, writer = short(metadata["format_version"]), short(metadata["cgru_version"])
         raise ValueError(
-            f"metadata: expected format_version {_FORMAT_VERSION}, got {version}, written by cgru {writer}; "
+            f"metadata: expected format_version {' or '.join(_VERSIONS)}, got {version}, written by cgru {writer}; "
             f"this is cgru {__version__}"
         )
 

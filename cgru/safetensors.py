@@ -154,6 +154,11 @@ def _entry(name: str, value: Any) -> Entry:
     return Entry(dtype, tuple(shape), *offsets)
 
 
+def name_of(dtype: np.dtype[Any]) -> str:
+    """What the format calls a type of NumPy's."""
+    return "BOOL" if dtype.kind == "b" else f"{dtype.kind.upper()}{8 * dtype.itemsize}"
+
+
 def _bits_of(dtype: str) -> int | None:
     """Of an element of a type of the format; None where it has no such type."""
     if dtype in _DTYPES:

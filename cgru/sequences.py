@@ -42,16 +42,15 @@ class Batch(NamedTuple):
 
     def take(self, rows: IntArray) -> Batch:
         """The batch of these rows, cut to the last valid step among them."""
-        data = self.data[rows]
         if self.lengths is not None:
             lengths = self.lengths[rows]
-            return Batch(data[:, : lengths.max(initial=0)], lengths)
+            return Batch(self.data[:, : lengths.max(initial=0)][rows], lengths)
         if self.mask is not None:
             mask = self.mask[rows]
             steps = np.flatnonzero(mask.any(axis=0))
             end = steps[-1] + 1 if len(steps) else 0
-            return Batch(data[:, :end], None, mask[:, :end])
-        return Batch(data)
+            return Batch(self.data[:, :end][rows], None, mask[:, :end])
+        return Batch(self.data[rows])
 
 
 def as_batch(

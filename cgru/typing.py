@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
 
 import numpy as np
@@ -44,6 +44,7 @@ MetricName: TypeAlias = Literal["accuracy", "macro_f1", "mse", "mae", "perplexit
 MetricFunction: TypeAlias = Callable[[Any, Any], SupportsFloat]  # of labels and outputs that count
 ClassWeight: TypeAlias = Mapping[int, float] | Literal["balanced"]
 BackendName: TypeAlias = Literal["native", "blas"]
+BatchSource: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]  # starts anew whenever it is asked
 Validation: TypeAlias = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, dict[str, Any]]
 
 # -- inside of layers and models

@@ -17,10 +17,12 @@ from cgru.typing import IntArray, Shape
 if TYPE_CHECKING:
     from cgru.models.targets import Targets
 
+_LARGE = 1 << 27  # bytes of an array that is converted batch by batch, whatever it costs in time
+
 
 def inputs(
     layers: Sequence[Layer],
-    x: ArrayLike,
+    x: Any,
     lengths: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     like: Batch | None = None,
@@ -45,8 +47,8 @@ def inputs(
         If a layer cannot take the data.
     """
     first = layers[0]
-    # Ids stay integers; everything else is converted to the first layer's type once, here.
-    dtype = None if isinstance(first, Embedding) else first.dtype or np.dtype("float32")
+    # Converted once, here; large arrays, which may exceed the memory, are converted batch by batch (`converted`).
+    dtype = None if _is_large(x) else _input_dtype(layers)
     batch = as_batch(x, dtype=dtype, name=name)
     shape, listed = batch.data.shape, batch.lengths is not None
     got = f"a list of {shape_text(('T_i', *shape[2:]))} arrays" if listed else shape_text(shape)
@@ -57,6 +59,26 @@ def inputs(
         batch = as_batch(x if listed else batch.data, lengths, mask, dtype=dtype, name=name)
     first.check_values(batch, name)
     return batch, outputs
+
+
+def converted(layers: Sequence[Layer], batch: Batch) -> Batch:
+    """The batch in the type that the first layer reads."""
+    dtype = _input_dtype(layers)
+    return batch if dtype in (None, batch.data.dtype) else batch.with_data(batch.data.astype(dtype))
+
+
+def _input_dtype(layers: Sequence[Layer]) -> np.dtype[Any] | None:
+    """The type of the inputs, which is that of the first layer; None for ids, which stay as they are."""
+    return None if isinstance(layers[0], Embedding) else layers[0].dtype or np.dtype("float32")
+
+
+def _is_large(x: Any) -> bool:
+    """Whether x should not be copied as a whole: it is mapped from a file, or as large as such arrays are."""
+    base = x if isinstance(x, np.ndarray) and x.dtype.kind in "fiub" else None
+    large = base is not None and base.nbytes > _LARGE
+    while isinstance(base, np.ndarray) and not large:
+        large, base = isinstance(base, np.memmap), base.base
+    return large
 
 
 def output_shape(layers: Sequence[Layer], shape: Shape, name: str, got: str) -> Shape:
@@ -97,21 +119,21 @@ def _advice(layer: Layer, shape: Shape, got: str) -> str:
     return sequence_advice(shape, layer.input_size)
 
 
-def validation_arguments(data: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """Return x, y and a dict of lengths, mask and sample_weight, of what was passed as `validation_data`."""
+def parts_of(data: Any, name: str) -> tuple[Any, Any, dict[str, Any]]:
+    """Return x, y and a dict of lengths, mask and sample_weight, of what was passed as `name`: a tuple of them."""
     forms = "(x, y) or (x, y, dict(lengths=..., mask=..., sample_weight=...))"
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         got = f"{len(data)} values" if isinstance(data, (tuple, list)) else type(data).__name__
-        raise ValueError(f"validation_data: expected {forms}, got {got}")
+        raise ValueError(f"{name}: expected {forms}, got {got}")
     x, y, options = (*data, {})[:3]
     if not isinstance(options, dict):
         raise ValueError(
-            f"validation_data: expected {forms}, got {type(options).__name__} as the third: say what it is, "
+            f"{name}: expected {forms}, got {type(options).__name__} as the third: say what it is, "
             "dict(lengths=...), dict(mask=...), or dict(sample_weight=...), which Keras means by it"
         )
-    for name in options:
-        if name not in ("lengths", "mask", "sample_weight"):
-            raise ValueError(f"validation_data: expected {forms}, got {name!r} in the dict")
+    for option in options:
+        if option not in ("lengths", "mask", "sample_weight"):
+            raise ValueError(f"{name}: expected {forms}, got {option!r} in the dict")
     return x, y, dict(options)
 
 
@@ -120,8 +142,13 @@ def validation_arguments(data: Any) -> tuple[Any, Any, dict[str, Any]]:
 
 def rows_of(layers: Sequence[Layer], batch: Batch, targets: Targets, rows: IntArray) -> tuple[Batch, Targets]:
     """Return the batch and the targets of `rows`, both cut to the longest of them."""
-    part = batch.take(rows)
+    part = taken(layers, batch, rows)
     return part, targets.take(rows, steps_of(layers, part, targets.labels.shape[1]) if targets.steps else slice(None))
+
+
+def taken(layers: Sequence[Layer], batch: Batch, rows: IntArray) -> Batch:
+    """Return the batch of `rows`, cut to the longest of them, in the type that the first layer reads."""
+    return converted(layers, batch.take(rows))
 
 
 def padding_first(layers: Sequence[Layer]) -> bool:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cgru import masks
 from cgru.models import examples, stateful
 from cgru.sequences import Batch
-from cgru.typing import AnyArray, Array, IntArray, Parameter
+from cgru.typing import AnyArray, Array, IntArray, Parameter, States
 
 if TYPE_CHECKING:
     from cgru.models.targets import Targets
-    from cgru.models.training import Trainable
+    from cgru.models.updates import Updatable
 
 
 class Place(NamedTuple):
@@ -24,6 +23,12 @@ class Place(NamedTuple):
     epoch: int  # from 1
     batch: int  # from 1
     rows: IntArray  # of x, in the batch's order
+    examples: IntArray  # their numbers in the data, which random choices follow
+    step: int = 0  # with which the batch begins
+
+    def take(self, rows: IntArray) -> Place:
+        """The same of these rows of the batch."""
+        return self._replace(rows=self.rows[rows], examples=self.examples[rows])
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}, batch {self.batch}"
@@ -53,14 +58,16 @@ def input_error(batch: Batch, place: Place) -> ValueError | None:
         return None
     at = tuple(np.argwhere(wrong)[0].tolist())
     names = ("row", "step", "feature") if data.ndim == 3 else ("row", "feature")
-    where = ", ".join(f"{name} {i}" for name, i in zip(names, (place.rows[at[0]], *at[1:]), strict=True))
+    first = (0, place.step, 0) if data.ndim == 3 else (0, 0)
+    shown = zip(names, (place.rows[at[0]], *at[1:]), first, strict=True)
+    where = ", ".join(f"{name} {i + begin}" for name, i, begin in shown)
     return ValueError(
         f"x: expected finite numbers in {data.dtype}, got an input of {data[at]} in {where} ({place}); "
         "no update was made with it"
     )
 
 
-def loss_error(model: Trainable, batch: Batch, row_losses: Iterable[float], place: Place) -> Exception:
+def loss_error(model: Updatable, batch: Batch, row_losses: Iterable[float], place: Place) -> Exception:
     """The error for a batch whose loss is not finite: its input's, the parameters', or the loss' own."""
     error = input_error(batch, place) or _parameter_error(model, place)
     if error is not None:
@@ -75,17 +82,19 @@ def loss_error(model: Trainable, batch: Batch, row_losses: Iterable[float], plac
 
 
 def gradient_error(
-    model: Trainable, batch: Batch, targets: Targets, gradients: Mapping[Parameter, Array], place: Place
-) -> Exception:
+    model: Updatable, batch: Batch, targets: Targets, gradients: Mapping[Parameter, Array], place: Place,
+    states: States | None,
+) -> Exception:  # fmt: skip
     """The error for a batch whose gradients, or their squares, are not finite."""
     error = input_error(batch, place) or _parameter_error(model, place)
     if error is not None:
         return error
-    names = [_name(model, key) for key, gradient in gradients.items() if not all_finite([gradient], squares=True)]
+    names = [_name(model, p) for p, gradient in gradients.items() if not all_finite([gradient], squares=True)]
     for i, row in enumerate(place.rows):
         part, own = examples.rows_of(model.layers, batch, targets, np.array([i]))
-        states = stateful.states_of_row(model.layers, i)
-        if not all_finite(model._gradients(part, own, states, key=masks.Key(0)).values(), squares=True):
+        begun = stateful.states_of_row(model.layers, i, states)
+        key = model._key(place.take(np.array([i])))
+        if not all_finite(model._gradients(part, own, begun, key).values(), squares=True):
             because = f" because of row {row} of x"
             break
     else:
@@ -96,7 +105,7 @@ def gradient_error(
     )
 
 
-def update_error(model: Trainable, proposed: Mapping[Parameter, Array], place: Place) -> FloatingPointError:
+def update_error(model: Updatable, proposed: Mapping[Parameter, Array], place: Place) -> FloatingPointError:
     """The error for new parameters that are not finite."""
     names = [_name(model, key) for key, array in proposed.items() if not all_finite([array])]
     return FloatingPointError(
@@ -105,7 +114,7 @@ def update_error(model: Trainable, proposed: Mapping[Parameter, Array], place: P
     )
 
 
-def _parameter_error(model: Trainable, place: Place) -> FloatingPointError | None:
+def _parameter_error(model: Updatable, place: Place) -> FloatingPointError | None:
     for i, layer in enumerate(model.layers):
         for name, array in layer.parameters.items():
             if not all_finite([array]):
@@ -116,5 +125,5 @@ def _parameter_error(model: Trainable, place: Place) -> FloatingPointError | Non
     return None
 
 
-def _name(model: Trainable, key: Parameter) -> str:
+def _name(model: Updatable, key: Parameter) -> str:
     return f"{key[1]} of {examples.title(model.layers, key[0])}"

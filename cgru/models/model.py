@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cgru import masks
 from cgru.checks import check_int, shape_text
 from cgru.configured import Configured
 from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
@@ -51,7 +52,7 @@ class Model(Locked, Configured):
         self.seed = None if seed is None else check_int(seed, "seed")
         self.layers = tuple(layers)
         order, *seeds = np.random.SeedSequence(self.seed).spawn(1 + len(layers))
-        self._order = np.random.default_rng(order)
+        self._training_seed = masks.seed_of(order)  # of what training draws
         for layer, child in zip(layers, seeds, strict=True):
             layer._inherit_seed(child)
 

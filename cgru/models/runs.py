@@ -17,13 +17,13 @@ from cgru.sequences import Batch
 from cgru.typing import AnyArray, Array, IntArray, Parameter, States
 
 if TYPE_CHECKING:
-    from cgru.models.training import Trainable
+    from cgru.models.updates import Updatable
 
 
 class Run:
     """The forward pass of a batch in training, and what follows from it."""
 
-    def __init__(self, model: Trainable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
+    def __init__(self, model: Updatable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
         self.model, self.targets = model, targets
         self.outputs, self.logits, self.states, self.tapes = _forward(model, batch, states, training=True, key=key)
 
@@ -47,7 +47,7 @@ class Run:
 
 
 def _forward(
-    model: Trainable, batch: Batch, states: States | None, **options: Any
+    model: Updatable, batch: Batch, states: States | None, **options: Any
 ) -> tuple[Batch, Array | None, States, list[Any]]:
     """Return (outputs, logits, states, tapes): with them the logits (M, K) of what counts, if the loss is better
     computed from those than from what the last layer makes of them."""
@@ -71,7 +71,7 @@ def _forward(
 class FusedRun:
     """The same where the loss turns the logits of the last layer into their gradient at once."""
 
-    def __init__(self, model: Trainable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
+    def __init__(self, model: Updatable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
         self.model, last, loss = model, model.layers[-1], model.loss
         assert isinstance(last, Dense)
         hidden, after, self.tapes = model._forward(batch, states, training=True, key=key, end=-1)
@@ -102,7 +102,7 @@ class FusedRun:
         return self.model._backward(self.d, self.tapes, at_logits=True)
 
 
-def metrics_of(model: Trainable) -> list[Metric]:
+def metrics_of(model: Updatable) -> list[Metric]:
     """Those that count, which functions of the user's do not."""
     return [metric for metric in model.metrics if isinstance(metric, Metric)]
 
@@ -110,7 +110,7 @@ def metrics_of(model: Trainable) -> list[Metric]:
 class Totals:
     """Sums over batches: of the loss [weighted sum, number of terms], of each metric its counts."""
 
-    def __init__(self, model: Trainable) -> None:
+    def __init__(self, model: Updatable) -> None:
         self._loss, self._metrics = model.loss, metrics_of(model)
         self.sums: dict[str, Counts | None] = dict.fromkeys(["loss", *(metric.name for metric in self._metrics)])
 
@@ -148,6 +148,16 @@ class Totals:
             known = self.sums[name]
             self.sums[name] = counts if known is None else known + counts
 
+    def get_state(self) -> dict[str, Array | None]:
+        """Return the sums, for `set_state`."""
+        return dict(self.sums)
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` returned; ValueError if that was of other measures."""
+        if state.keys() != self.sums.keys() or not all(s is None or isinstance(s, np.ndarray) for s in state.values()):
+            raise ValueError(f"totals: expected counts of {', '.join(self.sums)}, got {', '.join(state)}")
+        self.sums = {name: state[name] for name in self.sums}
+
     def means(self) -> dict[str, float]:
         """Return the figures, dict name -> float; NaN where nothing was counted."""
         found = {}
@@ -165,7 +175,7 @@ class Totals:
 class Evaluation(Totals):
     """The same where no gradients are wanted, with what functions of the user's make of all outputs."""
 
-    def __init__(self, model: Trainable) -> None:
+    def __init__(self, model: Updatable) -> None:
         super().__init__(model)
         self._model = model
         self._functions = [metric for metric in model.metrics if isinstance(metric, Function)]

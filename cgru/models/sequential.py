@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cgru import masks
 from cgru.checks import check_int
+from cgru.layers import Layer
 from cgru.models import examples, stateful, stepping
 from cgru.models.training import Trainable
 from cgru.sequences import Batch, unpad
@@ -165,7 +167,7 @@ class Sequential(Trainable):
         stateful.check_one_batch(self.layers, count, batch_size)
         outputs: Any = None
         for rows in self._chunks(batch, batch_size):
-            taken = batch.take(rows)
+            taken = examples.taken(self.layers, batch, rows)
             y, states, _ = self._forward(taken)
             part = y.data
             if outputs is None:
@@ -193,7 +195,7 @@ class Sequential(Trainable):
         tapes, after = [], []
         for i, layer in enumerate(self.layers[:end]):
             batch, state, _, tape = layer.forward_batch(
-                batch, None if states is None else states[i], None if key is None else key._replace(layer=i), training
+                batch, None if states is None else states[i], None if key is None else _own(key, i, layer), training
             )
             after.append(state)
             tapes.append(tape)
@@ -214,3 +216,8 @@ class Sequential(Trainable):
             if i in trained:
                 gradients.update({(i, name): gradient for name, gradient in grads.items()})
         return gradients
+
+
+def _own(key: masks.Key, i: int, layer: Layer) -> masks.Key:
+    """The key of one layer, which may have a seed of its own."""
+    return key._replace(layer=i) if layer.seed is None else key._replace(seed=masks.seed_of(layer.seed), layer=i)

@@ -36,9 +36,9 @@ def first_states(layers: Layers, count: int) -> States:
     ]
 
 
-def states_of_row(layers: Layers, row: int) -> States:
-    """What row `row` of the next call goes on from, None in layers that keep no state."""
-    kept = [getattr(layer, "_state", None) for layer in layers]
+def states_of_row(layers: Layers, row: int, states: States | None = None) -> States:
+    """What row `row` of a call goes on from that is given these states, or none; None where it begins."""
+    kept = [getattr(layer, "_state", None) for layer in layers] if states is None else states
     return [None if state is None else state[..., row : row + 1, :] for state in kept]
 
 
@@ -74,6 +74,17 @@ def check_equal_batches(layers: Layers, count: int, batch_size: int) -> None:
                 f"batch_size: expected a divisor of {count}, the number of rows, because {title(layers, i)} is "
                 f"stateful: row i of a batch goes on from row i of the batch before, got {batch_size}"
             )
+
+
+def check_like_first(layers: Layers, size: int, count: int) -> None:
+    """Refuse a batch of an iterable that has other rows than the first one."""
+    for i in stateful_layers(layers):
+        if count != size:
+            raise ValueError(
+                f"x: expected {size} rows, as the first batch has, because {title(layers, i)} is stateful: row i of a "
+                f"batch goes on from row i of the batch before, got {count}"
+            )
+        _check_rows(layers, i, count, f"{count} rows")
 
 
 def _check_rows(layers: Layers, i: int, rows: int, got: str) -> None:

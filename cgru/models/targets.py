@@ -41,7 +41,7 @@ class Targets:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: IntArray, steps: slice) -> Targets:
+    def take(self, rows: IntArray | slice, steps: slice) -> Targets:
         """The targets of these rows, and of these steps if there are any."""
         labels, weights = self.labels[rows], None if self.weights is None else self.weights[rows]
         if self.steps:

@@ -1,126 +1,58 @@
-"""The loop that trains a model.
-
-An update is computed aside, with new parameters and a new optimizer state in arrays of their own, which then take the
-places of those in use; these are written by the next update, unless somebody still holds one of them. Ctrl-C can come
-at any moment: before the exchange nothing has changed, and one that it interrupts is made again.
-"""
+"""Training: what `compile` chooses, and the loop that goes through the examples."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cgru import losses, metrics, optimizers
-from cgru.checks import check_bool, check_int
+from cgru.checks import check_bool, check_int, check_number
 from cgru.layers import GRU, Dense, Layer
-from cgru.locks import owned, unshared
 from cgru.losses import Loss
 from cgru.metrics import Function, Metric
-from cgru.models import examples, finite, stateful
-from cgru.models.model import Model
-from cgru.models.progress import figures, progress_of
-from cgru.models.runs import Evaluation, FusedRun, Run, Totals, metrics_of
+from cgru.models import chunks, examples, finite, stateful
+from cgru.models.history import History
+from cgru.models.hooks import Hooks
+from cgru.models.loop import Course, Loop
+from cgru.models.progress import Verbose, check_verbose
+from cgru.models.runs import Evaluation, Totals
+from cgru.models.sources import Arrays, Batches, brings_batches, checked, opener_of
 from cgru.models.targets import Targets, targets
-from cgru.optimizers import Optimizer, State
+from cgru.models.updates import Updatable
+from cgru.optimizers import Optimizer
 from cgru.sequences import Batch
 from cgru.typing import (
-    Array,
+    BatchSource,
     ClassWeight,
     IntArray,
     LossName,
     MetricFunction,
     MetricName,
     OptimizerName,
-    Parameter,
     Shape,
     States,
     Validation,
 )
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 _POSITIVE = ("sigmoid", "hard_sigmoid", "hard_sigmoid_keras2")  # activations of states from 0 to 1
 
 
-class History:
-    """What `fit` reports.
+class Trainable(Updatable):
+    """A model that can be trained: a subclass implements what `Updatable` asks for."""
 
-    Attributes
-    ----------
-    epochs : list of int
-        The finished epochs, counted from 0.
-    history : dict
-        Name ("loss", "accuracy", "val_loss", ...) -> list with one number for each finished epoch.
-    """
-
-    def __init__(self) -> None:
-        self._results: list[dict[str, float]] = []  # one dict an epoch: an append is whole or has not happened
-
-    def __repr__(self) -> str:
-        count = len(self._results)
-        last = f", the last: {figures(self._results[-1])}" if count else ""
-        return f"<History of {count} epoch{'' if count == 1 else 's'}{last}>"
-
-    @property
-    def epochs(self) -> list[int]:
-        return list(range(len(self._results)))
-
-    @property
-    def history(self) -> dict[str, list[float]]:
-        names = self._results[0] if self._results else {}
-        return {name: [results[name] for results in self._results] for name in names}
-
-
-class Trainable(Model):
-    """A model that can be trained: a subclass implements `build`, `_forward` and `_backward`."""
-
-    _options = ("optimizer", "loss", "metrics")  # of `compile`
-    optimizer: Optimizer | Any  # None before `compile`, as the two below
-    loss: Loss | Any
-    metrics: list[Metric | Function] | Any
     history: History | None
-    _states: tuple[State, State] | None  # the optimizer's: the current one and the spare
-    _proposed: dict[Parameter, Array] | Any  # new parameters, computed aside
-    _logits: Array | None  # memory for those of a batch, while `fit` runs
+    _course: Course | None  # the run of the last `fit`, and where it stands
 
     def __init__(self, layers: Sequence[Layer], seed: SupportsIndex | None = None) -> None:
         super().__init__(layers, seed)
-        self.history = None
-        self.optimizer = self.loss = self.metrics = None
-        self._states = self._proposed = self._logits = None
-
-    # -- what a subclass implements
-
-    def build(self, input_size: SupportsIndex | None = None) -> Self:
-        """Create the parameters of all layers, once."""
-        raise NotImplementedError
-
-    def _forward(
-        self,
-        batch: Batch,
-        states: States | None = None,
-        training: bool = False,
-        key: Any = None,
-        end: int | None = None,
-    ) -> tuple[Batch, States, list[Any]]:
-        """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept. With `end`, of
-        the layers before that one."""
-        raise NotImplementedError
-
-    def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
-        """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
-        outputs, or with `at_logits` from that at the input of the last activation."""
-        raise NotImplementedError
-
-    # -- training
+        self.history = self._course = None
 
     def _instead_of_change(self, name: str, value: str) -> str:
-        if name in Trainable._options:
+        if name in Updatable._options:
             return f"compile({name}={value}, ...)"
         return super()._instead_of_change(name, value)
 
@@ -153,38 +85,51 @@ class Trainable(Model):
         metrics = _get_metrics(metrics, loss)
         _check_range(self.layers[-1], loss)
         vars(self).update(optimizer=optimizer, loss=loss, metrics=metrics)  # what is read-only outside of here
-        self._states = None
+        self._states = self._course = None
 
     def fit(
         self,
-        x: ArrayLike,
-        y: ArrayLike,
+        x: ArrayLike | BatchSource,
+        y: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
         mask: ArrayLike | None = None,
         epochs: SupportsIndex = 1,
         batch_size: SupportsIndex = 32,
         shuffle: bool = True,
-        validation_data: Validation | None = None,
-        verbose: bool | Literal[0, 1] = 1,
+        validation_data: Validation | BatchSource | None = None,
+        verbose: Verbose = 1,
+        *,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight | None = None,
+        validation_split: float = 0.0,
+        callbacks: Sequence[Any] | None = None,
+        initial_epoch: SupportsIndex = 0,
+        chunk: SupportsIndex | None = None,
+        resume: bool = False,
     ) -> History:
-        """Train on examples `x` with labels `y` (see the class).
+        """Train on examples `x` with labels `y` (see the class), or on the batches that an iterable brings.
 
         Parameters
         ----------
         x, y, lengths, mask
-            As described for the class.
+            As described for the class. Arrays may be mapped from files (`numpy.memmap`, ``numpy.load(mmap_mode="r")``)
+            and larger than the memory: rows are read when their batch comes.
+
+            With `y` None, `x` brings batches: an iterable of (x, y) or (x, y, dict(lengths=..., mask=...,
+            sample_weight=...)) that starts anew in every epoch, such as a list, an object with ``__iter__``, or a
+            function that returns an iterator.
         epochs : int
-            How often to go through the examples.
+            The number of the last epoch: how often to go through the examples, with `initial_epoch` 0.
         batch_size : int
-            Number of examples for an update.
+            Number of examples for an update; batches of an iterable have sizes of their own.
         shuffle : bool
-            Whether the order is drawn anew in each epoch, from the model's seed.
-        validation_data : tuple, optional
-            (x, y) or (x, y, dict(lengths=..., mask=..., sample_weight=...)), evaluated after each epoch.
-        verbose : {0, 1}
-            1: a progress bar if tqdm is installed, else a line an epoch. 0: nothing.
+            Whether the order of the examples is drawn anew for each epoch, from the model's seed and the number of the
+            epoch. Batches of an iterable come in its order.
+        validation_data : tuple or iterable, optional
+            (x, y) or (x, y, dict(lengths=..., mask=..., sample_weight=...)), evaluated after each epoch; or an iterable
+            of batches.
+        verbose : {0, 1, 2, "auto"}
+            0: nothing. 1 or "auto": a line an epoch, and a bar for the running one if tqdm is installed. 2: the lines.
         sample_weight : array_like of shape (N,), or of the steps (N, T) or a list of N arrays (T_i,); optional
             What each example, or each step, weighs in the loss: finite numbers of at least 0, not all 0. The loss of a
             batch is the sum of value times weight by the number of values, as in Keras: a weight of 0 still counts as
@@ -193,6 +138,20 @@ class Trainable(Model):
             What the classes weigh; those that the dict lacks weigh 1. "balanced" is n / (K * count of the class), as in
             scikit-learn, over the n labels that count. With `sample_weight` both are multiplied. It does not act on
             `validation_data`.
+        validation_split : float
+            The share of the examples, the last ones before they are shuffled, that validates instead of training.
+        callbacks : list, optional
+            Objects as in `cgru.callbacks`, which are called in this order.
+        initial_epoch : int
+            The number of the first epoch, for what is printed, `history` and the callbacks.
+        chunk : int, optional
+            Truncated backpropagation through time: an update for every so many steps of a batch. The state goes on from
+            chunk to chunk and gradients do not go back. A label of a whole sequence counts in the chunk in which it
+            ends; the chunks before only carry the state there.
+        resume : bool
+            Go on with the run that the model was saved in (``cgru.save(..., training_state=True)``, `ModelCheckpoint`),
+            with the arguments that it had; `epochs` may be more. Where there was none, a run begins. The result has the
+            bits of a run that was never interrupted.
 
         Returns
         -------
@@ -202,10 +161,10 @@ class Trainable(Model):
         Raises
         ------
         RuntimeError
-            If `compile` was not called.
+            If `compile` was not called; or if a callback fails, whose name the message tells.
         TypeError, ValueError
             If an argument does not fit, before anything is trained; or, later, if the examples hold a number that is
-            not finite.
+            not finite, or a batch of an iterable does not fit.
         FloatingPointError
             If the loss, a gradient or an update is not finite. Like the error for the examples, the message says in
             which batch and for which row; that update is not made.
@@ -223,45 +182,94 @@ class Trainable(Model):
         """
         self._check_compiled()
         epochs, batch_size = check_int(epochs, "epochs"), check_int(batch_size, "batch_size", 1)
-        shuffle = check_bool(shuffle, "shuffle")
-        if verbose not in (0, 1):
-            raise ValueError(f"verbose: expected 0 or 1, got {verbose!r}")
-        batch, shape = examples.inputs(self.layers, x, lengths, mask)
+        initial_epoch = check_int(initial_epoch, "initial_epoch")
+        shuffle, resume = check_bool(shuffle, "shuffle"), check_bool(resume, "resume")
+        shown, hooks = check_verbose(verbose), Hooks(callbacks)
+        if validation_split and validation_data is not None:
+            raise ValueError("validation_data, validation_split: give one of the two, got both")
         _check_states(self.layers[-1], self.loss)
-        if not len(batch.data):
-            raise ValueError("x: expected at least one example, got none")
-        labels = self._targets(y, batch, shape, sample_weight=sample_weight, class_weight=class_weight)
-        validation = self._validation(validation_data, batch, batch_size)
-        stateful.check_batches(self.layers, len(labels), batch_size, shuffle)
-        self._build_for(batch)
-        begun = [getattr(layer, "_state", None) for layer in self.layers]
-        self.history = history = History()
-        updates = math.ceil(len(labels) / batch_size)
-        try:
-            with progress_of(epochs, updates, verbose) as progress:
-                for epoch in range(1, epochs + 1):
-                    self._keep_states(begun)
-                    order = self._order.permutation(len(labels)) if shuffle else np.arange(len(labels))
-                    totals = Totals(self)
-                    for number, start in enumerate(range(0, len(labels), batch_size), start=1):
-                        place = finite.Place(epoch, number, order[start : start + batch_size])
-                        self._update(*examples.rows_of(self.layers, batch, labels, place.rows), totals, place)
-                        progress.update()
-                    results = totals.means()
-                    if validation is not None:
-                        states = stateful.first_states(self.layers, min(batch_size, len(validation[1])))
-                        values, _ = self._evaluate(*validation, batch_size, states)
-                        results |= {f"val_{name}": value for name, value in values.items()}
-                    history._results.append(results)
-                    progress.epoch(results)
-        finally:
-            self._logits = None
-        return history
+        if chunk is not None:
+            chunk = check_int(chunk, "chunk", 1)
+            chunks.check(self.layers)
+        source: Arrays | Batches
+        held: Arrays | None = None
+        given = {"lengths": lengths, "mask": mask, "sample_weight": sample_weight, "class_weight": class_weight}
+        if y is None and brings_batches(x):
+            _check_alone(given | {"validation_split": validation_split or None})
+            source = Batches(self, opener_of(x, epochs - initial_epoch))
+        else:
+            source, held = self._arrays(x, y, given, batch_size, validation_split)
+            stateful.check_batches(self.layers, source.count, batch_size, shuffle)
+        validate = self._validation(validation_data, held, source, batch_size)
+        settings = {"examples": source.count, "batch_size": batch_size, "shuffle": shuffle, "chunk": chunk}
+        before = self._course if resume else None
+        if before is not None:
+            before.check(settings, initial_epoch)
+        if isinstance(source, Arrays):
+            self._build_for(source.batch)
+        course = before or self._new_course(settings, initial_epoch)
+        self._course, self.history = course, course.history
+        Loop(self, source, validate, course, hooks, epochs, shown).run(resumed=course is before)
+        return course.history
 
-    def evaluate(
+    def train_on_batch(
         self,
         x: ArrayLike,
         y: ArrayLike,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
+    ) -> dict[str, float]:
+        """Make one update with these examples, and return a dict of the loss and the metrics before it.
+
+        The states of stateful layers go on from call to call.
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError, FloatingPointError
+            As `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np, cgru
+        >>> model = cgru.Sequential([cgru.GRU(4), cgru.Dense(2, activation="softmax")], seed=0)
+        >>> model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        >>> sorted(model.train_on_batch(np.ones((4, 3, 2)), [0, 1, 0, 1]))
+        ['accuracy', 'loss']
+        """
+        self._check_compiled()
+        _check_states(self.layers[-1], self.loss)
+        given = {"lengths": lengths, "mask": mask, "sample_weight": sample_weight, "class_weight": class_weight}
+        batch, targets = checked(self, x, y, given)
+        stateful.check_batches(self.layers, len(targets), len(targets), shuffle=False)
+        self._build_for(batch)
+        rows = np.arange(len(targets))
+        totals = Totals(self)
+        self._update(examples.converted(self.layers, batch), targets, totals, finite.Place(1, 1, rows, rows))
+        return totals.means()
+
+    def test_on_batch(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> dict[str, float]:
+        """Return what `evaluate` does, from one pass over all examples.
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError
+            As `evaluate`.
+        """
+        return self.evaluate(x, y, lengths, mask, sys.maxsize, sample_weight)
+
+    def evaluate(
+        self,
+        x: ArrayLike | BatchSource,
+        y: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
         mask: ArrayLike | None = None,
         batch_size: SupportsIndex = 32,
@@ -269,7 +277,7 @@ class Trainable(Model):
     ) -> dict[str, float]:
         """Return a dict with the mean loss and the metrics on examples `x` with labels `y`; dropout does not act.
 
-        `sample_weight` weighs the loss, as in `fit`.
+        `sample_weight` weighs the loss, as in `fit`. With `y` None, `x` is an iterable of batches, as there.
 
         Raises
         ------
@@ -280,11 +288,15 @@ class Trainable(Model):
         """
         self._check_compiled()
         batch_size = check_int(batch_size, "batch_size", 1)
-        batch, shape = examples.inputs(self.layers, x, lengths, mask)
         _check_states(self.layers[-1], self.loss)
-        labels = self._targets(y, batch, shape, sample_weight=sample_weight)
-        stateful.check_one_batch(self.layers, len(labels), batch_size)
-        results, states = self._evaluate(batch, labels, batch_size)
+        if y is None and brings_batches(x):
+            _check_alone({"lengths": lengths, "mask": mask, "sample_weight": sample_weight})
+            results, states = self._evaluate_batches(Batches(self, opener_of(x, 1)))
+        else:
+            batch, shape = examples.inputs(self.layers, x, lengths, mask)
+            targets = self._targets(y, batch, shape, sample_weight=sample_weight)
+            stateful.check_one_batch(self.layers, len(targets), batch_size)
+            results, states = self._evaluate(batch, targets, batch_size)
         self._keep_states(states)
         return results
 
@@ -294,22 +306,58 @@ class Trainable(Model):
         if self.loss is None:
             raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
 
-    def _validation(self, data: Validation | None, like: Batch, batch_size: int) -> tuple[Batch, Targets] | None:
-        if data is None:
+    def _arrays(
+        self, x: Any, y: Any, options: dict[str, Any], batch_size: int, split: float
+    ) -> tuple[Arrays, Arrays | None]:
+        """Return the examples to train with, and the last ones that were held back to validate with."""
+        if hasattr(x, "__next__"):
+            raise ValueError(f"y: expected None beside an iterable of batches (x, y), got {type(y).__name__}")
+        if not 0 <= check_number(split, "validation_split") < 1:
+            raise ValueError(f"validation_split: expected a number of at least 0 and less than 1, got {split!r}")
+        own = options if not split else options | {"class_weight": None}  # which does not act on what validates
+        source = Arrays(self.layers, *checked(self, x, y, own), batch_size)
+        if not split:
+            return source, None
+        source, held = source.split(split)
+        if options["class_weight"] is not None:
+            again = {"sample_weight": source.targets.weights, "class_weight": options["class_weight"]}
+            shape = examples.output_shape(self.layers, source.batch.data.shape, "x", "")
+            source.targets = self._targets(source.targets.labels, source.batch, shape, **again)
+        return source, held
+
+    def _new_course(self, settings: dict[str, Any], first: int) -> Course:
+        """A run that begins; its orders of the examples are those behind the last run's."""
+        before = 0 if self._course is None else self._course.order_now
+        begun = [getattr(layer, "_state", None) for layer in self.layers]
+        return Course(settings, first, max(first, before), self.iterations, begun)
+
+    def _validation(
+        self, data: Any, held: Arrays | None, source: Arrays | Batches, batch_size: int
+    ) -> Callable[[], dict[str, float]] | None:
+        """Return the function that validates, with `validation_data` or the rows that were held back."""
+        if held is None and data is None:
             return None
-        x, y, options = examples.validation_arguments(data)
-        weights = options.pop("sample_weight", None)
+        if held is None and not isinstance(data, (tuple, list)) and brings_batches(data):
+            opener = opener_of(data, sys.maxsize, "validation_data")
+            return lambda: self._evaluate_batches(Batches(self, opener, "validation_data"))[0]
+        if held is None:
+            x, y, options = examples.parts_of(data, "validation_data")
         try:
-            batch, shape = examples.inputs(self.layers, x, **options, like=like)
-            if not len(batch.data):
-                raise ValueError("x: expected at least one example, got none")
-            labels = self._targets(y, batch, shape, sample_weight=weights)
-            stateful.check_equal_batches(self.layers, len(labels), batch_size)
-            return batch, labels
+            if held is None:
+                like = source.batch if isinstance(source, Arrays) else None
+                held = Arrays(self.layers, *checked(self, x, y, options, like), batch_size)
+            stateful.check_equal_batches(self.layers, held.count, batch_size)
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
+        kept: Arrays = held
 
-    def _targets(self, y: ArrayLike, batch: Batch, shape: Shape, **weights: Any) -> Targets:
+        def validate() -> dict[str, float]:
+            states = stateful.first_states(self.layers, min(batch_size, kept.count))
+            return self._evaluate(kept.batch, kept.targets, batch_size, states)[0]
+
+        return validate
+
+    def _targets(self, y: Any, batch: Batch, shape: Shape, **weights: Any) -> Targets:
         return targets(self.layers, self.loss, self.metrics, y, batch, shape, **weights)
 
     def _build_for(self, batch: Batch) -> None:
@@ -324,106 +372,26 @@ class Trainable(Model):
         return [order[start : start + batch_size] for start in range(0, max(1, count), batch_size)]
 
     def _evaluate(
-        self, batch: Batch, labels: Targets, batch_size: int, states: States | None = None
+        self, batch: Batch, targets: Targets, batch_size: int, states: States | None = None
     ) -> tuple[dict[str, float], States]:
         """Return (dict of means, states after the last batch); the states are those of the first batch's start."""
         totals, after = Evaluation(self), states or [None] * len(self.layers)
         for rows in self._chunks(batch, batch_size):
-            after = totals.batch(*examples.rows_of(self.layers, batch, labels, rows), rows, after)
+            after = totals.batch(*examples.rows_of(self.layers, batch, targets, rows), rows, after)
             after = stateful.carried(self.layers, after)
         return totals.means(), after
 
-    def _update(self, batch: Batch, labels: Targets, totals: Totals, place: finite.Place) -> None:
-        """One update from a batch; adds what it saw to `totals`. It is made whole, or refused whole."""
-        with np.errstate(all="ignore"):  # what is not finite is looked for below
-            run = self._run(batch, labels)
-            seen = run.seen(totals)
-            if not math.isfinite(seen["loss"][0]):
-                raise finite.loss_error(self, batch, run.row_losses(len(labels)), place)
-            gradients = run.gradients()
-            parameters = {(i, name): self.layers[i].parameters[name] for i, name in gradients}
-            current, spare = self._optimizer_states(parameters)
-            proposed = self._proposed = unshared(self._proposed)
-            known = self.optimizer.propose(parameters, gradients, current, proposed, spare)
-            if not known and not finite.all_finite(gradients.values(), squares=True):
-                raise finite.gradient_error(self, batch, labels, gradients, place)
-            if not known and not finite.all_finite(proposed.values()):
-                raise finite.update_error(self, proposed, place)
-        self._publish((spare, current), run.states)
-        totals.add(seen)
+    def _evaluate_batches(self, source: Batches) -> tuple[dict[str, float], States]:
+        """The same over batches that come from an iterable."""
+        totals, after = Evaluation(self), None
+        for piece in source.pieces():
+            self._build_for(piece.batch)
+            after = after or stateful.first_states(self.layers, len(piece.rows))
+            after = totals.batch(piece.batch, piece.targets, piece.examples, after)
+            after = stateful.carried(self.layers, after)
+        assert after is not None
+        return totals.means(), after
 
-    def _gradients(
-        self, batch: Batch, labels: Targets, states: States | None = None, key: Any = None
-    ) -> dict[Parameter, Array]:
-        """The gradients that a batch gives, dict (layer index, parameter name) -> array; nothing is updated."""
-        return self._run(batch, labels, states, key).gradients()
-
-    def _run(self, batch: Batch, labels: Targets, states: States | None = None, key: Any = None) -> Run | FusedRun:
-        """The forward pass of a batch in training, with its loss."""
-        in_place = self.loss.knows("replace_logits") and self._fuses_loss("forward_batch", "backward_batch")
-        in_place = in_place and False not in [metric.fuses_with(self.loss) for metric in metrics_of(self)]
-        return (FusedRun if in_place else Run)(self, batch, labels, states, key)
-
-    def _fuses_loss(self, *methods: str) -> bool:
-        """Whether the loss knows its gradient at the input of the last layer's activation, and the layer has these
-        methods from `Dense`."""
-        last = self.layers[-1]
-        return (
-            isinstance(last, Dense)
-            and self.loss.knows("logit_gradients")
-            and last.activation == self.loss.fused_activation
-            and all(getattr(type(last), name) is getattr(Dense, name) for name in methods)
-        )
-
-    def _logits_of(self, rows: int, layer: Dense) -> Array:
-        """Memory for the logits (rows, units) of a batch: what is large comes from the system, page by page, so it is
-        asked for once."""
-        kept, size = self._logits, rows * layer.units
-        if kept is None or kept.size < size or kept.dtype != layer.dtype:
-            kept = self._logits = np.empty(size, layer.dtype)
-        return kept[:size].reshape(rows, layer.units)
-
-    def _optimizer_states(self, parameters: Mapping[Parameter, Array]) -> tuple[State, State]:
-        if self._states is None or not self._states[0].fits(parameters) or self._proposed.keys() != parameters.keys():
-            states = self.optimizer.start(parameters), self.optimizer.start(parameters)
-            if self._states is not None:  # other layers are trainable now
-                states[0].take_over(self._states[0])
-            self._proposed = {key: np.empty_like(array) for key, array in parameters.items()}
-            self._states = states
-        return self._states
-
-    def _publish(self, optimizer_states: tuple[State, State], states: States) -> None:
-        """Exchange the parameters for those proposed."""
-        new: dict[int, dict[str, Array]] = {}
-        for (i, name), array in self._proposed.items():
-            new.setdefault(i, dict(self.layers[i]._built_parameters()))[name] = array
-        spare = {(i, name): self.layers[i]._built_parameters()[name] for i, name in self._proposed}
-        with self._lock:
-            try:
-                self._exchange(new, spare, optimizer_states, states)
-            except KeyboardInterrupt:
-                self._exchange(new, spare, optimizer_states, states)
-                raise
-
-    def _exchange(
-        self,
-        new: dict[int, dict[str, Array]],
-        spare: dict[Parameter, Array],
-        optimizer_states: tuple[State, State],
-        states: States,
-    ) -> None:
-        """Doing it twice is doing it once."""
-        for i, parameters in new.items():
-            self.layers[i]._publish(parameters)
-        self._proposed, self._states = spare, optimizer_states
-        self._keep_states(states)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_logits": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._proposed = self._proposed and {key: owned(array) for key, array in self._proposed.items()}
 
 
 def _get_metrics(
@@ -457,3 +425,13 @@ def _check_states(last: Layer, loss: Loss) -> None:
             f"loss: {loss.name!r} expected probabilities, got the states of a GRU with activation {last.activation!r}: "
             f"put a Dense with a {'sigmoid' if loss.distribution == 'binary' else 'softmax'} behind it"
         )
+
+
+def _check_alone(given: dict[str, Any]) -> None:
+    """Refuse what belongs to arrays, beside an iterable of batches."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}: expected none beside an iterable of batches, which may be "
+                "(x, y, dict(lengths=..., mask=..., sample_weight=...))"
+            )

@@ -457,7 +457,7 @@ def test_a_truncated_or_longer_file(small):
         (lambda h: h["__metadata__"].update(sha256="0" * 64), "the tensors were altered"),
         (lambda h: h["__metadata__"].pop("sha256"), "metadata: expected .*got none of sha256"),
         (lambda h: h["__metadata__"].pop("header_sha256"), "got none of header_sha256"),
-        (lambda h: h["__metadata__"].update(format_version="2", cgru_version="9.1"), "got 2, written by cgru 9.1"),
+        (lambda h: h["__metadata__"].update(format_version="3", cgru_version="9.1"), "got 3, written by cgru 9.1"),
     ],
 )
 def test_metadata_that_is_wrong(small, change, message):

@@ -588,8 +588,8 @@ Y = np.zeros(N, int)
         ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
         ({"batch_size": None}, TypeError, "batch_size: expected an integer, got None"),
         ({"shuffle": "batch"}, TypeError, "shuffle: expected True or False, got 'batch'"),
-        ({"verbose": 2}, ValueError, "verbose: expected 0 or 1, got 2"),
-        ({"verbose": "auto"}, ValueError, "verbose: expected 0 or 1, got 'auto'"),
+        ({"verbose": 3}, ValueError, "verbose: expected 0, 1, 2 or 'auto', got 3"),
+        ({"verbose": "no"}, ValueError, "verbose: expected 0, 1, 2 or 'auto', got 'no'"),
         ({"validation_data": (X,)}, ValueError, "validation_data: expected (x, y) or (x, y, dict(lengths=..., mas"),
         ({"validation_data": X}, ValueError, "validation_data: expected (x, y) or (x, y, dict(lengths=..., mas"),
         ({"validation_data": (X, Y, masked())}, ValueError, "got ndarray as the third: say what it is, dict(lengths="),
@@ -599,7 +599,13 @@ Y = np.zeros(N, int)
         ({"validation_data": (X, Y[1:])}, ValueError, "validation_data: y: expected shape (7,), a label for"),
         ({"validation_data": (X, Y + K)}, ValueError, "validation_data: y: expected at least 0 and less than 3"),
         ({"validation_data": (X, Y, {"lengths": [6] * N})}, ValueError, "validation_data: lengths: expected"),
-        ({"callbacks": []}, TypeError, "callbacks"),
+        ({"y": None}, ValueError, "y: expected shape (7,), a label for each example, got NoneType"),
+        ({"validation_split": 1}, ValueError, "validation_split: expected a number of at least 0 and less than 1, got"),
+        ({"validation_split": "a"}, TypeError, "validation_split: expected a number, got 'a'"),
+        ({"validation_split": 0.9999}, ValueError, "validation_split: expected at least one example to train on and"),
+        ({"validation_split": 0.5, "validation_data": (X, Y)}, ValueError, "validation_data, validation_split: give"),
+        ({"initial_epoch": -1}, ValueError, "initial_epoch: expected at least 0, got -1"),
+        ({"resume": 1}, TypeError, "resume: expected True or False, got 1"),
     ],
 )
 def test_fit_refuses_and_trains_nothing(arguments, error, message):
@@ -647,11 +653,19 @@ def test_a_line_an_epoch_without_tqdm(rng, capsys, monkeypatch):
     assert err == ""
 
 
-def test_a_bar_with_tqdm(rng, capsys):
+def test_lines_stay_above_the_bar_with_tqdm(rng, capsys):
     pytest.importorskip("tqdm")
     classifier().fit(ragged(rng), rng.integers(0, K, N), epochs=2, batch_size=2)
     out, err = capsys.readouterr()
-    assert out == "" and "8/8" in err and re.search(r"epoch 2/2  loss \d\.\d{4}  accuracy \d\.\d{4}", err)
+    line = r"epoch {}/2  loss \d\.\d{{4}}  accuracy \d\.\d{{4}}  \d+\.\d\d s\n"
+    assert re.fullmatch(line.format(1) + line.format(2), out)
+    assert "epoch 1/2" in err and "epoch 2/2" in err and "4/4" in err
+
+
+def test_lines_alone(rng, capsys):
+    classifier().fit(ragged(rng), rng.integers(0, K, N), epochs=2, batch_size=2, verbose=2)
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and err == ""
 
 
 @pytest.mark.parametrize("verbose", [0, False])

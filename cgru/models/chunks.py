@@ -1,0 +1,90 @@
+"""Truncated backpropagation through time: an update for every few steps of a batch.
+
+The state goes on from chunk to chunk, and no gradient goes back. Where the model has an output at each step, each chunk
+is trained with its own steps. Where it has one for a whole sequence, that counts in the chunk in which the sequence
+ends, and the chunks before only lead there. A row that has ended takes no part in what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
+from cgru.models import finite
+from cgru.models.examples import title
+from cgru.models.runs import Totals
+from cgru.models.sources import Piece
+from cgru.sequences import Batch
+from cgru.typing import IntArray, States
+
+if TYPE_CHECKING:
+    from cgru.models.updates import Updatable
+
+_EACH_STEP_ALONE = (Dense, Dropout, Embedding)
+
+
+def check(layers: Sequence[Layer]) -> None:
+    """ValueError unless sequences can be cut for these layers."""
+    for i, layer in enumerate(layers):
+        for option in ("bidirectional", "reverse", "go_backwards", "stateful"):
+            if getattr(layer, option, False):
+                because = "keeps a state of its own" if option == "stateful" else "does not run forward in time"
+                raise ValueError(
+                    f"chunk: expected None, because {title(layers, i)} {because}, with {option}=True, got a number"
+                )
+        if not isinstance(layer, (GRU, *_EACH_STEP_ALONE)):
+            raise ValueError(
+                f"chunk: expected layers that go from step to step, GRU, Dense, Dropout or Embedding, got "
+                f"{title(layers, i)}"
+            )
+    if not any(isinstance(layer, GRU) for layer in layers):
+        raise ValueError("chunk: expected a model with a GRU, got none")
+
+
+def update(model: Updatable, piece: Piece, chunk: int, totals: Totals, place: finite.Place) -> None:
+    """The updates of one batch, `chunk` steps each; adds what they saw to `totals`."""
+    batch, targets = piece.batch, piece.targets
+    ends = _ends(batch)
+    by_step = all(layer.return_sequences for layer in model.layers if isinstance(layer, GRU))
+    alive, states = np.arange(len(ends)), None
+    for start in range(0, max(1, ends.max(initial=0)), chunk):
+        stop = start + chunk
+        part, here = _cut(batch, start, stop), place._replace(step=start)
+        if by_step:
+            if part.valid is None or part.valid.any() or not start:
+                states = model._update(part, targets.take(slice(None), slice(start, stop)), totals, here, states)
+            continue
+        goes_on = ends[alive] > stop
+        ended, alive = alive[~goes_on], alive[goes_on]
+        before = states
+        if len(alive):
+            key = model._key(here.take(alive))
+            _, states, _ = model._forward(part.take(alive), _rows(before, goes_on), training=True, key=key)
+        if len(ended):
+            own = targets.take(ended, slice(None))
+            model._update(part.take(ended), own, totals, here.take(ended), _rows(before, ~goes_on))
+
+
+def _ends(batch: Batch) -> IntArray:
+    """One past the last valid step of each row."""
+    if batch.lengths is not None:
+        return batch.lengths
+    steps = batch.data.shape[1]
+    if batch.mask is None:
+        return np.full(len(batch.data), steps)
+    return np.where(batch.mask, np.arange(1, steps + 1), 0).max(axis=1, initial=0)
+
+
+def _cut(batch: Batch, start: int, stop: int) -> Batch:
+    """The steps from `start` to `stop`."""
+    data = batch.data[:, start:stop]
+    lengths = None if batch.lengths is None else np.clip(batch.lengths - start, 0, data.shape[1])
+    return Batch(data, lengths, None if batch.mask is None else batch.mask[:, start:stop])
+
+
+def _rows(states: States | None, rows: Any) -> States | None:
+    """The states of these rows, in every layer that has one."""
+    return states and [None if state is None else state[..., rows, :] for state in states]

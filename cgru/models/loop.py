@@ -1,0 +1,207 @@
+"""The loop that trains a model: epochs of batches, validation and callbacks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru.models import chunks, finite
+from cgru.models.history import History
+from cgru.models.hooks import Hooks
+from cgru.models.progress import progress_of
+from cgru.models.runs import Totals
+from cgru.models.sources import Arrays, Batches
+from cgru.typing import Array, IntArray, States
+
+if TYPE_CHECKING:
+    from cgru.models.training import Trainable
+
+
+class Course:
+    """Where a run of `fit` stands: what it takes to go on, beside the model and its optimizer.
+
+    Attributes
+    ----------
+    settings : dict
+        What has to be the same where the run goes on.
+    first, epoch : int
+        The first epoch, and the one that runs or comes.
+    order : int
+        Which one of the model's orders of the examples belongs to the first epoch.
+    done : tuple
+        (batches finished in this epoch, updates made by then).
+    begun : list
+        The states that each epoch starts from.
+    history : History
+    totals : Totals or None
+        Of the epoch that runs.
+    stopped : bool
+        Whether a callback has ended the run.
+    callbacks : list
+        The states of the callbacks, when the run has ended.
+    """
+
+    def __init__(self, settings: dict[str, Any], first: int, order: int, updates: int, begun: States) -> None:
+        self.settings, self.first, self.epoch, self.order, self.begun = settings, first, first, order, begun
+        self.done = (0, updates)  # one object: what is half assigned is seen by nobody
+        self.history = History(first)
+        self.totals: Totals | None = None
+        self.stopped = False
+        self.callbacks: list[dict[str, Any]] = []
+        self.hooks: Hooks | None = None  # while it runs
+
+    @property
+    def order_now(self) -> int:
+        """Which order of the examples belongs to the epoch that runs or comes."""
+        return self.order + self.epoch - self.first
+
+    def callback_states(self) -> list[dict[str, Any]]:
+        """The states of the callbacks now."""
+        return self.callbacks if self.hooks is None else self.hooks.get_states()
+
+    def check(self, settings: dict[str, Any], initial_epoch: int) -> None:
+        """ValueError unless a run with these settings can go on from here."""
+        if initial_epoch:
+            raise ValueError(f"initial_epoch: expected 0 beside resume=True, got {initial_epoch}")
+        for name, value in settings.items():
+            expected = self.settings.get(name)
+            if value != expected:
+                what = "x" if name == "examples" else name
+                of = " examples" if name == "examples" else ""
+                raise ValueError(f"{what}: expected {expected}{of}, as in the run that is resumed, got {value}{of}")
+
+
+class Loop:
+    """One run of `fit`, when all arguments are checked."""
+
+    def __init__(
+        self,
+        model: Trainable,
+        source: Arrays | Batches,
+        validate: Callable[[], dict[str, float]] | None,
+        course: Course,
+        hooks: Hooks,
+        epochs: int,
+        verbose: int,
+    ) -> None:
+        self.model, self.source, self.validate, self.course, self.hooks = model, source, validate, course, hooks
+        self.epochs, self.verbose, self.chunk = epochs, verbose, course.settings["chunk"]
+
+    def run(self, resumed: bool) -> None:
+        """Train to the last epoch, or until a callback stops it."""
+        course, hooks = self.course, self.hooks
+        context = Context(self, resumed)
+        hooks.call("on_train_begin", context)
+        if resumed:
+            hooks.set_states(course.callbacks)
+        course.hooks = hooks
+        try:
+            with progress_of(self.epochs, self.verbose) as progress:
+                while course.epoch < self.epochs and not course.stopped:
+                    self._epoch(context, progress)
+            hooks.call("on_train_end")
+        finally:
+            self.model._logits = None
+            with contextlib.suppress(Exception):  # the error that is on its way is the one to see
+                course.callbacks = hooks.get_states()
+            course.hooks = None
+
+    def _epoch(self, context: Context, progress: Any) -> None:
+        model, course, hooks, source = self.model, self.course, self.hooks, self.source
+        epoch, skip = course.epoch, course.done[0]
+        if not skip:
+            course.totals = Totals(model)
+            model._keep_states(course.begun)
+            hooks.call("on_epoch_begin", epoch)
+        totals = course.totals
+        assert totals is not None
+        progress.begin(epoch, source.updates, skip)
+        for number, piece in enumerate(source.pieces(self._order(), skip), start=skip):
+            model._build_for(piece.batch)
+            place = finite.Place(epoch + 1, number + 1, piece.rows, piece.examples)
+            if self.chunk is None:
+                model._update(piece.batch, piece.targets, totals, place)
+            else:
+                chunks.update(model, piece, self.chunk, totals, place)
+            course.done = (number + 1, model.iterations)
+            progress.update()
+            if hooks.wants("on_batch_end"):
+                hooks.call("on_batch_end", number, totals.means())
+                context.save_what_was_asked()
+                if course.stopped:
+                    break
+        results = totals.means()
+        if self.validate is not None:
+            results |= {f"val_{name}": value for name, value in self.validate().items()}
+        course.history._results.append(results)
+        progress.end(epoch, results)
+        hooks.call("on_epoch_end", epoch, dict(results))
+        course.epoch, course.done, course.totals = epoch + 1, (0, model.iterations), None
+        context.save_what_was_asked()
+
+    def _order(self) -> IntArray | None:
+        """The order of the examples in the epoch that runs: of the model's seed and the epoch's number alone."""
+        course, count = self.course, self.source.count
+        if not course.settings["shuffle"] or count is None:
+            return None
+        return np.random.default_rng((self.model._training_seed, course.order_now)).permutation(count)
+
+
+class Context:
+    """What callbacks see of a run: see `cgru.callbacks.Training`."""
+
+    def __init__(self, loop: Loop, resumed: bool) -> None:
+        self._model, self._course = loop.model, loop.course
+        self.epochs, self.batches, self.resumed = loop.epochs, loop.source.updates, resumed
+        self.names = list(Totals(loop.model).means())
+        if loop.validate is not None:
+            self.names += ["val_loss", *(f"val_{metric.name}" for metric in loop.model.metrics)]
+        self._asked: list[tuple[str, bool]] = []
+
+    @property
+    def epoch(self) -> int:
+        return self._course.epoch
+
+    @property
+    def learning_rate(self) -> float:
+        rate = self._model.optimizer.learning_rate
+        return rate(self._model.iterations) if callable(rate) else rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        rate = self._model.optimizer.learning_rate
+        if callable(rate):
+            raise ValueError(f"learning_rate: expected a number, which can be set, got the schedule {rate!r}")
+        self._model.optimizer.learning_rate = value
+
+    def stop(self) -> None:
+        self._course.stopped = True
+
+    def get_weights(self) -> list[Array]:
+        return self._model.get_weights()
+
+    def set_weights(self, weights: list[Array]) -> None:
+        self._model.set_weights(weights)
+
+    @property
+    def _saved(self) -> Any:
+        return self._model
+
+    def check_saving(self, training_state: bool = True) -> None:
+        from cgru import files  # which stands above: it is looked up when it is needed
+
+        files.check_saving(self._saved, training_state)
+
+    def save(self, path: str, training_state: bool = True) -> None:
+        self._asked.append((path, training_state))
+
+    def save_what_was_asked(self) -> None:
+        """Save when every callback has seen the epoch or batch: a state of all of them at one moment."""
+        from cgru import files
+
+        asked, self._asked = self._asked, []
+        for path, training_state in asked:
+            files.save(self._saved, path, training_state)

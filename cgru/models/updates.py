@@ -1,0 +1,177 @@
+"""One update of a model, made whole or not at all.
+
+An update is computed aside, with new parameters and a new optimizer state in arrays of their own, which then take the
+places of those in use; these are written by the next update, unless somebody still holds one of them. Ctrl-C can come
+at any moment: before the exchange nothing has changed, and one that it interrupts is made again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import numpy as np
+
+from cgru import masks
+from cgru.layers import Dense, Layer
+from cgru.locks import owned, unshared
+from cgru.losses import Loss
+from cgru.metrics import Function, Metric
+from cgru.models import finite
+from cgru.models.model import Model
+from cgru.models.runs import FusedRun, Run, Totals, metrics_of
+from cgru.models.targets import Targets
+from cgru.optimizers import Optimizer, State
+from cgru.sequences import Batch
+from cgru.typing import Array, Parameter, States
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Updatable(Model):
+    """A model whose parameters can be updated: a subclass implements `build`, `_forward` and `_backward`."""
+
+    _options = ("optimizer", "loss", "metrics")  # of `compile`
+    optimizer: Optimizer | Any  # None before `compile`, as the two below
+    loss: Loss | Any
+    metrics: list[Metric | Function] | Any
+    _states: tuple[State, State] | None  # the optimizer's: the current one and the spare
+    _proposed: dict[Parameter, Array] | Any  # new parameters, computed aside
+    _logits: Array | None  # memory for those of a batch, while `fit` runs
+
+    def __init__(self, layers: Sequence[Layer], seed: SupportsIndex | None = None) -> None:
+        super().__init__(layers, seed)
+        self.optimizer = self.loss = self.metrics = None
+        self._states = self._proposed = self._logits = None
+
+    # -- what a subclass implements
+
+    def build(self, input_size: SupportsIndex | None = None) -> Self:
+        """Create the parameters of all layers, once."""
+        raise NotImplementedError
+
+    def _forward(
+        self,
+        batch: Batch,
+        states: States | None = None,
+        training: bool = False,
+        key: Any = None,
+        end: int | None = None,
+    ) -> tuple[Batch, States, list[Any]]:
+        """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept. With `end`, of
+        the layers before that one."""
+        raise NotImplementedError
+
+    def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
+        """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
+        outputs, or with `at_logits` from that at the input of the last activation."""
+        raise NotImplementedError
+
+    # -- an update
+
+    @property
+    def iterations(self) -> int:
+        """Number of updates since `compile`."""
+        return 0 if self._states is None else self._states[0].iterations
+
+    def _key(self, place: finite.Place) -> masks.Key:
+        """What the random numbers of the next update with these examples are drawn from."""
+        return masks.Key(self._training_seed, self.iterations, place.examples, step=place.step)
+
+    def _update(
+        self, batch: Batch, targets: Targets, totals: Totals, place: finite.Place, states: States | None = None
+    ) -> States:
+        """One update from a batch that starts from these states; adds what it saw to `totals`, and returns the states
+        after it. It is made whole, or refused whole."""
+        with np.errstate(all="ignore"):  # what is not finite is looked for below
+            run = self._run(batch, targets, states, self._key(place))
+            seen = run.seen(totals)
+            if not math.isfinite(seen["loss"][0]):
+                raise finite.loss_error(self, batch, run.row_losses(len(targets)), place)
+            gradients = run.gradients()
+            parameters = {(i, name): self.layers[i].parameters[name] for i, name in gradients}
+            current, spare = self._optimizer_states(parameters)
+            proposed = self._proposed = unshared(self._proposed)
+            known = self.optimizer.propose(parameters, gradients, current, proposed, spare)
+            if not known and not finite.all_finite(gradients.values(), squares=True):
+                raise finite.gradient_error(self, batch, targets, gradients, place, states)
+            if not known and not finite.all_finite(proposed.values()):
+                raise finite.update_error(self, proposed, place)
+        self._publish((spare, current), run.states)
+        totals.add(seen)
+        return run.states
+
+    def _gradients(
+        self, batch: Batch, targets: Targets, states: States | None = None, key: Any = None
+    ) -> dict[Parameter, Array]:
+        """The gradients that a batch gives, dict (layer index, parameter name) -> array; nothing is updated."""
+        return self._run(batch, targets, states, key).gradients()
+
+    def _run(self, batch: Batch, targets: Targets, states: States | None = None, key: Any = None) -> Run | FusedRun:
+        """The forward pass of a batch in training, with its loss."""
+        in_place = self.loss.knows("replace_logits") and self._fuses_loss("forward_batch", "backward_batch")
+        in_place = in_place and False not in [metric.fuses_with(self.loss) for metric in metrics_of(self)]
+        return (FusedRun if in_place else Run)(self, batch, targets, states, key)
+
+    def _fuses_loss(self, *methods: str) -> bool:
+        """Whether the loss knows its gradient at the input of the last layer's activation, and the layer has these
+        methods from `Dense`."""
+        last = self.layers[-1]
+        return (
+            isinstance(last, Dense)
+            and self.loss.knows("logit_gradients")
+            and last.activation == self.loss.fused_activation
+            and all(getattr(type(last), name) is getattr(Dense, name) for name in methods)
+        )
+
+    def _logits_of(self, rows: int, layer: Dense) -> Array:
+        """Memory for the logits (rows, units) of a batch: what is large comes from the system, page by page, so it is
+        asked for once."""
+        kept, size = self._logits, rows * layer.units
+        if kept is None or kept.size < size or kept.dtype != layer.dtype:
+            kept = self._logits = np.empty(size, layer.dtype)
+        return kept[:size].reshape(rows, layer.units)
+
+    def _optimizer_states(self, parameters: Mapping[Parameter, Array]) -> tuple[State, State]:
+        if self._states is None or not self._states[0].fits(parameters) or self._proposed.keys() != parameters.keys():
+            states = self.optimizer.start(parameters), self.optimizer.start(parameters)
+            if self._states is not None:  # other layers are trainable now
+                states[0].take_over(self._states[0])
+            self._proposed = {key: np.empty_like(array) for key, array in parameters.items()}
+            self._states = states
+        return self._states
+
+    def _publish(self, optimizer_states: tuple[State, State], states: States) -> None:
+        """Exchange the parameters for those proposed."""
+        new: dict[int, dict[str, Array]] = {}
+        for (i, name), array in self._proposed.items():
+            new.setdefault(i, dict(self.layers[i]._built_parameters()))[name] = array
+        spare = {(i, name): self.layers[i]._built_parameters()[name] for i, name in self._proposed}
+        with self._lock:
+            try:
+                self._exchange(new, spare, optimizer_states, states)
+            except KeyboardInterrupt:
+                self._exchange(new, spare, optimizer_states, states)
+                raise
+
+    def _exchange(
+        self,
+        new: dict[int, dict[str, Array]],
+        spare: dict[Parameter, Array],
+        optimizer_states: tuple[State, State],
+        states: States,
+    ) -> None:
+        """Doing it twice is doing it once."""
+        for i, parameters in new.items():
+            self.layers[i]._publish(parameters)
+        self._proposed, self._states = spare, optimizer_states
+        self._keep_states(states)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_logits": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._proposed = self._proposed and {key: owned(array) for key, array in self._proposed.items()}

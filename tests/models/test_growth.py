@@ -1,0 +1,59 @@
+"""A thousand fits leave nothing behind."""
+
+import gc
+import os
+import sys
+
+import numpy as np
+import pytest
+
+import cgru
+from cgru import callbacks
+
+X, Y = np.random.default_rng(0).standard_normal((8, 3, 2)).astype("float32"), np.arange(8) % 2
+
+
+def made():
+    model = cgru.Sequential([cgru.GRU(3), cgru.Dropout(0.1), cgru.Dense(2, "softmax")], seed=0)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def fit(model, **options):
+    stopping = callbacks.EarlyStopping("loss", patience=3, restore_best_weights=True)
+    model.fit(X, Y, batch_size=8, verbose=0, callbacks=[stopping], **options)
+
+
+def resident():
+    """Bytes of the process in memory, of which the system may take some away."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("kind", ["one model", "new models", "chunks and validation", "one batch", "resumed"])
+def test_fits_leave_nothing(kind):
+    model = made()
+    model.fit(X, Y, verbose=0)
+
+    def call(i):
+        if kind == "new models":
+            fit(made())
+        elif kind == "chunks and validation":
+            fit(model, chunk=2, validation_data=(X, Y))
+        elif kind == "one batch":
+            model.train_on_batch(X, Y)
+        elif kind == "resumed":
+            fit(model, resume=i > 0, epochs=1)
+        else:
+            fit(model)
+
+    for i in range(400):  # until what is kept for later calls is there
+        call(i)
+    gc.collect()
+    blocks, memory = sys.getallocatedblocks(), resident() if os.path.exists("/proc/self/statm") else 0
+    for i in range(600):
+        call(i)
+    gc.collect()
+    assert sys.getallocatedblocks() - blocks < 300
+    if memory:
+        assert resident() - memory < 1 << 21
