@@ -306,6 +306,6 @@ def _classes_of(labels: AnyArray, loss: Loss, outputs: Shape) -> tuple[AnyArray,
 
 def _check_not_all_zero(weights: Array, valid: BoolArray | None, name: str) -> None:
     if valid is not None:
-        weights = (weights[:, None] if weights.ndim == 1 else weights) * valid
+        weights = np.broadcast_to(weights if weights.ndim == 2 else weights[:, None], valid.shape)[valid]
     if weights.size and not weights.any():
         raise ValueError(f"{name}: expected some weight above 0, got zeros alone")

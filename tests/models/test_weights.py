@@ -178,6 +178,14 @@ def test_a_batch_of_zero_weights_changes_nothing(rng):
         assert not gradient.any()
 
 
+def test_weights_of_nothing(rng):
+    """Where no step is valid, or no example given, nothing has a weight, and none is asked for."""
+    model = model_of("mse", True)
+    x, y = rng.standard_normal((N, T, D)), np.ones((N, T, 2))
+    assert np.isnan(model.evaluate(x, y, lengths=[0] * N, sample_weight=np.ones(N))["loss"])
+    assert np.isnan(model.evaluate(x[:0], y[:0], sample_weight=[])["loss"])
+
+
 def test_a_row_of_nan_is_found_beside_weights(rng):
     x, y = rng.standard_normal((6, T, D)), np.arange(6) % K
     model = model_of("mse")
