@@ -45,8 +45,10 @@ class Sequential(Trainable):
     Notes
     -----
     Inputs, wherever there are any: an array (N, T, D), (N, D), or ids (N, T), with `lengths` (N,) or `mask` (N, T) or
-    neither; or a list of N arrays (T_i, D) or (T_i,), which bring their lengths. Labels: (N,), or for a model with an
-    output at each step (N, T) or a list of N arrays (T_i,). What lies outside lengths or mask is never read.
+    neither; or a list of N arrays (T_i, D) or (T_i,), which bring their lengths. Labels of a loss of classes: integers
+    (N,), or for a model with an output at each step (N, T) or a list of N arrays (T_i,). Of other losses: numbers like
+    the outputs, (N, K), (N, T, K) or a list of N arrays (T_i, K); of a single output the last axis may lack. What lies
+    outside lengths or mask is never read.
 
     In inference any number of threads may use one model; `fit` wants the model to itself.
 
