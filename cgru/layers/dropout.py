@@ -71,7 +71,7 @@ class Dropout(Layer):
         return batch.with_data(_times(x, scale, valid)), None, 0.0, (scale, valid, x.shape)
 
     def backward_batch(
-        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True
+        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, None, dict[str, Array]]:
         scale, valid, shape = tape
         check_gradient(d_out, shape)

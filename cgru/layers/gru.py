@@ -404,6 +404,12 @@ class GRU(Stack):
 
     # -- the layer protocol
 
+    @property
+    def draws(self) -> bool:
+        rates = ("dropout", "recurrent_dropout", "layer_dropout", "zoneout")
+        drawn = [name for name in rates if getattr(self, name, 0)]
+        return bool(drawn) or type(self).forward_batch is not GRU.forward_batch
+
     def forward_batch(
         self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
     ) -> tuple[Batch, Array, float, Tape | None]:
@@ -416,12 +422,12 @@ class GRU(Stack):
         return (flipped(batch) if self.go_backwards else batch).with_data(y), h, 0.0, tape
 
     def backward_batch(
-        self, d_out: Array, d_state: Array | None, tape: Tape, need_dx: bool = True
+        self, d_out: Array, d_state: Array | None, tape: Tape, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, Array, dict[str, Array]]:
         self._check_tape(tape)
         if d_out.shape != tape.output_shape:
             raise ValueError(f"d_out: expected the shape of the outputs, {tape.output_shape}, got {d_out.shape}")
-        return self._pull(np.asarray(d_out, self.dtype), d_state, tape, need_dx)
+        return self._pull(np.asarray(d_out, self.dtype), d_state, tape, need_dx, need_grads)
 
     def _check_tape(self, tape: Tape) -> None:
         if not isinstance(tape, Tape):
