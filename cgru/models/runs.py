@@ -25,9 +25,7 @@ class Run:
 
     def __init__(self, model: Updatable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
         self.model, self.targets = model, targets
-        self.outputs, self.logits, self.states, self.tapes = _forward(
-            model, batch, states, training=True, key=key, first=model._first_trained()
-        )
+        self.outputs, self.logits, self.states, self.tapes = _forward(model, batch, states, training=True, key=key)
 
     def seen(self, totals: Totals) -> dict[str, Counts]:
         return totals.of(self.outputs, self.targets, self.logits)
@@ -76,9 +74,7 @@ class FusedRun:
     def __init__(self, model: Updatable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
         self.model, last, loss = model, model.layers[-1], model.loss
         assert isinstance(last, Dense)
-        hidden, after, self.tapes = model._forward(
-            batch, states, training=True, key=key, end=-1, first=model._first_trained()
-        )
+        hidden, after, self.tapes = model._forward(batch, states, training=True, key=key, end=-1)
         self.states: States = [*after, None]
         self.leading, self.valid = hidden.data.shape[:-1], hidden.valid
         shape = (*self.leading, last.units)
