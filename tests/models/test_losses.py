@@ -217,6 +217,7 @@ def test_gradients_of_a_model(rng, name, weights):
         seen, gradients = run.seen(Totals(model))["loss"], run.gradients()
         outputs = model.predict(x, **validity)
         checks.assert_close(seen[0], loss.total(outputs, y, batch.valid, weight)[0], 1e-13)
+        checks.assert_close(sum(run.row_losses(N)), seen[0], 1e-13)
 
         def value(arrays, model=model, batch=batch, made=made):
             for (i, _), array in arrays.items():

@@ -312,6 +312,21 @@ def test_figures_of_a_model_are_those_of_all_outputs(rng, name, steps):
     checks.assert_close(evaluated["loss"], loss(outputs, counted), 1e-9)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_losses_and_metrics_come_back_with_the_state_of_training(rng, tmp_path, name):
+    loss, activation, units, names = CASES[name]
+    model = model_of(loss, activation, units, names)
+    x, y = rng.standard_normal((6, 4, 2)), rng.integers(0, units, 6)
+    if loss.labels == "values":
+        y = rng.integers(0, 2, (6, units)) if loss.distribution == "binary" else np.eye(units)[y]
+    model.fit(x, y, verbose=0)
+    cgru.save(model, tmp_path / "model.safetensors", training_state=True)
+    again = cgru.load(tmp_path / "model.safetensors")
+    assert repr(again.loss) == repr(model.loss) and repr(again.metrics) == repr(model.metrics)
+    assert again.evaluate(x, y) == model.evaluate(x, y)
+    assert again.train_on_batch(x, y) == model.train_on_batch(x, y)
+
+
 def test_metrics_that_mean_nothing_beside_a_loss():
     for loss, name, message in (
         ("sparse_categorical_crossentropy", "mae", "metrics: 'mae' compares outputs with labels that are numbers like"),
