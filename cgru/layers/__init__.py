@@ -5,5 +5,6 @@ from cgru.layers.dense import Dense
 from cgru.layers.dropout import Dropout
 from cgru.layers.embedding import Embedding
 from cgru.layers.gru import GRU
+from cgru.layers.stateless import Stateless
 
-__all__ = ["GRU", "Dense", "Dropout", "Embedding", "Layer"]
+__all__ = ["GRU", "Dense", "Dropout", "Embedding", "Layer", "Stateless"]

@@ -158,11 +158,6 @@ class Layer(Locked, Configured):
         """
         raise NotImplementedError
 
-    def record_batch(self, batch: Batch, state: Array | None = None) -> tuple[Batch, Array | None, float, Any]:
-        """As `forward_batch` in inference, nothing dropped, with a tape for `backward_batch`: what it computes can be
-        looked into. A layer that does something else in training than in inference says here how to do without."""
-        return self.forward_batch(batch, state, training=True)
-
     def step_rows(self, x: AnyArray) -> Array:
         """Return the outputs for one time step of N sequences, (N, F) or ids (N,), as `forward_batch` has them in
         inference. Models call it once a step: a layer that has a shorter way to them takes it here."""

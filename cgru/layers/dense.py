@@ -9,7 +9,8 @@ import numpy as np
 
 from cgru import initializers, kernels
 from cgru.checks import check_bool, check_int, check_name
-from cgru.layers.base import Layer, check_gradient, from_valid_rows, valid_rows
+from cgru.layers.base import check_gradient, from_valid_rows, valid_rows
+from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch
 from cgru.typing import AnyArray, Array, BoolArray, DenseActivation, DType, Initializer, InitializerName, Key, Shape
 
@@ -25,7 +26,7 @@ class _Tape(NamedTuple):
     valid: BoolArray | None
 
 
-class Dense(Layer):
+class Dense(Stateless):
     """y = activation(x W + b) for every vector, or every valid step, of the batch.
 
     Parameters

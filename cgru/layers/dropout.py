@@ -9,12 +9,13 @@ import numpy as np
 
 from cgru import masks
 from cgru.checks import check_int, check_rate
-from cgru.layers.base import Layer, check_gradient
+from cgru.layers.base import check_gradient
+from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch
 from cgru.typing import Array, BoolArray, Key, Shape
 
 
-class Dropout(Layer):
+class Dropout(Stateless):
     """In training, zero each feature with probability `rate` and scale the others by 1 / (1 - rate).
 
     Parameters
@@ -69,9 +70,6 @@ class Dropout(Layer):
         if training and self.rate:
             scale = self._scale(x, batch.mask, self._next_key() if key is None else key)
         return batch.with_data(_times(x, scale, valid)), None, 0.0, (scale, valid, x.shape)
-
-    def record_batch(self, batch: Batch, state: Array | None = None) -> tuple[Batch, None, float, Any]:
-        return self.forward_batch(batch)
 
     def backward_batch(
         self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True

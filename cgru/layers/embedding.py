@@ -9,12 +9,13 @@ import numpy as np
 
 from cgru import initializers, kernels
 from cgru.checks import check_int
-from cgru.layers.base import Layer, check_gradient
+from cgru.layers.base import check_gradient
+from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch
 from cgru.typing import AnyArray, Array, DType, Initializer, InitializerName, Key, Shape
 
 
-class Embedding(Layer):
+class Embedding(Stateless):
     """Rows of a table, chosen by integer ids: (N, T) ids to (N, T, output_dim), or (N,) to (N, output_dim).
 
     Parameters
@@ -45,6 +46,7 @@ class Embedding(Layer):
 
     dtype: np.dtype[Any]
     _options = ("input_dim", "output_dim", "embeddings_initializer")
+    _takes_ids = True
 
     def __init__(
         self,
