@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 
@@ -45,15 +45,32 @@ class Configured:
         classes = type(self).__mro__
         return {name: getattr(self, name) for cls in classes for name in cls.__dict__.get("_options", ())}
 
+    def _arguments(self) -> dict[str, Any]:
+        """What the repr shows them as."""
+        return self.get_config()
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._shown())})"
 
     def _shown(self) -> Iterator[str]:
         """Yield the arguments worth showing: those without a default, and those that differ from it."""
         defaults = inspect.signature(type(self)).parameters
-        for name, value in self.get_config().items():
+        for name, value in self._arguments().items():
             default = defaults[name].default if name in defaults else inspect.Parameter.empty
             if name in defaults and default is inspect.Parameter.empty:
                 yield repr(value)
             elif value != default:
                 yield f"{name}={value!r}"
+
+
+def made_from(config: Mapping[str, Any], classes: Mapping[str, Any], name: str) -> Any:
+    """Return the object that {"class": name, "config": dict} describes, of one of the `classes` by name; what is wrong
+    with it is called `name`."""
+    if not isinstance(config, Mapping) or config.keys() != {"class", "config"}:
+        raise ValueError(f"{name}: expected a dict of 'class' and 'config', got {config!r}")
+    which, arguments = config["class"], config["config"]
+    if not isinstance(which, str) or which not in classes:
+        raise ValueError(f"{name}: expected a class among {sorted(classes)}, got {which!r}")
+    if not isinstance(arguments, Mapping):
+        raise TypeError(f"{name}: expected a dict of {which}'s arguments, got {arguments!r}")
+    return classes[which].from_config(arguments)

@@ -1,141 +1,152 @@
-"""Optimizers: from parameters and gradients to new parameters.
-
-An optimizer holds settings only. What it remembers about a model is in a `State`, of which a model keeps two: `propose`
-reads the one and writes the other, so that an update that is interrupted has changed nothing.
-"""
+"""Optimizers: SGD, RMSprop, Adam and AdamW. What all of them can do, decay, clipping, schedules and `apply`, is in
+their base class, `Optimizer`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
+from cgru.checks import check_bool, check_name, check_positive, check_rate
+from cgru.configured import made_from
+from cgru.descent import Compiled, Optimizer, State
+from cgru.typing import LearningRate, OptimizerName
 
-from cgru import kernels
-from cgru.checks import check_name, check_positive, check_rate
-from cgru.configured import Configured
-from cgru.locks import owned
-from cgru.typing import Array, OptimizerName
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "State", "from_config", "get", "to_config"]
 
-# Elements worked on at once: what a step touches, eight arrays of them, stays in a second-level cache.
-_BLOCK = 16384
+# Of kernels/jobs.pxd
+_SGD, _MOMENTUM, _NESTEROV, _RMSPROP, _RMSPROP_MOMENTUM, _CENTERED, _CENTERED_MOMENTUM, _ADAM, _AMSGRAD = range(9)
 
 
-class State:
-    """What an optimizer remembers after some number of updates.
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if it is asked for, in Keras' form.
 
-    Attributes
+    With gradient g:
+
+        p = p - learning_rate g                         without momentum
+        m = momentum m - learning_rate g
+        p = p + m                                       with it
+        p = p + momentum m - learning_rate g            nesterov (Y. Nesterov 1983, I. Sutskever et al. 2013)
+
+    While the learning rate stays the same this is PyTorch's form, too.
+
+    Parameters
     ----------
-    iterations : int
-        Number of updates.
-    slots : dict
-        (layer index, parameter name) -> tuple of arrays of the parameter's shape; Adam: (m, v), the running means of
-        the gradient and of its square.
+    learning_rate : float, or callable
+    momentum : float
+        At least 0 and less than 1.
+    nesterov : bool
+        Whether the step is that from where the momentum leads.
+    weight_decay, decay_biases, clipnorm, global_clipnorm, clipvalue
+        See `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range, or `nesterov` is True without momentum.
+
+    Examples
+    --------
+    >>> from cgru import optimizers, schedules
+    >>> optimizers.SGD(schedules.CosineDecay(0.1, 1000), momentum=0.9, global_clipnorm=1.0)
+    SGD(learning_rate=CosineDecay(0.1, 1000), momentum=0.9, global_clipnorm=1.0)
     """
 
-    def __init__(self, parameters: Mapping[Any, Array], slots: int) -> None:
-        self.iterations = 0
-        self.slots = {key: tuple(np.zeros(a.shape, a.dtype) for _ in range(slots)) for key, a in parameters.items()}
+    name = "sgd"
+    _options = ("momentum", "nesterov")
 
-    def fits(self, parameters: Mapping[Any, Array]) -> bool:
-        """Whether the state was made for parameters of these names, shapes and types."""
-        return self.slots.keys() == parameters.keys() and all(
-            slot.shape == parameters[key].shape and slot.dtype == parameters[key].dtype
-            for key, slots in self.slots.items()
-            for slot in slots[:1]
-        )
-
-    def take_over(self, other: State) -> None:
-        """Go on from another state, with what it remembers about the same parameters."""
-        self.iterations = other.iterations
-        for key in self.slots.keys() & other.slots.keys():
-            self.slots[key] = tuple(array.copy() for array in other.slots[key])
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.slots = {key: tuple(map(owned, arrays)) for key, arrays in self.slots.items()}
-
-
-class Compiled(NamedTuple):
-    """A step that is compiled."""
-
-    method: int  # a code of kernels/jobs.pxd
-    terms: tuple[float, ...]  # its numbers, see kernels/update.pxi
-
-
-class Optimizer(Configured):
-    """Base class of the optimizers. A subclass sets `slots`, how many arrays it keeps for a parameter, and `_step`."""
-
-    name = "optimizer"
-    slots = 0
-
-    def __init__(self, learning_rate: float) -> None:
-        self.learning_rate = learning_rate
-
-    @property
-    def learning_rate(self) -> float:
-        """Step size; may be set between updates."""
-        return self._learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self._learning_rate = check_positive(value, "learning_rate")
-
-    def start(self, parameters: Mapping[Any, Array]) -> State:
-        """Return the `State` before the first update of `parameters`, a dict key -> array."""
-        return State(parameters, self.slots)
-
-    def propose(
+    def __init__(
         self,
-        parameters: Mapping[Any, Array],
-        gradients: Mapping[Any, Array],
-        state: State,
-        new_parameters: Mapping[Any, Array],
-        new_state: State,
-    ) -> bool:
-        """Compute one update: read `parameters`, `gradients` and `state`, write `new_parameters` and `new_state`.
+        learning_rate: LearningRate = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        *,
+        weight_decay: float | None = None,
+        decay_biases: bool = False,
+        clipnorm: float | None = None,
+        global_clipnorm: float | None = None,
+        clipvalue: float | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate, weight_decay=weight_decay, decay_biases=decay_biases, clipnorm=clipnorm,
+            global_clipnorm=global_clipnorm, clipvalue=clipvalue,
+        )  # fmt: skip
+        self.momentum = check_rate(momentum, "momentum")
+        self.nesterov = check_bool(nesterov, "nesterov")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: expected False without momentum, got True")
+        self.slots = 1 if self.momentum else 0
 
-        Parameters
-        ----------
-        parameters, gradients, new_parameters : dict
-            key -> C-contiguous array; the three have the same keys and shapes.
-        state, new_state : State
-            Two different ones.
+    def _step(self, iteration: int) -> Compiled:
+        method = (_NESTEROV if self.nesterov else _MOMENTUM) if self.momentum else _SGD
+        return Compiled(method, self.learning_rate_at(iteration - 1), momentum=self.momentum)
 
-        Returns
-        -------
-        bool
-            Whether the new parameters and the squares of the gradients are known to be finite.
-        """
-        if gradients.keys() != parameters.keys():
-            differing = sorted(map(str, gradients.keys() ^ parameters.keys()))
-            raise RuntimeError(f"gradients and parameters differ in {', '.join(differing)}")
-        finite, step = True, self._step(state.iterations + 1)
-        for key, parameter in parameters.items():
-            gradient = gradients[key]
-            if gradient.shape != parameter.shape:
-                raise RuntimeError(f"the gradient of {key} has shape {gradient.shape}, not {parameter.shape}")
-            slots, new_slots = state.slots[key], new_state.slots[key]
-            if isinstance(step, Compiled):
-                p, g, new_p = (a.reshape(-1) for a in (parameter, gradient, new_parameters[key]))
-                threads = kernels.get_num_threads()
-                finite &= kernels.update(step.method, p, g, slots, new_p, new_slots, step.terms, threads)
-                continue
-            finite = False
-            flat = [a.reshape(-1) for a in (parameter, gradient, *slots, new_parameters[key], *new_slots)]
-            for start in range(0, parameter.size, _BLOCK):
-                step(*(a[start : start + _BLOCK] for a in flat))
-        new_state.iterations = state.iterations + 1
-        return finite
 
-    def _step(self, iteration: int) -> Callable[..., None] | Compiled:
-        """Return a function of flat blocks: parameter, gradient, slots, and those to write, new parameter and slots;
-        or the compiled one."""
-        raise NotImplementedError
+class RMSprop(Optimizer):
+    """RMSprop (T. Tieleman and G. Hinton 2012), epsilon under the root (as in Keras; PyTorch adds it to the root).
 
-    def get_config(self) -> dict[str, Any]:
-        return {"learning_rate": self.learning_rate, **super().get_config()}
+    With gradient g:
+
+        v = rho v + (1 - rho) g^2
+        a = rho a + (1 - rho) g                         centered
+        s = learning_rate g / sqrt(v - a^2 + epsilon)   without a^2 if not centered
+        m = momentum m + s
+        p = p - m                                       p - s without momentum
+
+    Parameters
+    ----------
+    learning_rate : float, or callable
+    rho : float
+        Decay of the running means; at least 0 and less than 1.
+    momentum : float
+        At least 0 and less than 1.
+    epsilon : float
+        Keeps the quotient finite.
+    centered : bool
+        Whether the gradient is divided by its standard deviation instead of the root of its mean square.
+    weight_decay, decay_biases, clipnorm, global_clipnorm, clipvalue
+        See `Optimizer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+    """
+
+    name = "rmsprop"
+    _options = ("rho", "momentum", "epsilon", "centered")
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1e-3,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        *,
+        weight_decay: float | None = None,
+        decay_biases: bool = False,
+        clipnorm: float | None = None,
+        global_clipnorm: float | None = None,
+        clipvalue: float | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate, weight_decay=weight_decay, decay_biases=decay_biases, clipnorm=clipnorm,
+            global_clipnorm=global_clipnorm, clipvalue=clipvalue,
+        )  # fmt: skip
+        self.rho = check_rate(rho, "rho")
+        self.momentum = check_rate(momentum, "momentum")
+        self.epsilon = check_positive(epsilon, "epsilon")
+        self.centered = check_bool(centered, "centered")
+        self.slots = 1 + self.centered + bool(self.momentum)
+
+    def _step(self, iteration: int) -> Compiled:
+        if self.centered:
+            method = _CENTERED_MOMENTUM if self.momentum else _CENTERED
+        else:
+            method = _RMSPROP_MOMENTUM if self.momentum else _RMSPROP
+        rate = self.learning_rate_at(iteration - 1)
+        return Compiled(method, rate, part_2=1 - self.rho, epsilon=self.epsilon, momentum=self.momentum)
 
 
 class Adam(Optimizer):
@@ -149,16 +160,20 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float
+    learning_rate : float, or callable
     beta_1, beta_2 : float
         Decay of the two means; at least 0 and less than 1.
     epsilon : float
         Keeps the quotient finite.
+    amsgrad : bool
+        Whether the largest v so far takes its place in the step (S. Reddi et al. 2018).
+    weight_decay, decay_biases, clipnorm, global_clipnorm, clipvalue
+        See `Optimizer`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not a number, or out of range.
+        If an argument is of the wrong type or out of range.
 
     Examples
     --------
@@ -168,23 +183,73 @@ class Adam(Optimizer):
     """
 
     name = "adam"
-    slots = 2
-    _options = ("beta_1", "beta_2", "epsilon")
+    _options = ("beta_1", "beta_2", "epsilon", "amsgrad")
 
     def __init__(
-        self, learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7
+        self,
+        learning_rate: LearningRate = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        *,
+        weight_decay: float | None = None,
+        decay_biases: bool = False,
+        clipnorm: float | None = None,
+        global_clipnorm: float | None = None,
+        clipvalue: float | None = None,
     ) -> None:
-        super().__init__(learning_rate)
+        super().__init__(
+            learning_rate, weight_decay=weight_decay, decay_biases=decay_biases, clipnorm=clipnorm,
+            global_clipnorm=global_clipnorm, clipvalue=clipvalue,
+        )  # fmt: skip
         self.beta_1 = check_rate(beta_1, "beta_1")
         self.beta_2 = check_rate(beta_2, "beta_2")
         self.epsilon = check_positive(epsilon, "epsilon")
+        self.amsgrad = check_bool(amsgrad, "amsgrad")
+        self.slots = 2 + self.amsgrad
 
-    def _step(self, iteration: int) -> Callable[..., None] | Compiled:
-        rate = self.learning_rate * math.sqrt(1 - self.beta_2**iteration) / (1 - self.beta_1**iteration)
-        return Compiled(0, (1 - self.beta_1, 1 - self.beta_2, rate, self.epsilon))
+    def _step(self, iteration: int) -> Compiled:
+        rate = self.learning_rate_at(iteration - 1)
+        rate *= math.sqrt(1 - self.beta_2**iteration) / (1 - self.beta_1**iteration)
+        method = _AMSGRAD if self.amsgrad else _ADAM
+        return Compiled(method, rate, 1 - self.beta_1, 1 - self.beta_2, self.epsilon)
 
 
-_OPTIMIZERS = {Adam.name: Adam}
+class AdamW(Adam):
+    """Adam with weight decay (I. Loshchilov and F. Hutter 2019): `Adam` whose `weight_decay` is 0.004 unless it is
+    given, as in Keras. Biases do not decay unless `decay_biases` is True; see `Optimizer`.
+
+    Examples
+    --------
+    >>> from cgru import optimizers
+    >>> optimizers.AdamW(0.01)
+    AdamW(learning_rate=0.01)
+    """
+
+    name = "adamw"
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        *,
+        weight_decay: float | None = 0.004,
+        decay_biases: bool = False,
+        clipnorm: float | None = None,
+        global_clipnorm: float | None = None,
+        clipvalue: float | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay=weight_decay, decay_biases=decay_biases,
+            clipnorm=clipnorm, global_clipnorm=global_clipnorm, clipvalue=clipvalue,
+        )  # fmt: skip
+
+
+_OPTIMIZERS = {optimizer.name: optimizer for optimizer in (Adam, AdamW, RMSprop, SGD)}
 
 
 def get(optimizer: OptimizerName | Optimizer) -> Optimizer:
@@ -197,4 +262,39 @@ def get(optimizer: OptimizerName | Optimizer) -> Optimizer:
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
-    return _OPTIMIZERS[check_name(optimizer, "optimizer", _OPTIMIZERS, " or an Optimizer")]()
+    made: Optimizer = _OPTIMIZERS[check_name(optimizer, "optimizer", _OPTIMIZERS, " or an Optimizer")]()
+    return made
+
+
+def to_config(optimizer: Optimizer) -> dict[str, Any]:
+    """Return {"class": name, "config": dict} of an optimizer of this module, a dict that JSON can hold.
+
+    Raises
+    ------
+    TypeError
+        If it is another one, or its learning rate a function that is not one of `cgru.schedules`.
+    """
+    if type(optimizer) not in _OPTIMIZERS.values():
+        raise TypeError(
+            f"optimizer: expected one of cgru.optimizers' {', '.join(c.__name__ for c in _OPTIMIZERS.values())}, got "
+            f"{optimizer!r}, of which only its own code knows how to make it again"
+        )
+    return {"class": type(optimizer).__name__, "config": optimizer.get_config()}
+
+
+def from_config(config: Mapping[str, Any]) -> Optimizer:
+    """Return a new optimizer from what `to_config` returned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not of that form, or names another class.
+
+    Examples
+    --------
+    >>> from cgru import optimizers
+    >>> optimizers.from_config(optimizers.to_config(optimizers.RMSprop(0.01, rho=0.8)))
+    RMSprop(learning_rate=0.01, rho=0.8)
+    """
+    made: Optimizer = made_from(config, {c.__name__: c for c in _OPTIMIZERS.values()}, "optimizer")
+    return made

@@ -35,7 +35,8 @@ Activation: TypeAlias = Literal["sigmoid", "tanh", "relu", "linear", "hard_sigmo
 DenseActivation: TypeAlias = Literal["linear", "relu", "sigmoid", "softmax", "tanh"]
 MergeMode: TypeAlias = Literal["concat", "sum", "mul", "ave"]
 InitializerName: TypeAlias = Literal["glorot_uniform", "orthogonal", "uniform", "zeros"]
-OptimizerName: TypeAlias = Literal["adam"]
+OptimizerName: TypeAlias = Literal["adam", "adamw", "rmsprop", "sgd"]
+LearningRate: TypeAlias = float | Callable[[int], float]  # of the number of updates made before
 LossName: TypeAlias = Literal[
     "sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy", "mean_squared_error", "mse",
     "mean_absolute_error", "mae", "huber",

@@ -55,6 +55,7 @@ random_rows = calls.random_rows
 run_calls = calls.run_calls
 scatter_add = calls.scatter_add
 softmax_crossentropy = calls.softmax_crossentropy
+squares_sum = calls.squares_sum
 update = calls.update
 DenseHandle = calls.DenseHandle
 Handle = calls.Handle

@@ -35,6 +35,8 @@ from jobs cimport (
     SCATTER,
     SOFTMAX,
     SOFTMAX_FORWARD,
+    SQUARES,
+    TERMS,
     Backward,
     Build,
     Forward,

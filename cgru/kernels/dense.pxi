@@ -215,21 +215,45 @@ def update(
     int method, const floating[::1] p, const floating[::1] g, slots, floating[::1] new_p, new_slots, terms, int threads
 ):
     """One update of parameters by their gradient: `new_p` and `new_slots` are written from `p`, `g` and `slots`, the
-    method's arrays of the same size; `terms`: its numbers. Return whether all new values are finite."""
+    method's arrays of the same size; `terms`: the TERMS numbers of update.pxi. Return whether gradients and new values
+    are all finite."""
     cdef Update j
     cdef Py_ssize_t i
     memset(&j, 0, sizeof(j))
-    j.method, j.single, j.n, j.range = method, floating is float, p.shape[0], RANGE
-    assert g.shape[0] == new_p.shape[0] == j.n and len(slots) == len(new_slots) <= 2 and len(terms) <= 4
+    j.method, j.single, j.n = method, floating is float, p.shape[0]
+    assert g.shape[0] == new_p.shape[0] == j.n and len(slots) == len(new_slots) <= 3 and len(terms) == TERMS
     if j.n == 0:
         return True
-    j.p, j.g, j.new_p = &p[0], &g[0], &new_p[0]
-    for i in range(len(slots)):
+    j.p, j.g, j.new_p, j.slot_count = &p[0], &g[0], &new_p[0], len(slots)
+    for i in range(j.slot_count):
         assert slots[i].size == new_slots[i].size == j.n
         j.slots[i], j.new_slots[i] = <void *>address(slots[i]), <void *>address(new_slots[i])
-    for i in range(len(terms)):
+    for i in range(TERMS):
         j.terms[i] = terms[i]
+    run_update(&j, threads)
+    return not j.wrong
+
+
+def squares_sum(const floating[::1] g, int threads):
+    """The sum of g^2, in float64 and in an order that no number of threads changes."""
+    cdef Update j
+    cdef Py_ssize_t i
+    cdef double total = 0
+    memset(&j, 0, sizeof(j))
+    j.method, j.single, j.n = SQUARES, floating is float, g.shape[0]
+    if j.n == 0:
+        return 0.0
+    cdef double[::1] sums = np.empty((j.n + RANGE - 1) // RANGE)
+    j.g, j.sums = &g[0], &sums[0]
+    run_update(&j, threads)
+    for i in range(sums.shape[0]):
+        total += sums[i]
+    return total
+
+
+cdef int run_update(Update *j, int threads) except -1:
+    j.range = RANGE
     cdef int tasks = <int>((j.n + RANGE - 1) // RANGE)
     with nogil:
-        run_shared(helpers(ELEMENT_WORK * j.n, threads), threads, ELEMENT_WORK * j.n, tasks, build.update, &j)
-    return not j.wrong
+        run_shared(helpers(ELEMENT_WORK * j.n, threads), threads, ELEMENT_WORK * j.n, tasks, build.update, j)
+    return 0

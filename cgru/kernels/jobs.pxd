@@ -182,20 +182,34 @@ cdef struct Rows:  # what rows.pxi does with M rows of N features
     bint single
 
 
-cdef enum Method:
-    ADAM = 0
+cdef enum:
+    TERMS = 8
+
+
+cdef enum Method:  # the numbers that optimizers.py gives, but for the last
+    SGD = 0
+    MOMENTUM = 1
+    NESTEROV = 2
+    RMSPROP = 3
+    RMSPROP_MOMENTUM = 4
+    CENTERED = 5
+    CENTERED_MOMENTUM = 6
+    ADAM = 7
+    AMSGRAD = 8
+    SQUARES = 9  # not an update: the sum of g^2
 
 
 cdef struct Update:  # of n parameters, see update.pxi
     const void *p
     const void *g
     void *new_p
-    void *slots[2]
-    void *new_slots[2]
+    void *slots[3]
+    void *new_slots[3]
+    double *sums         # out: of each task
     Py_ssize_t n, range  # range: of a task
-    double[4] terms
-    int method
-    int wrong  # out: whether a new value is not finite
+    double[TERMS] terms
+    int method, slot_count
+    int wrong  # out: whether a gradient or a new value is not finite
     bint single
 
 

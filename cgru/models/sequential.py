@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cgru import masks
-from cgru.checks import check_int
+from cgru.checks import check_bool, check_int
 from cgru.layers import Layer
 from cgru.models import examples, stateful, stepping
 from cgru.models.training import Trainable
-from cgru.sequences import Batch, unpad
-from cgru.typing import Array, ArrayOrList, Key, Parameter, States
+from cgru.sequences import Batch, as_numeric, unpad
+from cgru.typing import Array, ArrayOrList, BoolArray, Key, Parameter, Shape, States
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+class Tape(NamedTuple):
+    """What `Sequential.backward` needs of a forward pass; `valid` (N, T) says at which steps there are outputs, None
+    means at all."""
+
+    model: Sequential
+    layers: list[Any]
+    valid: BoolArray | None
+    shape: Shape  # of the outputs
+    dtype: np.dtype[Any]
 
 
 class Sequential(Trainable):
@@ -45,8 +56,10 @@ class Sequential(Trainable):
     Notes
     -----
     Inputs, wherever there are any: an array (N, T, D), (N, D), or ids (N, T), with `lengths` (N,) or `mask` (N, T) or
-    neither; or a list of N arrays (T_i, D) or (T_i,), which bring their lengths. Labels: (N,), or for a model with an
-    output at each step (N, T) or a list of N arrays (T_i,). What lies outside lengths or mask is never read.
+    neither; or a list of N arrays (T_i, D) or (T_i,), which bring their lengths. Labels of a loss of classes: integers
+    (N,), or for a model with an output at each step (N, T) or a list of N arrays (T_i,). Of other losses: numbers like
+    the outputs, (N, K), (N, T, K) or a list of N arrays (T_i, K); of a single output the last axis may lack. What lies
+    outside lengths or mask is never read.
 
     In inference any number of threads may use one model; `fit` wants the model to itself.
 
@@ -118,6 +131,83 @@ class Sequential(Trainable):
         """
         batch, _ = examples.inputs(self.layers, x, lengths, mask)
         return self._outputs(batch, lengths is None and batch.lengths is not None, max(1, len(batch.data)))
+
+    def forward(
+        self,
+        x: ArrayLike,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        training: bool = False,
+        seed: SupportsIndex | None = None,
+    ) -> tuple[Array, Tape | Any]:
+        """Return (y, tape), for a training loop of one's own: the outputs, and what `backward` needs.
+
+        Parameters
+        ----------
+        x, lengths, mask
+            As described for the class.
+        training : bool
+            Whether dropout acts and there is a tape.
+        seed : int, optional
+            Of what the layers draw in training: the same seed, the same dropout.
+
+        Returns
+        -------
+        y : ndarray of shape (N, K) or (N, T, K)
+            Zero at invalid steps; of a list of sequences, padded.
+        tape : object
+            None unless `training`. `tape.valid` says at which steps there are outputs, (N, T); None means at all.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np, cgru
+        >>> model = cgru.Sequential([cgru.GRU(4), cgru.Dense(1)], seed=0)
+        >>> optimizer, loss = cgru.optimizers.SGD(0.1), lambda y: float((y**2).mean())
+        >>> y, tape = model.forward(np.ones((2, 5, 3)), training=True)
+        >>> optimizer.apply(model, model.backward(2 * y / y.size, tape))
+        >>> loss(model(np.ones((2, 5, 3)))) < loss(y)
+        True
+        """
+        training = check_bool(training, "training")
+        key = None
+        if seed is not None:  # as the number of the update, too: a layer with a seed of its own takes that instead
+            drawn = masks.seed_of(check_int(seed, "seed"))
+            key = masks.Key(drawn, drawn)
+        batch, _ = examples.inputs(self.layers, x, lengths, mask)
+        out, states, tapes = self._forward(batch, training=training, key=key)
+        self._keep_states(states)
+        y = out.data.copy() if out.data is batch.data else out.data
+        return y, Tape(self, tapes, out.valid, y.shape, y.dtype) if training else None
+
+    def backward(self, dy: ArrayLike, tape: Tape) -> dict[str, Array]:
+        """Return the gradients of the trainable layers' parameters, dict "layer index.name" -> array.
+
+        Parameters
+        ----------
+        dy : array_like of the shape of y
+            Gradient of the outputs. Not read at steps that are not valid.
+        tape : object
+            From `forward(..., training=True)`. It is only read: backward may be called again.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong type or shape.
+        """
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape: expected what forward(..., training=True) returned, got {type(tape).__name__}")
+        if tape.model is not self:
+            raise ValueError("tape: expected one of this model's forward passes, got another model's")
+        dy = as_numeric(dy, tape.dtype, "dy")
+        if dy.shape != tape.shape:
+            raise ValueError(f"dy: expected the shape of y, {tape.shape}, got {dy.shape}")
+        gradients = self._backward(dy, tape.layers, at_logits=False)
+        return {f"{i}.{name}": gradients[i, name] for i, name in sorted(gradients, key=lambda key: key[0])}
 
     def step(self, x_t: ArrayLike, state: Sequence[ArrayLike | None] | None = None) -> tuple[Array, tuple[Array, ...]]:
         """Run one time step: return what the model would return if the sequence ended there, and the state after it.

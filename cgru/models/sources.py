@@ -87,7 +87,7 @@ class Batches:
             name = f"{self._name}, batch {number + 1}"
             x, y, options = examples.parts_of(item, name)
             try:
-                batch, targets = checked(self._model, x, y, options)
+                batch, targets = checked(self._model, x, y, options, whole=False)
                 rows = np.arange(len(targets))
                 piece = Piece(examples.converted(self._model.layers, batch), targets, rows, begin + rows)
                 size = size or len(piece.rows)
@@ -102,16 +102,16 @@ class Batches:
 
 
 def checked(
-    model: Updatable, x: Any, y: Any, options: dict[str, Any], like: Batch | None = None
+    model: Updatable, x: Any, y: Any, options: dict[str, Any], like: Batch | None = None, whole: bool = True
 ) -> tuple[Batch, Targets]:
-    """Return the batch and the targets of arrays with lengths, a mask, weights; there is at least one example."""
+    """Return the batch and the targets of arrays with lengths, a mask, weights; there is at least one example. `whole`:
+    these are all examples."""
     options = {"lengths": None, "mask": None, "sample_weight": None, "class_weight": None} | options
     batch, shape = examples.inputs(model.layers, x, options["lengths"], options["mask"], like=like)
     if not len(batch.data):
         raise ValueError("x: expected at least one example, got none")
-    return batch, targets(
-        model.layers, model.loss, model.metrics, y, batch, shape, options["sample_weight"], options["class_weight"]
-    )
+    weights = options["sample_weight"], options["class_weight"]
+    return batch, targets(model.layers, model.loss, model.metrics, y, batch, shape, *weights, whole=whole)
 
 
 # -- what was passed

@@ -61,8 +61,9 @@ def targets(
     sample_weight: ArrayLike | None = None,
     class_weight: ClassWeight | None = None,
     name: str = "y",
+    whole: bool = True,
 ) -> Targets:
-    """Return the targets of a batch.
+    """Return the targets of examples.
 
     Parameters
     ----------
@@ -82,6 +83,8 @@ def targets(
     class_weight : dict class -> weight, or "balanced"; optional
     name : str
         What the caller calls `y`.
+    whole : bool
+        Whether these are all examples: one batch of them may lack a class, or weigh nothing.
 
     Raises
     ------
@@ -101,10 +104,14 @@ def targets(
     weights = None
     if sample_weight is not None:
         weights = _sample_weights(layers, sample_weight, batch, outputs, valid)
+        if whole:
+            _check_not_all_zero(weights, valid, "sample_weight")
     if class_weight is not None:
-        own = _class_weights(class_weight, loss, labels, outputs, valid, name)
+        own = _class_weights(class_weight, loss, labels, outputs, valid, name, whole)
         weights = own if weights is None else own * (weights[:, None] if weights.ndim < own.ndim else weights)
-        _check_not_all_zero(weights, valid, "class_weight" if sample_weight is None else "sample_weight, class_weight")
+        if whole:
+            names = "class_weight" if sample_weight is None else "sample_weight, class_weight"
+            _check_not_all_zero(weights, valid, names)
     return Targets(labels, weights, steps)
 
 
@@ -247,18 +254,19 @@ def _sample_weights(
         known = valid if weights.ndim == 2 else None
         counted_weights(weights, weights.shape, known, name)
         weights = (weights if known is None else np.where(known, weights, 0)).astype(np.float64)
-    _check_not_all_zero(weights, valid, name)
     return weights
 
 
 def _class_weights(
-    class_weight: Any, loss: Loss, labels: AnyArray, outputs: Shape, valid: BoolArray | None, name: str
+    class_weight: Any, loss: Loss, labels: AnyArray, outputs: Shape, valid: BoolArray | None, name: str, whole: bool
 ) -> Array:
     """Return the weight of the class of each label, (N,) or (N, T); 0 where no step is."""
     numbers, K = _classes_of(labels, loss, outputs)
     counted = (numbers.reshape(-1) if valid is None else numbers[valid]).astype(np.intp)
     counts = np.bincount(counted, minlength=K)
     if isinstance(class_weight, str) and class_weight == "balanced":
+        if not whole:
+            raise ValueError("class_weight: 'balanced' counts the classes of all examples, got one batch; give a dict")
         never = np.flatnonzero(counts == 0)
         if len(never):
             raise ValueError(
@@ -276,7 +284,7 @@ def _class_weights(
                 raise ValueError(f"class_weight: expected classes from 0 to {K - 1}, got {label}")
             if not 0 <= check_number(weight, f"class_weight[{label}]") < np.inf:
                 raise ValueError(f"class_weight[{label}]: expected a finite number of at least 0, got {weight!r}")
-            if not counts[label]:
+            if whole and not counts[label]:
                 raise ValueError(f"class_weight: class {label} never occurs in {name}")
             table[label] = weight
     else:

@@ -241,7 +241,7 @@ class Trainable(Updatable):
         self._check_compiled()
         _check_states(self.layers[-1], self.loss)
         given = {"lengths": lengths, "mask": mask, "sample_weight": sample_weight, "class_weight": class_weight}
-        batch, targets = checked(self, x, y, given)
+        batch, targets = checked(self, x, y, given, whole=False)
         stateful.check_batches(self.layers, len(targets), len(targets), shuffle=False)
         self._build_for(batch)
         rows = np.arange(len(targets))

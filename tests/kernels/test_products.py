@@ -1,11 +1,14 @@
 """Products of whole matrices: what they are, and that each element is one sum over k in order."""
 
+import math
+
 import numpy as np
 import pytest
 
 import cgru
 from cgru import kernels
 
+ADAM = 7  # its code in jobs.pxd
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 NATIVE = pytest.mark.skipif(cgru.get_backend() != "native", reason="BLAS has an order of its own")
 # M, K, N: below, at and above a tile, a panel, a vector; one row, column, term.
@@ -264,11 +267,12 @@ def test_adam(rng, limits, dtype, n):
     p, g, m = (rng.standard_normal(n).astype(dtype) for _ in range(3))
     v = rng.uniform(0, 1, n).astype(dtype)
     part_1, part_2, rate, epsilon = 0.1, 0.001, 0.01, 1e-7
+    terms = (1.0, math.inf, 0.0, rate, part_1, part_2, epsilon, 0.0)
     before = [array.copy() for array in (p, g, m, v)]
     results = []
     for threads in (1, 2, 3):
         new = [np.full(n, np.nan, dtype) for _ in range(3)]
-        assert kernels.update(0, p, g, (m, v), new[0], tuple(new[1:]), (part_1, part_2, rate, epsilon), threads)
+        assert kernels.update(ADAM, p, g, (m, v), new[0], tuple(new[1:]), terms, threads)
         results.append(new)
     for a, b, c in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -285,9 +289,23 @@ def test_adam(rng, limits, dtype, n):
 @DTYPES
 def test_an_update_says_whether_all_is_finite(dtype):
     n = 40000
+    terms = (1.0, math.inf, 0.0, 0.01, 0.1, 0.001, 1e-7, 0.0)
     for bad in (np.nan, np.inf, np.finfo(dtype).max):
         for place in (0, 17, n - 1):
             g = np.zeros(n, dtype)
             g[place] = bad
             zeros = [np.zeros(n, dtype) for _ in range(6)]
-            assert not kernels.update(0, zeros[0], g, zeros[1:3], zeros[3], zeros[4:], (0.1, 0.001, 0.01, 1e-7), 2)
+            assert not kernels.update(ADAM, zeros[0], g, zeros[1:3], zeros[3], zeros[4:], terms, 2)
+
+
+@DTYPES
+@pytest.mark.parametrize("n", [0, 1, 63, 64, 65, 16384, 50001])
+def test_the_sum_of_squares(rng, limits, dtype, n):
+    limits(thread_work=0, small_work=0, measured=0)
+    g = (1e30 * rng.standard_normal(n)).astype(dtype)  # no float32 holds such a square
+    found = {kernels.squares_sum(g, threads) for threads in (1, 2, 3)}
+    assert len(found) == 1
+    np.testing.assert_allclose(found.pop(), math.fsum(g.astype(float) ** 2), rtol=1e-14)
+    if n:
+        g[n // 2] = np.nan
+        assert math.isnan(kernels.squares_sum(g, 2))

@@ -1,4 +1,4 @@
-"""Losses, metrics and optimizers, against formulas and finite differences."""
+"""Losses and metrics, against formulas and finite differences."""
 
 import math
 import re
@@ -7,9 +7,8 @@ import checks
 import numpy as np
 import pytest
 
-from cgru import losses, metrics, optimizers
+from cgru import losses, metrics
 from cgru.losses import SparseCategoricalCrossentropy
-from cgru.optimizers import Adam
 
 N, T, K = 3, 5, 7
 VALID = np.arange(T) < np.array([2, 5, 0])[:, None]
@@ -154,122 +153,3 @@ def test_metrics_get():
     for wrong in ("acc", None, metrics.Accuracy):
         with pytest.raises(ValueError, match=r"metric: expected one of \['accuracy', 'auc', .*\], a Metric or a f"):
             metrics.get(wrong)
-
-
-# -- Adam
-
-
-def run(optimizer, parameters, gradients_of, updates):
-    """Parameters after some updates, and the states, as a model calls the optimizer."""
-    parameters = {key: array.copy() for key, array in parameters.items()}
-    proposed = {key: np.empty_like(array) for key, array in parameters.items()}
-    states = optimizer.start(parameters), optimizer.start(parameters)
-    for step in range(updates):
-        optimizer.propose(parameters, gradients_of(step), states[0], proposed, states[1])
-        states = states[::-1]
-        for key, array in parameters.items():
-            array[...] = proposed[key]
-    return parameters, states[0]
-
-
-@pytest.mark.parametrize("size", [3, optimizers._BLOCK * 2 + 5])
-def test_adam_against_the_formula(rng, size):
-    rate, beta_1, beta_2, epsilon = 0.02, 0.8, 0.95, 1e-3
-    parameters = {(0, "kernel"): rng.standard_normal((size, 2)), (2, "bias"): rng.standard_normal(3)}
-    gradients = [{key: rng.standard_normal(array.shape) for key, array in parameters.items()} for _ in range(4)]
-    actual, state = run(Adam(rate, beta_1, beta_2, epsilon), parameters, lambda step: gradients[step], 4)
-    for key, p in parameters.items():
-        m = v = np.zeros_like(p)
-        for t, g in enumerate((g[key] for g in gradients), start=1):
-            m = beta_1 * m + (1 - beta_1) * g
-            v = beta_2 * v + (1 - beta_2) * g**2
-            p = p - rate * math.sqrt(1 - beta_2**t) / (1 - beta_1**t) * m / (np.sqrt(v) + epsilon)
-        checks.assert_close(actual[key], p, 1e-14)
-        checks.assert_close(state.slots[key][0], m, 1e-14)
-        checks.assert_close(state.slots[key][1], v, 1e-14)
-    assert state.iterations == 4
-
-
-def test_adam_in_float32_stays_float32_and_has_the_usual_defaults(rng):
-    adam = optimizers.get("adam")
-    assert adam.get_config() == {"learning_rate": 1e-3, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
-    assert Adam(**adam.get_config()).get_config() == adam.get_config()
-    parameters = {(0, "bias"): np.zeros(3, np.float32)}
-    # The first update goes against the sign of the gradient by the learning rate, whatever the size of the gradient.
-    actual, state = run(adam, parameters, lambda step: {(0, "bias"): np.array([1e-2, -5, 300], np.float32)}, 1)
-    assert actual[0, "bias"].dtype == state.slots[0, "bias"][0].dtype == np.float32
-    checks.assert_close(actual[0, "bias"] / 1e-3, [-1, 1, -1], 1e-3)
-
-
-def test_adam_reads_what_it_is_given_and_writes_aside(rng):
-    adam = Adam()
-    parameters, gradients = ({"a": rng.standard_normal((4, 3))} for _ in range(2))
-    proposed = {"a": np.empty((4, 3))}
-    current, spare = adam.start(parameters), adam.start(parameters)
-    current.slots["a"][0][:] = current.slots["a"][1][:] = 0.5
-    before = parameters["a"].copy(), gradients["a"].copy(), *(s.copy() for s in current.slots["a"])
-    for array in (parameters["a"], gradients["a"], *current.slots["a"]):
-        array.flags.writeable = False
-    adam.propose(parameters, {"a": np.asfortranarray(gradients["a"])}, current, proposed, spare)
-    checks.assert_same_arrays((parameters["a"], gradients["a"], *current.slots["a"]), before)
-    assert (current.iterations, spare.iterations) == (0, 1)
-    once = proposed["a"].copy()
-    adam.propose(parameters, gradients, current, proposed, spare)  # again from the same state: the same
-    checks.assert_same_arrays(proposed["a"], once)
-    assert not np.array_equal(once, parameters["a"])
-
-
-def test_optimizer_notices_gradients_that_do_not_fit():
-    adam, parameters = Adam(), {"a": np.zeros(3), "b": np.zeros(2)}
-    states = adam.start(parameters), adam.start(parameters)
-    with pytest.raises(RuntimeError, match="gradients and parameters differ in b"):
-        adam.propose(parameters, {"a": np.zeros(3)}, states[0], parameters, states[1])
-    with pytest.raises(RuntimeError, match=re.escape("the gradient of b has shape (3,), not (2,)")):
-        adam.propose(parameters, {"a": np.zeros(3), "b": np.zeros(3)}, states[0], parameters, states[1])
-
-
-def test_state_knows_what_it_was_made_for():
-    parameters = {"a": np.zeros((2, 3))}
-    state = Adam().start(parameters)
-    assert state.fits(parameters)
-    assert not state.fits({"a": np.zeros((3, 2))})
-    assert not state.fits({"a": np.zeros((2, 3), np.float32)})
-    assert not state.fits({"b": np.zeros((2, 3))})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"learning_rate": 0}, ValueError, "learning_rate: expected a positive, finite number, got 0"),
-        ({"learning_rate": math.nan}, ValueError, "learning_rate: expected a positive, finite number, got nan"),
-        ({"learning_rate": math.inf}, ValueError, "learning_rate: expected a positive, finite number, got inf"),
-        ({"learning_rate": "fast"}, TypeError, "learning_rate: expected a number, got 'fast'"),
-        ({"beta_1": 1}, ValueError, "beta_1: expected a number of at least 0 and less than 1, got 1"),
-        ({"beta_2": -0.5}, ValueError, "beta_2: expected a number of at least 0 and less than 1, got -0.5"),
-        ({"beta_2": True}, TypeError, "beta_2: expected a number, got True"),
-        ({"epsilon": 0}, ValueError, "epsilon: expected a positive, finite number, got 0"),
-        ({"clipnorm": 1.0}, TypeError, "clipnorm"),
-        ({"global_clipnorm": 1.0}, TypeError, "global_clipnorm"),
-    ],
-)
-def test_adam_refuses(arguments, error, message):
-    with pytest.raises(error, match=re.escape(message)):
-        Adam(**arguments)
-
-
-def test_learning_rate_can_be_set():
-    adam = Adam()
-    adam.learning_rate = 0.5
-    assert adam.learning_rate == 0.5
-    with pytest.raises(ValueError, match="learning_rate: expected a positive, finite number, got -1"):
-        adam.learning_rate = -1
-    assert adam.learning_rate == 0.5
-
-
-def test_optimizers_get():
-    adam = Adam(0.1)
-    assert optimizers.get(adam) is adam
-    assert optimizers.get("adam") is not optimizers.get("adam")
-    for wrong in ("sgd", None, Adam):
-        with pytest.raises(ValueError, match=r"optimizer: expected one of \['adam'\] or an Optimizer, got"):
-            optimizers.get(wrong)

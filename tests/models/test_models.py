@@ -491,7 +491,7 @@ def test_wrong_models(call, error, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"optimizer": "sgd"}, ValueError, "optimizer: expected one of ['adam'] or an Optimizer, got 'sgd'"),
+        ({"optimizer": "adagrad"}, ValueError, "'rmsprop', 'sgd'] or an Optimizer, got 'adagrad'"),
         ({"loss": None}, ValueError, f"'mse', '{LOSS}'] or a Loss, got None"),
         ({"metrics": "accuracy"}, TypeError, "metrics: expected a list of names, got 'accuracy'"),
         ({"metrics": ["acc"]}, ValueError, "metric: expected one of ['accuracy', "),

@@ -186,6 +186,60 @@ def test_weights_of_nothing(rng):
     assert np.isnan(model.evaluate(x[:0], y[:0], sample_weight=[])["loss"])
 
 
+def test_one_batch_may_lack_a_class_or_weigh_nothing(rng):
+    x, y = rng.standard_normal((N, T, D)), np.arange(N) % 2
+    model, table = model_of(SCE), {0: 1, 1: 3, 2: 5}
+    first = model.train_on_batch(x, y, class_weight=table)["loss"]
+    twin = model_of(SCE)
+    assert first == twin.train_on_batch(x, y, sample_weight=[1, 3] * 3 + [1])["loss"]
+    checks.assert_same_arrays(model.get_weights(), twin.get_weights())
+    assert model.train_on_batch(x, y, sample_weight=np.zeros(N))["loss"] == 0
+    batches = [(x[:3], y[:3], {"sample_weight": np.zeros(3)}), (x[3:], y[3:], {"sample_weight": np.ones(4)})]
+    assert model.fit(batches, verbose=0).history["loss"][0] > 0
+    with pytest.raises(ValueError, match="class_weight: 'balanced' counts the classes of all examples, got one batch"):
+        model.train_on_batch(x, y, class_weight="balanced")
+
+
+def test_batches_bring_their_weights(rng):
+    """As the arrays that they were cut from."""
+    x, y, weight = rng.standard_normal((N, T, D)), rng.standard_normal((N, T, 2)), rng.random((N, T))
+    model, twin = model_of("mse", True), model_of("mse", True)
+    expected = trained(model, x, y, lengths=LENGTHS, sample_weight=weight)
+    rows = [slice(i, i + 3) for i in range(0, N, 3)]
+    batches = [(x[r], y[r], {"lengths": LENGTHS[r], "sample_weight": weight[r]}) for r in rows]
+    history = twin.fit(batches, epochs=3, verbose=0).history
+    checks.assert_same_arrays([*twin.get_weights(), np.array(history["loss"])], expected)
+    found = twin.evaluate(batches)["loss"]
+    assert found == pytest.approx(twin.evaluate(x, y, lengths=LENGTHS, sample_weight=weight)["loss"], rel=1e-12)
+    batches[1][2]["sample_weight"] = -weight[3:6]
+    with pytest.raises(ValueError, match=r"^x, batch 2: sample_weight: expected finite numbers of at least 0"):
+        twin.fit(batches, verbose=0)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weights_in_chunks_of_time(rng, loss):
+    """Each chunk has its steps' weights; one chunk is the whole."""
+    x, y, weight = rng.standard_normal((N, T, D)), labels_for(loss, rng, (N, T)), rng.random((N, T))
+    options = {"lengths": LENGTHS, "sample_weight": weight, "batch_size": N, "shuffle": False, "verbose": 0}
+    models = [model_of(loss, True) for _ in range(3)]
+    losses = [model.fit(x, y, chunk=chunk, **options).history["loss"][0]
+              for model, chunk in zip(models, (None, T, 2), strict=True)]  # fmt: skip
+    checks.assert_same_arrays(models[0].get_weights(), models[1].get_weights())
+    assert losses[0] == losses[1] and losses[2] == pytest.approx(losses[0], abs=0.05)
+
+
+def test_a_validation_split_takes_its_weights_along(rng):
+    x, y, weight = rng.standard_normal((10, T, D)), np.arange(10) % K, rng.random(10)
+    table = {0: 3, 1: 0.5}
+    model, twin = model_of(SCE), model_of(SCE)
+    own = {"sample_weight": weight[:7], "class_weight": table}
+    held = x[7:], y[7:], {"sample_weight": weight[7:]}
+    expected = model.fit(x[:7], y[:7], validation_data=held, verbose=0, **own).history
+    found = twin.fit(x, y, validation_split=0.3, sample_weight=weight, class_weight=table, verbose=0).history
+    assert found == expected
+    checks.assert_same_arrays(twin.get_weights(), model.get_weights())
+
+
 def test_a_row_of_nan_is_found_beside_weights(rng):
     x, y = rng.standard_normal((6, T, D)), np.arange(6) % K
     model = model_of("mse")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 import cgru
-from cgru import convert, files, losses, metrics, optimizers, plot, recurrence, reference, sequences
+from cgru import convert, files, losses, metrics, optimizers, plot, recurrence, reference, schedules, sequences
 from cgru.layers import Layer
 from cgru.typing import Activation, Array
 
@@ -59,6 +59,11 @@ def layers_of_all_kinds() -> list[Layer]:
     head = cgru.Dense(2, "softmax", use_bias=False)
     table.build()
     head.build(4)
+    assert_type(head(x[:, :, [0, 1, 2, 0]]), Array)
+    y, tape = head.forward(x[:, :, [0, 1, 2, 0]], lengths=[5, 2], training=True)
+    dx, grads = head.backward(y, tape)
+    assert_type(grads, dict[str, Array])
+    print(dx.shape, table.forward(ids, training=True)[0].shape, dropout(x, mask=np.ones((2, 5), bool)).shape)
     print(table.input_dim, dropout.rate, head.activation, head.dtype.itemsize)
     return [table, dropout, head]
 
@@ -77,11 +82,24 @@ def models() -> None:
     y_t, state = model.step(x[:, 1], state)
     assert_type(y_t, Array)
     model.optimizer.learning_rate = 0.1
+    outputs, tape = model.forward(x, [5, 2], training=True, seed=0)
+    assert_type(model.backward(outputs, tape), dict[str, Array])
     print(model.built, model.layers[0].built, len(model.parameters))
     model.build(3).summary()
     assert_type(cgru.Sequential.from_config(model.get_config()), cgru.Sequential)
     if model.history is not None:
         print(model.history.epochs)
+
+
+def one_s_own_loop(layers: list[Layer], gradients: list[dict[str, Array]]) -> None:
+    sgd = optimizers.SGD(schedules.CosineDecay(0.0, 100, warmup_target=0.1, warmup_steps=10), momentum=0.9, clipnorm=1)
+    sgd.apply(layers, gradients)
+    sgd.apply(layers[0], gradients[0])
+    assert_type(sgd.learning_rate_at(3), float)
+    sgd.learning_rate = lambda step: 0.1 / (1 + step)
+    config = optimizers.to_config(optimizers.AdamW(schedules.PiecewiseConstantDecay([10], [0.1, 0.01])))
+    assert_type(optimizers.from_config(config), optimizers.Optimizer)
+    assert_type(optimizers.RMSprop.from_config({"rho": 0.8}), optimizers.RMSprop)
 
 
 def losses_and_metrics(p: NDArray[np.float64], y: NDArray[np.intp]) -> None:

@@ -1,0 +1,187 @@
+"""Updates of layers by an optimizer, in a loop of one's own: which gradient is whose, and an exchange of parameters
+that is whole or has not happened.
+
+Layers and models are known by what they have, `parameters` and `layers`: nothing here imports them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru.checks import shape_text
+from cgru.locks import unshared
+from cgru.sequences import as_numeric
+from cgru.typing import Array, Parameter
+
+if TYPE_CHECKING:
+    from cgru.descent import Optimizer, State
+
+
+class Memory:
+    """What an optimizer remembers of layers that it updates together. It holds none of them."""
+
+    def __init__(self, layers: Sequence[Any], forget: Callable[[Any], None]) -> None:
+        """`forget` is called when one of the layers is gone."""
+        self._references = [weakref.ref(layer, forget) for layer in layers]
+        self._states: tuple[State, State] | None = None  # the current one and the spare
+        self._proposed: dict[Parameter, Array] = {}  # new parameters, computed aside
+
+    def in_order(self, layers: Sequence[Any]) -> list[int]:
+        """For each layer that this is about, its place among `layers`."""
+        places = {id(layer): i for i, layer in enumerate(layers)}
+        return [places[id(reference())] for reference in self._references]
+
+    def update(self, optimizer: Optimizer, layers: Sequence[Any], gradients: Mapping[Parameter, Array]) -> None:
+        """One update of the trainable layers by gradients of all their parameters; `layers` in the order of the
+        references."""
+        parameters = {(i, name): layers[i]._built_parameters()[name] for i, name in gradients}
+        current, spare = self._states_for(optimizer, parameters)
+        proposed = self._proposed = unshared(self._proposed)
+        with np.errstate(all="ignore"):  # what is not finite is looked for
+            known = optimizer.propose(parameters, gradients, current, proposed, spare)
+            wrong = None if known else _error(optimizer, layers, gradients, proposed)
+        if wrong is not None:
+            raise wrong
+        new: dict[int, dict[str, Array]] = {}
+        for (i, name), array in proposed.items():
+            new.setdefault(i, dict(layers[i]._built_parameters()))[name] = array
+        try:
+            self._exchange(layers, new, parameters, (spare, current))
+        except KeyboardInterrupt:
+            self._exchange(layers, new, parameters, (spare, current))
+            raise
+
+    def _states_for(self, optimizer: Optimizer, parameters: Mapping[Parameter, Array]) -> tuple[State, State]:
+        if self._states is None or not self._states[0].fits(parameters) or self._proposed.keys() != parameters.keys():
+            states = optimizer.start(parameters), optimizer.start(parameters)
+            if self._states is not None:  # other layers are trainable now
+                states[0].take_over(self._states[0])
+            self._proposed = {key: np.empty_like(array) for key, array in parameters.items()}
+            self._states = states
+        return self._states
+
+    def _exchange(
+        self,
+        layers: Sequence[Any],
+        new: Mapping[int, dict[str, Array]],
+        old: dict[Parameter, Array],
+        states: tuple[State, State],
+    ) -> None:
+        """Doing it twice is doing it once."""
+        for i, parameters in new.items():
+            layers[i]._publish(parameters)
+        self._proposed, self._states = old, states
+
+
+def _error(
+    optimizer: Optimizer,
+    layers: Sequence[Any],
+    gradients: Mapping[Parameter, Array],
+    proposed: Mapping[Parameter, Array],
+) -> FloatingPointError | None:
+    """What is not finite in an update, if anything is."""
+    wrong = [key for key, gradient in gradients.items() if not np.isfinite(gradient * gradient).all()]
+    if wrong:
+        return FloatingPointError(
+            f"the gradient of {_names(layers, wrong)}, or its square, is not finite; no update was made with it"
+        )
+    wrong = [key for key, array in proposed.items() if not np.isfinite(array).all()]
+    if wrong:
+        return FloatingPointError(
+            f"the update of {_names(layers, wrong)} is not finite, though the gradient is: {optimizer!r} is too much; "
+            "it was not made"
+        )
+    return None
+
+
+def _names(layers: Sequence[Any], keys: Sequence[Parameter]) -> str:
+    return " and ".join(f"{name} of layer {i} ({type(layers[i]).__name__})" for i, name in keys[:2])
+
+
+# -- what was passed
+
+
+def layers_and_gradients(target: Any, gradients: Any) -> tuple[list[Any], dict[Parameter, Array]]:
+    """Return the layers of `target`, a model, a layer or a list of layers, and the gradients of all parameters of those
+    that are trainable, checked: dict (index of the layer, parameter name) -> array.
+
+    Raises
+    ------
+    RuntimeError
+        If a layer is not built.
+    TypeError, ValueError
+        If something is of the wrong type, missing, or of another name or shape.
+    """
+    layers, parts = _parts(target, gradients)
+    checked = {}
+    for i, (layer, part) in enumerate(zip(layers, parts, strict=True)):
+        parameters, who = layer._built_parameters(), f"layer {i} ({type(layer).__name__})"
+        for name in part:
+            if name not in parameters:
+                raise ValueError(
+                    f"gradients: expected parameters of {who}, {', '.join(parameters) or 'none'}; got {name!r}"
+                )
+        for name, parameter in parameters.items() if layer.trainable else ():
+            if part.get(name) is None:
+                raise ValueError(
+                    f"gradients: expected one for each parameter, got none for {name} of {who}; trainable=False leaves "
+                    "a layer as it is"
+                )
+            gradient = as_numeric(part[name], parameter.dtype, f"gradient of {name} of {who}")
+            if gradient.shape != parameter.shape:
+                expected = shape_text(parameter.shape)
+                raise ValueError(f"gradient of {name} of {who}: expected shape {expected}, got {gradient.shape}")
+            checked[i, name] = gradient
+    return layers, checked
+
+
+def _parts(target: Any, gradients: Any) -> tuple[list[Any], list[Mapping[str, Any]]]:
+    """Return (list of layers, list of dicts name -> gradient, one for each layer)."""
+    if isinstance(getattr(target, "layers", None), (list, tuple)):
+        return list(target.layers), _split(gradients, len(target.layers))
+    several = isinstance(target, (list, tuple))
+    layers = list(target) if several else [target]
+    for layer in layers:
+        if not hasattr(layer, "_built_parameters"):
+            raise TypeError(
+                f"model_or_layers: expected a model, a layer or a list of layers, got {type(layer).__name__}"
+                f"{' in the list' if several else ''}"
+            )
+    if len({id(layer) for layer in layers}) != len(layers):
+        raise ValueError("model_or_layers: expected each layer once, got one twice")
+    if not several:
+        return layers, [_named(gradients)]
+    if not isinstance(gradients, (list, tuple)) or len(gradients) != len(layers):
+        got = f"{len(gradients)} of them" if isinstance(gradients, (list, tuple)) else type(gradients).__name__
+        raise TypeError(f"gradients: expected a list of {len(layers)} dicts, one for each layer, got {got}")
+    return layers, [_named(part) for part in gradients]
+
+
+def _named(part: Any) -> Mapping[str, Any]:
+    if not isinstance(part, Mapping):
+        raise TypeError(f"gradients: expected a dict of a layer's, name -> array, got {type(part).__name__}")
+    return part
+
+
+def _split(gradients: Any, count: int) -> list[Mapping[str, Any]]:
+    """A model's gradients, layer by layer."""
+    if not isinstance(gradients, Mapping):
+        raise TypeError(f'gradients: expected a dict, "0.kernel" -> array, got {type(gradients).__name__}')
+    parts: list[dict[str, Any]] = [{} for _ in range(count)]
+    for key, value in gradients.items():
+        i, name = key if isinstance(key, tuple) and len(key) == 2 else _parsed(key)
+        if not isinstance(i, (int, np.integer)) or not 0 <= i < count:
+            raise ValueError(f'gradients: expected keys like "0.kernel", of layers 0 to {count - 1}, got {key!r}')
+        if name in parts[i]:
+            raise ValueError(f"gradients: expected one for each parameter, got two for {name} of layer {i}")
+        parts[i][name] = value
+    return list(parts)
+
+
+def _parsed(key: Any) -> tuple[int | None, str]:
+    number, _, name = str(key).partition(".")
+    return (int(number) if number.isdecimal() else None), name
