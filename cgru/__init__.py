@@ -1,5 +1,6 @@
 """The GRU for everybody who has a CPU and a NumPy array."""
 
+import importlib
 from typing import TYPE_CHECKING
 
 try:
@@ -44,11 +45,13 @@ if TYPE_CHECKING:  # those above have imported the modules
     from cgru import backends as backends
     from cgru import callbacks as callbacks
     from cgru import initializers as initializers
+    from cgru import interpret as interpret
     from cgru import layers as layers
     from cgru import losses as losses
     from cgru import metrics as metrics
     from cgru import models as models
     from cgru import optimizers as optimizers
+    from cgru import plot as plot
     from cgru import schedules as schedules
     from cgru import sequences as sequences
     from cgru import threads as threads
@@ -57,7 +60,9 @@ if TYPE_CHECKING:  # those above have imported the modules
 else:
 
     def __getattr__(name):
-        # The converters are imported when they are asked for.
+        # What few programs need is imported when it is asked for.
         if name in ("from_keras", "from_onnx", "from_torch"):
             return getattr(convert, name)
+        if name in ("interpret", "plot"):
+            return importlib.import_module(f"cgru.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

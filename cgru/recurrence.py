@@ -288,12 +288,12 @@ class Tape(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Of one pass; those of the weights in the layout that `prepare` was given."""
+    """Of one pass; those of the weights in the layout that `prepare` was given, None where they were not wanted."""
 
     dx: Array | None  # (N, T, D)
     dh0: Array  # (N, H)
-    kernel: Array  # (D, 3H)
-    recurrent_kernel: Array  # (H, 3H)
+    kernel: Array | Any  # (D, 3H)
+    recurrent_kernel: Array | Any  # (H, 3H)
     bias: Array | Any  # (3H,), or (2, 3H) with reset_after
 
 
@@ -386,6 +386,7 @@ def backward_pass(
     need_dx: bool = True,
     out: Gradients | None = None,
     threads: int | None = None,
+    need_grads: bool = True,
 ) -> Generator[Call, None, Gradients]:
     """The gradients of one forward pass; the result is `Gradients`, and the tape is only read.
 
@@ -400,6 +401,8 @@ def backward_pass(
         where a row takes a step, is contiguous in its features, and counts only if it is needed.
     threads : int, optional
         As in `prepare`.
+    need_grads : bool
+        Whether the gradients of the weights are wanted; without them their products are left out.
     """
     weights, x, plan, gates, states = tape
     N, D, H, Hp, dtype, threads = len(x), weights.D, weights.H, weights.Hp, x.dtype, _threads(weights, threads)
@@ -409,8 +412,10 @@ def backward_pass(
     elif dx is None:
         dx = np.empty(x.shape, dtype) if plan.steps == N * x.shape[1] else np.zeros(x.shape, dtype)
     dh0 = np.empty((N, H), dtype) if dh0 is None else dh0
-    dkernel, drecurrent_kernel = _zeros((D, 3 * Hp), dtype), _zeros((H, 3 * Hp), dtype)
-    dbias = _zeros((1, gates.shape[1]), dtype)
+    dkernel = drecurrent_kernel = dbias = None
+    if need_grads:
+        dkernel, drecurrent_kernel = _zeros((D, 3 * Hp), dtype), _zeros((H, 3 * Hp), dtype)
+        dbias = _zeros((gates.shape[1],), dtype)
     dh = None if dh is None else np.ascontiguousarray(dh)
     size = kernels.backward_work(N, plan.steps, D, H, weights.reset_after, x.itemsize, weights.route, threads)
     work = np.empty(size, dtype)
@@ -418,10 +423,12 @@ def backward_pass(
     yield _KERNELS["backward", dtype](
         _in_order(dy, plan), dh, _in_order(x, plan), W_back, U_back,
         gates, states, plan.rows, plan.offsets, plan.times, _in_order(dx, plan), dh0,
-        dkernel, drecurrent_kernel, dbias[0], work,
+        dkernel, drecurrent_kernel, dbias, work,
         weights.reset_after, weights.recurrent_activation, weights.activation,
         weights.route, threads,
     )  # fmt: skip
+    if dkernel is None or drecurrent_kernel is None or dbias is None:
+        return Gradients(dx, dh0, None, None, None)
     kernel = np.empty((D, 3 * H), dtype) if kernel is None else kernel
     recurrent_kernel = np.empty((H, 3 * H), dtype) if recurrent_kernel is None else recurrent_kernel
     bias = np.empty((2, 3 * H) if weights.reset_after else 3 * H, dtype) if bias is None else bias
@@ -434,7 +441,7 @@ def backward_pass(
     write(kernel, dkernel, (1, 2, 0))
     write(recurrent_kernel, drecurrent_kernel, (0, 1, 2))
     for vector, n in zip(bias if weights.reset_after else (bias,), (0, 3), strict=False):  # of the second one n is q's
-        write(vector[None], dbias, (1, 2, n))
+        write(vector[None], dbias[None], (1, 2, n))
     return Gradients(dx, dh0, kernel, recurrent_kernel, bias)
 
 

@@ -68,8 +68,7 @@ cdef void backward_gates(
     floating *g
 ) noexcept nogil:
     """The gradients of the gates in the block of steps, for the rows i0 .. i1 and the units u0 .. u1; with `first` also
-    what the large
-    products read of these rows beside them."""
+    what the large products read of these rows beside them, if the gradients of the weights are wanted."""
     cdef Forward *forward = &j.forward
     cdef Py_ssize_t H = forward.Hp, G = forward.G, D = forward.D, start = offset(&forward.s, forward.k0)
     cdef Py_ssize_t k, n, i, p, units = min(u1, forward.H) - u0
@@ -89,7 +88,7 @@ cdef void backward_gates(
             j, n, u0, u1, f, g, <floating *>forward.gates + (start + p) * G, h, dh, <floating *>j.dg + p * G,
             <floating *>j.ds + i0 * H, <floating *>j.reset_block + p * H, me,
         )
-        if first:
+        if first and j.dkernel != NULL:
             memcpy(<floating *>j.h_block + p * H, h, n * H * sizeof(floating))
             for i in range(n):
                 memcpy(
@@ -235,6 +234,9 @@ cdef void backward_large(Backward *j, int task, int slot, floating *dtype) noexc
     cdef Py_ssize_t state_columns = (3 if j.forward.reset_after else 2) * H
     cdef bint in_panels = j.recurrent_in_panels
     cdef int panels = large_panels(j, 3 * H, j.kernel_in_panels, size)
+    if j.dkernel == NULL:
+        input_gradient(j, task, dtype)
+        return
     if task == 0:
         memset(sums, 0, G * size)
         for i in range(block):
@@ -274,12 +276,15 @@ cdef int large_tasks(const Backward *j) noexcept nogil:
     cdef Py_ssize_t itemsize = itemsize_of(&j.forward), H = j.forward.Hp
     cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
     cdef bint in_panels = j.recurrent_in_panels
-    cdef int tasks = 1 + large_panels(j, 3 * H, j.kernel_in_panels, itemsize)
+    cdef int tasks = <int>((block + dx_rows(j) - 1) // dx_rows(j)) if j.dx != NULL else 0
+    if j.dkernel == NULL:
+        return tasks
+    tasks += 1 + large_panels(j, 3 * H, j.kernel_in_panels, itemsize)
     if j.forward.reset_after:
         tasks += large_panels(j, 3 * H, in_panels, itemsize)
     else:
         tasks += large_panels(j, 2 * H, in_panels, itemsize) + large_panels(j, H, in_panels, itemsize)
-    return tasks + (<int>((block + dx_rows(j) - 1) // dx_rows(j)) if j.dx != NULL else 0)
+    return tasks
 
 
 cdef void backward_large_task(void *job, int task, int slot) noexcept nogil:

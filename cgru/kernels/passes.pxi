@@ -230,7 +230,7 @@ def backward(
     const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
     floating[:, :, :] dx,         # (N, T, D) out, or None; written where a row takes a step
     floating[:, ::1] dh0,         # (N, H) out
-    floating[:, ::1] dkernel,     # (D, 3Hp) n r z, see `gradient_in_panels`; out, += as the two below
+    floating[:, ::1] dkernel,     # (D, 3Hp) n r z, see `gradient_in_panels`; out, += as the two below; or all None
     floating[:, ::1] drecurrent_kernel,  # (H, 3Hp) r z n, the same
     floating[::1] dbias,          # (4Hp,) n r z q, or (3Hp,) n r z; out
     floating[::1] work,           # backward_work(...)
@@ -254,8 +254,8 @@ def backward(
     assert dx is None or dx.strides[2] == size or D == 1
     assert dh is None or (dh.shape[0] == N and dh.shape[1] == H)
     assert kernel.shape[0] == 3 * Hp * j.Dp and recurrent_kernel.shape[0] == 3 * Hp * Hp
-    assert dkernel.shape[0] == D and dkernel.shape[1] == 3 * Hp and dbias.shape[0] == forward.G
-    assert drecurrent_kernel.shape[0] == H and drecurrent_kernel.shape[1] == 3 * Hp
+    assert dkernel is None or (dkernel.shape[0] == D and dkernel.shape[1] == 3 * Hp and dbias.shape[0] == forward.G)
+    assert dkernel is None or (drecurrent_kernel.shape[0] == H and drecurrent_kernel.shape[1] == 3 * Hp)
     forward.s = schedule_of(N, T, rows, offsets, times)
     cdef Py_ssize_t M = offset(&forward.s, forward.s.K)
     assert gates.shape[0] == M and gates.shape[1] == forward.G and states.shape[0] == N + M and states.shape[1] == Hp
@@ -294,7 +294,8 @@ def backward(
     j.route = <Route>route
     j.kernel_in_panels, j.recurrent_in_panels = in_panels(D, size, route), in_panels(H, size, route)
     j.dh0 = &dh0[0, 0]
-    j.dkernel, j.drecurrent_kernel, j.dbias = &dkernel[0, 0], &drecurrent_kernel[0, 0], &dbias[0]
+    if dkernel is not None:
+        j.dkernel, j.drecurrent_kernel, j.dbias = &dkernel[0, 0], &drecurrent_kernel[0, 0], &dbias[0]
     if dy is not None:
         j.dy, j.dyn, j.dyt = &dy[0, 0, 0], dy.strides[0] // size, dy.strides[1] // size
     if dx is not None:
@@ -325,10 +326,12 @@ cdef bint advance_backward(Backward *j) noexcept nogil:
         forward.k0 = block_start_before(&forward.s, forward.k1, j.most)
         rows = offset(&forward.s, forward.k1) - offset(&forward.s, forward.k0)
         run_block(forward, j, build.backward_gates, rows)
-        j.turned = j.route != BLAS and rows * (forward.D + forward.H) * size >= limits.turned_bytes
+        j.turned = rows * (forward.D + forward.H) * size >= limits.turned_bytes
+        j.turned = j.turned and j.dkernel != NULL and j.route != BLAS
         if j.turned:
             run(forward.way.threads, build.turn_tasks(j), build.backward_turn, j)
-        run(forward.way.threads, build.large_tasks(j), build.backward_large, j)
+        if build.large_tasks(j) > 0:
+            run(forward.way.threads, build.large_tasks(j), build.backward_large, j)
         worked += rows * row_work
     if forward.k0 > 0:
         return False

@@ -79,6 +79,11 @@ class Layer(Locked, Configured):
     _options: tuple[str, ...] = ("dtype", "seed")
     _has_dtype = True  # False: results have the type of the inputs
 
+    @property
+    def draws(self) -> bool:
+        """Whether outputs in training are others than in inference, because something is drawn for them."""
+        return True
+
     def __init__(self, dtype: DType = "float32", seed: SupportsIndex | None = None, trainable: bool = True) -> None:
         super().__init__()
         self.dtype = check_dtype(dtype) if self._has_dtype else None
@@ -133,7 +138,7 @@ class Layer(Locked, Configured):
         raise NotImplementedError
 
     def backward_batch(
-        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True
+        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, Array | None, dict[str, Array]]:
         """Return (gradient of the inputs, gradient of the state, dict name -> gradient of the parameter).
 
@@ -147,6 +152,8 @@ class Layer(Locked, Configured):
             What it returned. It is only read.
         need_dx : bool
             Whether the gradient of the inputs is wanted.
+        need_grads : bool
+            Whether the gradients of the parameters are wanted: a frozen layer passes gradients on and needs none.
 
         Returns
         -------
@@ -155,8 +162,14 @@ class Layer(Locked, Configured):
         d_state : ndarray or None
             Gradient of the state that went in; None from a layer without one.
         grads : dict
+            Empty unless `need_grads`.
         """
         raise NotImplementedError
+
+    def record_batch(self, batch: Batch, state: Array | None = None) -> tuple[Batch, Array | None, float, Any]:
+        """As `forward_batch` in inference, nothing dropped, with a tape for `backward_batch`: what it computes can be
+        looked into. A layer that does something else in training than in inference says here how to do without."""
+        return self.forward_batch(batch, state, training=True)
 
     def step_rows(self, x: AnyArray) -> Array:
         """Return the outputs for one time step of N sequences, (N, F) or ids (N,), as `forward_batch` has them in

@@ -92,6 +92,10 @@ class Dense(Stateless):
         self.kernel_initializer = initializers.check(kernel_initializer, "kernel_initializer")
         self.bias_initializer = initializers.check(bias_initializer, "bias_initializer")
 
+    @property
+    def draws(self) -> bool:
+        return type(self).forward_batch is not Dense.forward_batch  # whatever that does in training
+
     def output_size(self, input_size: Any) -> int:
         return self.units
 
@@ -173,26 +177,29 @@ class Dense(Stateless):
         return super().step_rows(x)
 
     def backward_batch(
-        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True
+        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, None, dict[str, Array]]:
         check_gradient(d_out, (*tape.leading, self.units))
         d = valid_rows(d_out, tape.valid, self.dtype)
         if self.activation != "linear" and d.size:
             d, d_out = np.empty_like(d), d
             kernels.activation_gradient(tape.y, d_out, d, _ACTIVATIONS[self.activation], kernels.get_num_threads())
-        dx, grads = self.backward_logits(d, tape, need_dx)
+        dx, grads = self.backward_logits(d, tape, need_dx, need_grads)
         return dx, None, grads
 
-    def backward_logits(self, d: Array, tape: Any, need_dx: bool = True) -> tuple[Array | None, dict[str, Array]]:
+    def backward_logits(
+        self, d: Array, tape: Any, need_dx: bool = True, need_grads: bool = True
+    ) -> tuple[Array | None, dict[str, Array]]:
         """Return (gradient of the inputs or None, gradients of the parameters) from `d` (M, units), the gradient of
         x W + b at the valid steps."""
-        kernel = tape.handle.kernel
+        kernel, grads = tape.handle.kernel, {}
         make = np.empty if len(d) else np.zeros
-        grads = {"kernel": make(kernel.shape, self.dtype)}
-        if self.use_bias:
-            grads["bias"] = make(self.units, self.dtype)
+        if need_grads:
+            grads["kernel"] = make(kernel.shape, self.dtype)
+            if self.use_bias:
+                grads["bias"] = make(self.units, self.dtype)
         route, threads = tape.handle.route, kernels.get_num_threads()
-        if len(d):  # (F, K) = (F, M)(M, K)
+        if len(d) and need_grads:  # (F, K) = (F, M)(M, K)
             kernels.multiply(tape.rows.T, d, grads["kernel"], grads.get("bias"), False, route, threads)
         if not need_dx:
             return None, grads

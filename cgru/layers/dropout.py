@@ -71,8 +71,11 @@ class Dropout(Stateless):
             scale = self._scale(x, batch.mask, self._next_key() if key is None else key)
         return batch.with_data(_times(x, scale, valid)), None, 0.0, (scale, valid, x.shape)
 
+    def record_batch(self, batch: Batch, state: Array | None = None) -> tuple[Batch, None, float, Any]:
+        return self.forward_batch(batch)
+
     def backward_batch(
-        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True
+        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, None, dict[str, Array]]:
         scale, valid, shape = tape
         check_gradient(d_out, shape)

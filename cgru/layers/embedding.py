@@ -67,6 +67,10 @@ class Embedding(Stateless):
         """Create the table, once; an id has no features, so `input_size` does not matter."""
         super().build(1)
 
+    @property
+    def draws(self) -> bool:
+        return type(self).forward_batch is not Embedding.forward_batch  # whatever that does in training
+
     def output_size(self, input_size: Any) -> int:
         return self.output_dim
 
@@ -121,11 +125,13 @@ class Embedding(Stateless):
         return self._built_parameters()["embeddings"][x]
 
     def backward_batch(
-        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True
+        self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[None, None, dict[str, Array]]:
         """As `Layer.backward_batch`; ids have no gradient, so the first result is always None."""
         ids, places, leading = tape
         check_gradient(d_out, (*leading, self.output_dim))
+        if not need_grads:
+            return None, None, {}
         d = np.ascontiguousarray(d_out, self.dtype).reshape(-1, self.output_dim)
         gradient = np.zeros((self.input_dim, self.output_dim), self.dtype)
         kernels.scatter_add(gradient, ids, places, d, kernels.get_num_threads())

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 
 from cgru import initializers, kernels, recurrence
 from cgru.checks import check_bool, check_int, check_name, shape_text
+from cgru.layers import gates
+from cgru.layers.gates import GatesOrDict
 from cgru.layers.stack import Stack, Tape, flipped
 from cgru.sequences import Batch, as_batch, as_numeric
 from cgru.typing import Activation, Array, ArrayOrPair, DType, InitializerName, Key, MergeMode, Shape
@@ -291,12 +293,15 @@ class GRU(Stack):
 
         The tape refers to x where x needed no conversion: leave its values alone until backward is done.
         """
-        if isinstance(x, np.ndarray) and x.ndim != 3 and x.dtype != object:  # before lengths or mask are looked at
-            raise self._wrong_shape(x.shape)
-        batch = as_batch(x, lengths, mask, dtype=self.dtype, time_major=self.time_major)
+        batch = self._as_batch(x, lengths, mask)
         y, h, tape = self._run(batch, initial_state, check_bool(training, "training"))
         self._keep_state(h)
         return self._time_order(y), h, tape
+
+    def _as_batch(self, x: ArrayLike, lengths: ArrayLike | None, mask: ArrayLike | None) -> Batch:
+        if isinstance(x, np.ndarray) and x.ndim != 3 and x.dtype != object:  # before lengths or mask are looked at
+            raise self._wrong_shape(x.shape)
+        return as_batch(x, lengths, mask, dtype=self.dtype, time_major=self.time_major)
 
     def backward(
         self, dy: ArrayLike | None, tape: Tape, dh: ArrayLike | None = None, need_dx: bool = True
@@ -393,6 +398,49 @@ class GRU(Stack):
             ready = self._ready()  # another thread has chosen another backend since
         return after
 
+    def gates(
+        self,
+        x: ArrayLike,
+        initial_state: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> GatesOrDict:
+        """Return reset gate, update gate, candidate and state of every step, as they are in inference.
+
+        Parameters
+        ----------
+        x, initial_state, lengths, mask
+            As in a call. The state of a stateful layer is where the rows start, and stays as it is.
+
+        Returns
+        -------
+        Gates, or dict of Gates
+            `r`, `z`, `n` and `h`, each (N, T, H), or (T, N, H) with time_major, zero where a row takes no step. With
+            several layers or directions a dict, whose keys are those of the parameters: "l0.forward", "l0.backward",
+            "l1.forward" and so on. `h` has the bits of the outputs (with merge_mode "concat" of their half), and, with
+            ``h_before`` one step earlier, is ``(1 - z) * h_before + z * n`` to rounding.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong type or shape; the message names it.
+
+        Examples
+        --------
+        >>> import numpy as np, cgru
+        >>> layer = cgru.GRU(4, return_sequences=True, seed=0)
+        >>> x = np.random.default_rng(0).standard_normal((2, 5, 3))
+        >>> r, z, n, h = layer.gates(x, lengths=[5, 2])
+        >>> z.shape, bool((h == layer(x, lengths=[5, 2])).all()), bool((z[1, 2:] == 0).all())
+        ((2, 5, 4), True, True)
+        """
+        _, _, tape = self._run(self._as_batch(x, lengths, mask), initial_state, training=True)
+        assert tape is not None
+        found = [gates.Gates(*map(self._time_order, gates.of_tape(cell))) for cell in tape.cells]
+        if self._state_is_flat:
+            return found[0]
+        return {prefix.rstrip("."): cell for prefix, cell in zip(self._prefixes, found, strict=True)}
+
     def _check_out(self, out: Array, shape: Shape) -> None:
         if not isinstance(out, np.ndarray):
             raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
@@ -403,6 +451,12 @@ class GRU(Stack):
             )
 
     # -- the layer protocol
+
+    @property
+    def draws(self) -> bool:
+        rates = ("dropout", "recurrent_dropout", "layer_dropout", "zoneout")
+        drawn = [name for name in rates if getattr(self, name, 0)]
+        return bool(drawn) or type(self).forward_batch is not GRU.forward_batch
 
     def forward_batch(
         self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
@@ -416,12 +470,12 @@ class GRU(Stack):
         return (flipped(batch) if self.go_backwards else batch).with_data(y), h, 0.0, tape
 
     def backward_batch(
-        self, d_out: Array, d_state: Array | None, tape: Tape, need_dx: bool = True
+        self, d_out: Array, d_state: Array | None, tape: Tape, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, Array, dict[str, Array]]:
         self._check_tape(tape)
         if d_out.shape != tape.output_shape:
             raise ValueError(f"d_out: expected the shape of the outputs, {tape.output_shape}, got {d_out.shape}")
-        return self._pull(np.asarray(d_out, self.dtype), d_state, tape, need_dx)
+        return self._pull(np.asarray(d_out, self.dtype), d_state, tape, need_dx, need_grads)
 
     def _check_tape(self, tape: Tape) -> None:
         if not isinstance(tape, Tape):

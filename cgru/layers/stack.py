@@ -250,9 +250,9 @@ class Stack(Layer):
         return ValueError(f"x: expected shape {shape} or a list of (T_i, D) arrays, got {given}{advice}")
 
     def _pull(
-        self, dy: Array | None, dh: Array | None, tape: Tape, need_dx: bool
+        self, dy: Array | None, dh: Array | None, tape: Tape, need_dx: bool, need_grads: bool = True
     ) -> tuple[Array | None, Array, dict[str, Array]]:
-        """Return (dx, dh0, grads) for gradients in batch-major order."""
+        """Return (dx, dh0, grads) for gradients in batch-major order; without `need_grads` the last is empty."""
         directions = len(self._directions)
         N = len(tape.batch.data)
         shape = (len(tape.cells), N, self.units)
@@ -276,7 +276,9 @@ class Stack(Layer):
             first = layer * directions
             results = recurrence.run(
                 *(
-                    recurrence.backward_pass(dys[d], dh[first + d], tape.cells[first + d], need_dx or layer > 0)
+                    recurrence.backward_pass(
+                        dys[d], dh[first + d], tape.cells[first + d], need_dx or layer > 0, need_grads=need_grads
+                    )
                     for d in range(directions)
                 )
             )
@@ -284,6 +286,8 @@ class Stack(Layer):
                 dh0[cell] = g.dh0
                 if g.dx is not None:
                     dx = g.dx if dx is None else np.add(dx, g.dx, out=dx)
+                if not need_grads:
+                    continue
                 prefix = self._prefixes[cell]
                 grads[prefix + "kernel"] = g.kernel
                 grads[prefix + "recurrent_kernel"] = g.recurrent_kernel
@@ -295,7 +299,7 @@ class Stack(Layer):
             dy = dx
         if self.go_backwards and dx is not None:
             dx = dx[:, ::-1]
-        grads = {name: grads[name] for name in self._built_parameters()}
+        grads = {name: grads[name] for name in self._built_parameters() if need_grads}
         return dx, dh0[0] if self._state_is_flat else dh0, grads
 
     def _plans(self, batch: Batch) -> list[recurrence.Schedule]:

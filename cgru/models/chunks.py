@@ -62,7 +62,8 @@ def update(model: Updatable, piece: Piece, chunk: int, totals: Totals, place: fi
         before = states
         if len(alive):
             key = model._key(here.take(alive))
-            _, states, _ = model._forward(part.take(alive), _rows(before, goes_on), training=True, key=key)
+            begun, no_tapes = _rows(before, goes_on), len(model.layers)
+            _, states, _ = model._forward(part.take(alive), begun, training=True, key=key, first=no_tapes)
         if len(ended):
             own = targets.take(ended, slice(None))
             model._update(part.take(ended), own, totals, here.take(ended), _rows(before, ~goes_on))

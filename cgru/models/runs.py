@@ -25,7 +25,9 @@ class Run:
 
     def __init__(self, model: Updatable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
         self.model, self.targets = model, targets
-        self.outputs, self.logits, self.states, self.tapes = _forward(model, batch, states, training=True, key=key)
+        self.outputs, self.logits, self.states, self.tapes = _forward(
+            model, batch, states, training=True, key=key, first=model._first_trained()
+        )
 
     def seen(self, totals: Totals) -> dict[str, Counts]:
         return totals.of(self.outputs, self.targets, self.logits)
@@ -74,7 +76,9 @@ class FusedRun:
     def __init__(self, model: Updatable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
         self.model, last, loss = model, model.layers[-1], model.loss
         assert isinstance(last, Dense)
-        hidden, after, self.tapes = model._forward(batch, states, training=True, key=key, end=-1)
+        hidden, after, self.tapes = model._forward(
+            batch, states, training=True, key=key, end=-1, first=model._first_trained()
+        )
         self.states: States = [*after, None]
         self.leading, self.valid = hidden.data.shape[:-1], hidden.valid
         shape = (*self.leading, last.units)

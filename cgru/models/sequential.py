@@ -279,14 +279,14 @@ class Sequential(Trainable):
         training: bool = False,
         key: Key = None,
         end: int | None = None,
+        first: int = 0,
     ) -> tuple[Batch, States, list[Any]]:
-        """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept. With `end`, of
-        the layers before that one."""
         tapes, after = [], []
         for i, layer in enumerate(self.layers[:end]):
-            batch, state, _, tape = layer.forward_batch(
-                batch, None if states is None else states[i], None if key is None else _own(key, i, layer), training
-            )
+            state = None if states is None else states[i]
+            own = None if key is None else _own(key, i, layer)
+            taped = training and (i >= first or layer.draws)
+            batch, state, _, tape = layer.forward_batch(batch, state, own, taped)
             after.append(state)
             tapes.append(tape)
         return batch, after, tapes
@@ -294,15 +294,16 @@ class Sequential(Trainable):
     def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
         """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
         outputs, or with `at_logits` from that at the input of the last activation, (M, K) for the valid steps."""
-        trained = [i for i, layer in enumerate(self.layers) if layer.parameters and layer.trainable]
-        first, last = min(trained, default=len(self.layers)), len(self.layers) - 1
+        trained = [i for i, layer in enumerate(self.layers) if layer.trainable and layer.parameters]
+        first, last = self._first_trained(), len(self.layers) - 1
         gradients, d = {}, d_out
         for i in range(last, first - 1, -1):
             layer, need_dx = self.layers[i], i > first
+            wanted = {} if i in trained or not layer.parameters else {"need_grads": False}
             if at_logits and i == last:
-                d, grads = layer.backward_logits(d, tapes[i], need_dx)
+                d, grads = layer.backward_logits(d, tapes[i], need_dx, **wanted)
             else:
-                d, _, grads = layer.backward_batch(d, None, tapes[i], need_dx=need_dx)
+                d, _, grads = layer.backward_batch(d, None, tapes[i], need_dx=need_dx, **wanted)
             if i in trained:
                 gradients.update({(i, name): gradient for name, gradient in grads.items()})
         return gradients

@@ -59,15 +59,23 @@ class Updatable(Model):
         training: bool = False,
         key: Any = None,
         end: int | None = None,
+        first: int = 0,
     ) -> tuple[Batch, States, list[Any]]:
         """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept. With `end`, of
-        the layers before that one."""
+        the layers before that one. Those before `first` need no tapes."""
         raise NotImplementedError
 
     def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
         """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
         outputs, or with `at_logits` from that at the input of the last activation."""
         raise NotImplementedError
+
+    def _first_trained(self) -> int:
+        """Index of the first layer with parameters that are trained, to which gradients go back."""
+        for i, layer in enumerate(self.layers):
+            if layer.trainable and layer._built_parameters():
+                return i
+        return len(self.layers)
 
     # -- an update
 

@@ -86,3 +86,80 @@ def test_summary_counts_what_is_frozen(capsys):
     model.layers[0].trainable = False
     model.summary()
     assert capsys.readouterr().out.splitlines()[-1] == "178 parameters, 16 frozen"
+
+
+@pytest.mark.parametrize("frozen", [[0], [1], [0, 1], [0, 2], [1, 3], [0, 1, 2], [3]])
+@pytest.mark.parametrize("options", [{}, {"reset_after": True, "bidirectional": True}, {"num_layers": 2}])
+def test_the_gradients_of_the_others_are_those_of_the_whole(frozen, options):
+    layers = [
+        cgru.GRU(5, return_sequences=True, **options),
+        cgru.Dense(6, "tanh"),
+        cgru.GRU(4, **options),
+        cgru.Dense(2, activation="softmax"),
+    ]
+    model = model_of(*layers)
+    batch = cgru.sequences.as_batch(x, [5, 3, 0, 1, 5, 2, 4, 5])
+    targets = model._targets(y, batch, (8, 2))
+    whole = model._gradients(batch, targets)
+    for i in frozen:
+        model.layers[i].trainable = False
+    gradients = model._gradients(batch, targets)
+    assert gradients.keys() == {key for key in whole if key[0] not in frozen} != whole.keys()
+    for key, gradient in gradients.items():
+        np.testing.assert_array_equal(gradient, whole[key], err_msg=str(key))
+
+
+@pytest.mark.parametrize("backend", ["native", "blas"])
+@pytest.mark.parametrize("reset_after", [False, True])
+def test_without_gradients_of_the_weights_the_others_are_the_same(backend, reset_after):
+    with cgru.backend(backend):
+        layer = cgru.GRU(7, return_sequences=True, reset_after=reset_after, input_size=3, seed=0)
+        batch = cgru.sequences.as_batch(x, [5, 3, 0, 1, 5, 2, 4, 5])
+        out, _, _, tape = layer.forward_batch(batch, training=True)
+        dx, dh, grads = layer.backward_batch(out.data, None, tape)
+        assert set(grads) == set(layer.parameters)
+        for need_dx in (True, False):
+            found = layer.backward_batch(out.data, None, tape, need_dx=need_dx, need_grads=False)
+            assert found[2] == {} and (found[0] is not None) is need_dx
+            np.testing.assert_array_equal(found[1], dh)
+            if need_dx:
+                np.testing.assert_array_equal(found[0], dx)
+
+
+def test_what_a_frozen_model_leaves_out(monkeypatch):
+    """Below the first layer that is trained no tape is kept and nothing goes back; above it no products of weights."""
+    calls = []
+
+    class Watched(cgru.GRU):
+        def backward_batch(self, d_out, d_state, tape, need_dx=True, need_grads=True):
+            calls.append((self.units, need_dx, need_grads))
+            return super().backward_batch(d_out, d_state, tape, need_dx, need_grads)
+
+    sizes = (3, 4, 5, 6)
+    layers = [Watched(units, return_sequences=units < 6) for units in sizes]
+    model = model_of(*layers, cgru.Dense(2, activation="softmax"))
+    for i in (0, 2):
+        layers[i].trainable = False
+    fit(model, epochs=1)
+    assert calls[:3] == [(6, True, True), (5, True, False), (4, False, True)] and len(calls) == 6
+
+    plain = model_of(cgru.GRU(3, return_sequences=True), cgru.Dropout(0.5), cgru.GRU(4), cgru.Dense(2, "softmax"))
+    plain.layers[0].trainable = False
+    seen = []
+    forward = cgru.GRU._run
+
+    def run(self, batch, state, training):
+        seen.append((self.units, training))
+        return forward(self, batch, state, training)
+
+    monkeypatch.setattr(cgru.GRU, "_run", run)
+    fit(plain, epochs=1)
+    assert seen == [(3, False), (4, True)] * 2
+
+
+def test_dropout_below_the_first_trained_layer_acts():
+    """Two epochs of one frozen model that differ in the masks alone."""
+    model = model_of(cgru.Dropout(0.5), cgru.Dense(4, trainable=False), cgru.GRU(5), cgru.Dense(2, "softmax"))
+    model.compile(optimizers.Adam(1e-30), "sparse_categorical_crossentropy")
+    history = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+    assert history["loss"][0] != history["loss"][1] != model.evaluate(x, y)["loss"]
