@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru.checks import counted_labels, counted_weights
+from cgru.checks import counted_labels
 from cgru.layers import Dense
 from cgru.layers.base import valid_rows
 from cgru.metrics import Function, Metric
@@ -83,9 +83,7 @@ class FusedRun:
         self.leading, self.valid = hidden.data.shape[:-1], hidden.valid
         shape = (*self.leading, last.units)
         self.labels = counted_labels(shape, targets.labels, self.valid, loss.labels, last.dtype)
-        self.weights = None
-        if targets.weights is not None:
-            self.weights = counted_weights(targets.weights, self.leading, self.valid)
+        self.weights = targets.weights_of(self.valid)
         self.d = model._logits_of(len(self.labels), last)
         bias, tape = last.forward_logits(hidden, self.d)
         self.tapes.append(tape)
@@ -126,10 +124,7 @@ class Totals:
             loss = self._loss.total(data, labels, valid, targets.weights)
         else:
             counted = counted_labels(data.shape, labels, valid, self._loss.labels, data.dtype)
-            weights = None
-            if targets.weights is not None:
-                weights = counted_weights(targets.weights, data.shape[:-1], valid)
-            loss = self._loss.sum_of(self._loss.logit_values(logits, counted), weights), len(counted)
+            loss = self._loss.sum_of(self._loss.logit_values(logits, counted), targets.weights_of(valid)), len(counted)
         return {
             "loss": np.array(loss, np.float64),
             **{metric.name: metric.counts(data, labels, valid) for metric in self._metrics},

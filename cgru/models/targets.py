@@ -50,6 +50,15 @@ class Targets:
                 weights = weights[:, steps]
         return Targets(labels, weights, self.steps)
 
+    def weights_of(self, valid: BoolArray | None) -> Array | None:
+        """The weights (M,) of what counts, None if there are none; they were checked when the targets were made."""
+        weights = self.weights
+        if weights is None:
+            return None
+        if self.steps and weights.ndim == 1:
+            weights = np.broadcast_to(weights[:, None], self.labels.shape[:2])
+        return weights.reshape(-1) if valid is None else weights[valid]
+
 
 def targets(
     layers: Sequence[Layer],

@@ -28,6 +28,10 @@ def model_of(loss, steps=False, dtype="float64", metrics=()):
     return model
 
 
+def built(model):
+    return model.build(D)
+
+
 def labels_for(loss, rng, shape):
     if loss == "mse":
         return rng.standard_normal((*shape, 2))
@@ -74,7 +78,7 @@ def test_the_loss_is_the_weighted_sum_by_the_number_of_terms(rng, loss):
 @pytest.mark.parametrize("steps", [False, True])
 def test_whole_weights_are_repetitions(rng, loss, steps):
     """A weight of 2 is the example twice but for the number of terms: gradients are those of the sum."""
-    model = model_of(loss, steps)
+    model = built(model_of(loss, steps))
     weight = np.array([1, 2, 0, 3, 1, 1, 2])
     x, y = rng.standard_normal((N, T, D)), labels_for(loss, rng, (N, T) if steps else (N,))
     given = {"lengths": LENGTHS} if steps else {}
@@ -158,7 +162,7 @@ def test_metrics_are_not_weighted(rng):
 
 def test_weights_stay_in_the_fused_pass(rng):
     for loss in ("sparse_categorical_crossentropy", "binary_crossentropy"):
-        model = model_of(loss, metrics=["accuracy"])
+        model = built(model_of(loss, metrics=["accuracy"]))
         batch, shape = cgru.models.examples.inputs(model.layers, rng.standard_normal((N, T, D)))
         targets = model._targets(np.arange(N) % 2, batch, shape, class_weight={1: 2}, sample_weight=np.ones(N))
         assert isinstance(model._run(batch, targets), FusedRun)
