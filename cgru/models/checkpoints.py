@@ -88,7 +88,8 @@ def _restore(model: Trainable, state: Any) -> None:
     model._training_seed = check_int(state["seed"], "training: seed")
     if state["optimizer"] is not None:
         model._states = _optimizer_states(model, state["optimizer"])
-        model._proposed = {key: np.empty_like(slots[0]) for key, slots in model._states[0].slots.items() if slots}
+        places = list(model._states[0].slots)
+        model._proposed = {(i, name): np.empty_like(model.layers[i]._built_parameters()[name]) for i, name in places}
     if len(state["states"]) != len(model.layers):
         raise ValueError(f"training: expected {len(model.layers)} states of layers, got {len(state['states'])}")
     for layer, kept in zip(model.layers, state["states"], strict=True):

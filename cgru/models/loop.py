@@ -58,9 +58,17 @@ class Course:
         """Which order of the examples belongs to the epoch that runs or comes."""
         return self.order + self.epoch - self.first
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"callbacks": self.callback_states(), "hooks": None}  # functions are in no pickle
+
     def callback_states(self) -> list[dict[str, Any]]:
         """The states of the callbacks now."""
         return self.callbacks if self.hooks is None else self.hooks.get_states()
+
+    @property
+    def next_order(self) -> int:
+        """Which one belongs to the first epoch of the run after this one, wherever this one has ended."""
+        return self.order_now + (self.done[0] > 0)
 
     def check(self, settings: dict[str, Any], initial_epoch: int) -> None:
         """ValueError unless a run with these settings can go on from here."""

@@ -132,6 +132,18 @@ class Sequential(Trainable):
         batch, _ = examples.inputs(self.layers, x, lengths, mask)
         return self._outputs(batch, lengths is None and batch.lengths is not None, max(1, len(batch.data)))
 
+    def predict_on_batch(
+        self, x: ArrayLike, lengths: ArrayLike | None = None, mask: ArrayLike | None = None
+    ) -> ArrayOrList:
+        """Return the outputs for examples `x` from one pass over all of them: what a call of the model returns.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit.
+        """
+        return self(x, lengths, mask)
+
     def forward(
         self,
         x: ArrayLike,

@@ -13,7 +13,7 @@ from cgru.layers import Layer
 from cgru.models import examples, stateful
 from cgru.models.targets import Targets, targets
 from cgru.sequences import Batch
-from cgru.typing import IntArray
+from cgru.typing import ClassWeight, IntArray
 
 if TYPE_CHECKING:
     from cgru.models.updates import Updatable
@@ -76,8 +76,10 @@ class Batches:
 
     count = updates = None  # not known
 
-    def __init__(self, model: Updatable, opener: Opener, name: str = "x") -> None:
-        self._model, self._opener, self._name = model, opener, name
+    def __init__(
+        self, model: Updatable, opener: Opener, name: str = "x", class_weight: ClassWeight | None = None
+    ) -> None:
+        self._model, self._opener, self._name, self._class_weight = model, opener, name, class_weight
 
     def pieces(self, order: IntArray | None = None, skip: int = 0) -> Iterator[Piece]:
         """Yield the batches of an epoch in their own order, without the first `skip` of them."""
@@ -86,8 +88,9 @@ class Batches:
         for number, item in enumerate(self._opener()):
             name = f"{self._name}, batch {number + 1}"
             x, y, options = examples.parts_of(item, name)
+            own = options | {"class_weight": self._class_weight}
             try:
-                batch, targets = checked(self._model, x, y, options, whole=False)
+                batch, targets = checked(self._model, x, y, own, whole=False)
                 rows = np.arange(len(targets))
                 piece = Piece(examples.converted(self._model.layers, batch), targets, rows, begin + rows)
                 size = size or len(piece.rows)

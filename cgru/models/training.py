@@ -136,8 +136,8 @@ class Trainable(Updatable):
             one. Metrics are not weighted.
         class_weight : dict class -> weight, or "balanced"; optional
             What the classes weigh; those that the dict lacks weigh 1. "balanced" is n / (K * count of the class), as in
-            scikit-learn, over the n labels that count. With `sample_weight` both are multiplied. It does not act on
-            `validation_data`.
+            scikit-learn, over the n labels that count, which batches of an iterable cannot tell. With `sample_weight`
+            both are multiplied. It does not act on what validates.
         validation_split : float
             The share of the examples, the last ones before they are shuffled, that validates instead of training.
         callbacks : list, optional
@@ -195,8 +195,8 @@ class Trainable(Updatable):
         held: Arrays | None = None
         given = {"lengths": lengths, "mask": mask, "sample_weight": sample_weight, "class_weight": class_weight}
         if y is None and brings_batches(x):
-            _check_alone(given | {"validation_split": validation_split or None})
-            source = Batches(self, opener_of(x, epochs - initial_epoch))
+            _check_alone(given | {"class_weight": None, "validation_split": validation_split or None})
+            source = Batches(self, opener_of(x, epochs - initial_epoch), class_weight=class_weight)
         else:
             source, held = self._arrays(x, y, given, batch_size, validation_split)
             stateful.check_batches(self.layers, source.count, batch_size, shuffle)
@@ -327,7 +327,7 @@ class Trainable(Updatable):
 
     def _new_course(self, settings: dict[str, Any], first: int) -> Course:
         """A run that begins; its orders of the examples are those behind the last run's."""
-        before = 0 if self._course is None else self._course.order_now
+        before = 0 if self._course is None else self._course.next_order
         begun = [getattr(layer, "_state", None) for layer in self.layers]
         return Course(settings, first, max(first, before), self.iterations, begun)
 

@@ -73,7 +73,7 @@ class Updatable(Model):
     def _first_trained(self) -> int:
         """Index of the first layer with parameters that are trained, to which gradients go back."""
         for i, layer in enumerate(self.layers):
-            if layer.trainable and layer._built_parameters():
+            if layer.trainable and layer._parameters != {}:  # None: not built yet
                 return i
         return len(self.layers)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru import callbacks, optimizers
+from cgru import callbacks, optimizers, schedules
 
 LOSS = "sparse_categorical_crossentropy"
 N, T, D, K = 12, 4, 3, 2
@@ -239,6 +239,17 @@ def test_the_csv_file(x, y, tmp_path):
 
 
 # -- bad input
+
+
+def test_a_schedule_and_a_callback_that_sets_the_rate(x, y):
+    model = made()
+    model.compile(optimizers.SGD(schedules.ExponentialDecay(0.1, 1, 0.5)), LOSS)
+    seen = []
+    told = callbacks.LambdaCallback(on_train_begin=lambda training: seen.append(training))
+    model.fit(x, y, batch_size=4, callbacks=[told], verbose=0)
+    assert seen[0].learning_rate == pytest.approx(0.1 * 0.5**3)
+    with pytest.raises(ValueError, match=r"on_train_begin: learning_rate: expected a number, which can be set"):
+        model.fit(x, y, callbacks=[callbacks.ReduceLROnPlateau("loss")], verbose=0)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """A run of `fit` that is killed and resumed from its last checkpoint has the bits of one that was not."""
 
+import copy
 import json
 import os
+import pickle
 import re
 import signal
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru import callbacks, files, optimizers
+from cgru import callbacks, files, losses, optimizers, schedules
 
 LOSS = "sparse_categorical_crossentropy"
 N, T, D, K = 30, 5, 3, 2
@@ -74,7 +76,7 @@ def test_a_run_that_is_killed_several_times(tmp_path):
         folder.mkdir()
     done = child(whole, 0)
     assert done.returncode == 0, done.stderr
-    for kill_at, where, threads in ((1, "batch", 1), (3, "batch", 2), (4, "save", 1), (6, "batch", 2)):
+    for kill_at, where, threads in ((3, "batch", 2), (4, "save", 1), (6, "batch", 2)):
         assert child(killed, kill_at, where, threads).returncode == -signal.SIGKILL
     done = child(killed, 0, threads=2)
     assert done.returncode == 0, done.stderr
@@ -148,7 +150,19 @@ def test_killed_after_any_batch(x, y, tmp_path, at, every):
     assert path.read_bytes() == (tmp_path / "other.st").read_bytes()
 
 
-@pytest.mark.parametrize("case", ["batches", "stateful", "no shuffle", "without a seed", "ragged"])
+COMPILED = {
+    "schedule": {
+        "optimizer": optimizers.AdamW(
+            schedules.CosineDecay(0.0, 20, warmup_target=0.03, warmup_steps=3), global_clipnorm=0.5
+        ),
+        "metrics": ["macro_f1", "perplexity"],
+    },
+    "momentum": {"optimizer": optimizers.RMSprop(0.01, momentum=0.5, centered=True, clipvalue=0.1), "metrics": []},
+    "weights": {"optimizer": optimizers.SGD(0.1, momentum=0.9), "loss": losses.SparseCategoricalCrossentropy()},
+}
+
+
+@pytest.mark.parametrize("case", ["batches", "stateful", "no shuffle", "without a seed", "ragged", *COMPILED])
 def test_other_runs(x, y, tmp_path, case):
     path = tmp_path / "run.st"
     batches = [(x[i : i + 8], y[i : i + 8]) for i in range(0, N, 8)]
@@ -159,9 +173,14 @@ def test_other_runs(x, y, tmp_path, case):
         "no shuffle": ((x, y), {"shuffle": False}, {}),
         "without a seed": ((x, y), {}, {}),
         "ragged": ((ragged, y), {}, {}),
+        "schedule": ((x, y), {"validation_split": 0.2}, {}),
+        "momentum": ((x, y), {}, {"num_layers": 2, "reset_after": True}),
+        "weights": ((x, y), {"sample_weight": np.arange(1.0, N + 1), "class_weight": "balanced"}, {}),
     }[case]
     options = {"epochs": 4, "batch_size": 8, "verbose": 0} | options
     whole = made(None if case == "without a seed" else 0, **layer)
+    if case in COMPILED:
+        whole.compile(**{"loss": LOSS} | COMPILED[case])
     whole.build(D)
     cgru.save(whole, path, training_state=True)  # before the first run
     begun = cgru.load(path)
@@ -251,6 +270,33 @@ def test_the_order_of_an_epoch_is_of_the_seed_and_the_epoch_alone(x, y):
         orders.append([tuple(np.concatenate(seen[i : i + 3])) for i in range(0, len(seen), 3)])
         seen.clear()
     assert orders[0][2:] == orders[1] and len(set(orders[0])) == 4
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_one_seed_gives_one_result_whatever_the_number_of_threads(x, y, threads):
+    found = []
+    for count in (1, threads):
+        with cgru.limit_threads(count):
+            model = made()
+            model.fit(x, y, epochs=3, batch_size=8, validation_split=0.2, verbose=0)
+            found.append(model)
+    assert_same_training(*found)
+
+
+def test_copies_of_a_model_in_the_midst_of_a_run(x, y):
+    """A callback that keeps the best model whole; a function of its own is in no pickle."""
+    model, kept = made(), []
+
+    def keep(epoch, logs):
+        kept.append(pickle.loads(pickle.dumps(model)))
+        kept.append(copy.deepcopy(model))
+
+    model.fit(x, y, epochs=2, batch_size=8, verbose=0, callbacks=[callbacks.LambdaCallback(on_epoch_end=keep)])
+    for i, other in enumerate(kept):
+        assert other.iterations == 4 * (1 + i // 2)
+    checks.assert_same_arrays(kept[-1].get_weights(), model.get_weights())
+    kept[0].fit(x, y, epochs=1, batch_size=8, verbose=0)
+    checks.assert_same_arrays(kept[0].get_weights(), model.get_weights())
 
 
 # -- refused

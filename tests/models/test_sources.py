@@ -82,6 +82,17 @@ def test_lengths_and_masks_and_ragged_lists_in_batches(x, y):
         checks.assert_close(found, expected, 1e-6)
 
 
+def test_weights_in_batches(x, y):
+    weights = np.arange(1.0, N + 1)
+    parts = [slice(i, i + 4) for i in range(0, N, 4)]
+    batches = [(x[p], y[p], {"sample_weight": weights[p]}) for p in parts]
+    options = {"class_weight": {1: 3.0}, "epochs": 2, "verbose": 0}
+    history = made().fit(batches, validation_data=lambda: iter(batches), **options).history
+    data = (x, y, {"sample_weight": weights})
+    twin = made().fit(x, y, sample_weight=weights, batch_size=4, shuffle=False, validation_data=data, **options)
+    assert history == {name: pytest.approx(values) for name, values in twin.history.items()}
+
+
 def test_evaluation_and_validation_with_an_iterable(x, y):
     model, batches = made(), Restartable(in_batches(x, y))
     history = model.fit(batches, epochs=2, verbose=0, validation_data=batches).history
@@ -116,7 +127,7 @@ def test_a_stateful_model_goes_on_from_batch_to_batch(x, y):
         (lambda b: {"x": b, "lengths": [1]}, ValueError, "lengths: expected none beside an iterable of batches"),
         (lambda b: {"x": b, "validation_split": 0.5}, ValueError, "validation_split: expected none beside an iterable"),
         (lambda b: {"x": iter(b), "y": [0]}, ValueError, "y: expected None beside an iterable of batches (x, y), got"),
-        (lambda b: {"x": b, "class_weight": "balanced"}, ValueError, "class_weight: expected none beside an iterable"),
+        (lambda b: {"x": b, "class_weight": "balanced"}, ValueError, "x, batch 1: class_weight: 'balanced' counts the"),
         (lambda b: {"x": lambda: 3}, TypeError, "x: expected a function that returns an iterable, got int from it"),
         (lambda b: {"x": Restartable([])}, ValueError, "x: expected an iterable that brings batches whenever it is"),
         (lambda b: {"x": Restartable([3])}, ValueError, "x, batch 1: expected (x, y) or (x, y, dict(lengths=..., mask"),
@@ -223,6 +234,7 @@ def test_updates_by_hand_are_those_of_fit(x, y):
     checks.assert_same_arrays(model.get_weights(), twin.get_weights())
     assert model.test_on_batch(x, y) == model.evaluate(x, y, batch_size=N)
     lengths = 1 + np.arange(N) % T
+    np.testing.assert_array_equal(model.predict_on_batch(x, lengths), model.predict(x, lengths))
     assert model.test_on_batch(x, y, lengths=lengths) == model.evaluate(x, y, lengths, batch_size=N)
 
 
