@@ -54,7 +54,8 @@ def run(seed: int = 0, epochs: int = 60, plot_file: str | None = None) -> bool:
     print(f"bidirectional GRU of {UNITS} units, dropout 0.3, softmax; {epochs} epochs, seed {seed}")
 
     started = time.perf_counter()
-    history = model.fit(x_train, data.y_train, epochs=epochs, batch_size=BATCH_SIZE)
+    validation = None if plot_file is None else (x_test, data.y_test)  # for its curves: nothing is chosen by them
+    history = model.fit(x_train, data.y_train, epochs=epochs, batch_size=BATCH_SIZE, validation_data=validation)
     seconds = time.perf_counter() - started
 
     predicted = model.predict(x_test).argmax(axis=1)
