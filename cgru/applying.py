@@ -39,30 +39,20 @@ class Memory:
         """One update of the trainable layers by gradients of all their parameters; `layers` in the order of the
         references."""
         parameters = {(i, name): layers[i]._built_parameters()[name] for i, name in gradients}
-        current, spare = self._states_for(optimizer, parameters)
+        self._states, self._proposed = ready(optimizer, parameters, self._states, self._proposed)
+        current, spare = self._states
         proposed = self._proposed = unshared(self._proposed)
         with np.errstate(all="ignore"):  # what is not finite is looked for
             known = optimizer.propose(parameters, gradients, current, proposed, spare)
             wrong = None if known else _error(optimizer, layers, gradients, proposed)
         if wrong is not None:
             raise wrong
-        new: dict[int, dict[str, Array]] = {}
-        for (i, name), array in proposed.items():
-            new.setdefault(i, dict(layers[i]._built_parameters()))[name] = array
+        new = by_layer(layers, proposed)
         try:
             self._exchange(layers, new, parameters, (spare, current))
         except KeyboardInterrupt:
             self._exchange(layers, new, parameters, (spare, current))
             raise
-
-    def _states_for(self, optimizer: Optimizer, parameters: Mapping[Parameter, Array]) -> tuple[State, State]:
-        if self._states is None or not self._states[0].fits(parameters) or self._proposed.keys() != parameters.keys():
-            states = optimizer.start(parameters), optimizer.start(parameters)
-            if self._states is not None:  # other layers are trainable now
-                states[0].take_over(self._states[0])
-            self._proposed = {key: np.empty_like(array) for key, array in parameters.items()}
-            self._states = states
-        return self._states
 
     def _exchange(
         self,
@@ -75,6 +65,30 @@ class Memory:
         for i, parameters in new.items():
             layers[i]._publish(parameters)
         self._proposed, self._states = old, states
+
+
+def ready(
+    optimizer: Optimizer,
+    parameters: Mapping[Parameter, Array],
+    states: tuple[State, State] | None,
+    proposed: dict[Parameter, Array],
+) -> tuple[tuple[State, State], dict[Parameter, Array]]:
+    """What an update of these parameters writes and reads: (the current state and the spare, arrays for the new
+    parameters). That is what is given, or new ones that go on from it where other parameters are trainable now."""
+    if states is None or not states[0].fits(parameters) or proposed.keys() != parameters.keys():
+        before, states = states, (optimizer.start(parameters), optimizer.start(parameters))
+        if before is not None:
+            states[0].take_over(before[0])
+        proposed = {key: np.empty_like(array) for key, array in parameters.items()}
+    return states, proposed
+
+
+def by_layer(layers: Sequence[Any], proposed: Mapping[Parameter, Array]) -> dict[int, dict[str, Array]]:
+    """All parameters of the layers that get new ones: dict index of the layer -> dict name -> array."""
+    new: dict[int, dict[str, Array]] = {}
+    for (i, name), array in proposed.items():
+        new.setdefault(i, dict(layers[i]._built_parameters()))[name] = array
+    return new
 
 
 def _error(

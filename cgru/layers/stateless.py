@@ -80,7 +80,7 @@ class Stateless(Layer):
         key = None if seed is None else masks.Key(masks.seed_of(check_int(seed, "seed")))
         batch = self._checked(x, lengths, mask)
         out, _, _, content = self.forward_batch(batch, None, key, training)
-        y = _apart(out.data, batch.data)
+        y = out.data.copy() if training else _apart(out.data, batch.data)  # the tape may hold it
         return y, Tape(self, content, y.shape, y.dtype) if training else None
 
     def backward(

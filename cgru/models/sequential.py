@@ -193,7 +193,7 @@ class Sequential(Trainable):
         batch, _ = examples.inputs(self.layers, x, lengths, mask)
         out, states, tapes = self._forward(batch, training=training, key=key)
         self._keep_states(states)
-        y = out.data.copy() if out.data is batch.data else out.data
+        y = out.data.copy() if training or out.data is batch.data else out.data  # the tape may hold it
         return y, Tape(self, tapes, out.valid, y.shape, y.dtype) if training else None
 
     def backward(self, dy: ArrayLike, tape: Tape) -> dict[str, Array]:

@@ -8,12 +8,13 @@ at any moment: before the exchange nothing has changed, and one that it interrup
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
 from cgru import masks
+from cgru.applying import by_layer, ready
 from cgru.layers import Dense, Layer
 from cgru.locks import owned, unshared
 from cgru.losses import Loss
@@ -100,7 +101,8 @@ class Updatable(Model):
                 raise finite.loss_error(self, batch, run.row_losses(len(targets)), place)
             gradients = run.gradients()
             parameters = {(i, name): self.layers[i].parameters[name] for i, name in gradients}
-            current, spare = self._optimizer_states(parameters)
+            self._states, self._proposed = ready(self.optimizer, parameters, self._states, self._proposed or {})
+            current, spare = self._states
             proposed = self._proposed = unshared(self._proposed)
             known = self.optimizer.propose(parameters, gradients, current, proposed, spare)
             if not known and not finite.all_finite(gradients.values(), squares=True):
@@ -142,20 +144,9 @@ class Updatable(Model):
             kept = self._logits = np.empty(size, layer.dtype)
         return kept[:size].reshape(rows, layer.units)
 
-    def _optimizer_states(self, parameters: Mapping[Parameter, Array]) -> tuple[State, State]:
-        if self._states is None or not self._states[0].fits(parameters) or self._proposed.keys() != parameters.keys():
-            states = self.optimizer.start(parameters), self.optimizer.start(parameters)
-            if self._states is not None:  # other layers are trainable now
-                states[0].take_over(self._states[0])
-            self._proposed = {key: np.empty_like(array) for key, array in parameters.items()}
-            self._states = states
-        return self._states
-
     def _publish(self, optimizer_states: tuple[State, State], states: States) -> None:
         """Exchange the parameters for those proposed."""
-        new: dict[int, dict[str, Array]] = {}
-        for (i, name), array in self._proposed.items():
-            new.setdefault(i, dict(self.layers[i]._built_parameters()))[name] = array
+        new = by_layer(self.layers, self._proposed)
         spare = {(i, name): self.layers[i]._built_parameters()[name] for i, name in self._proposed}
         with self._lock:
             try:

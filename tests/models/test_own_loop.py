@@ -54,6 +54,20 @@ def test_gradients_of_a_model(rng, options, valid):
     checks.assert_gradients(value, dict(zip(model.parameters, model.get_weights(), strict=True)), gradients, rng)
 
 
+def test_outputs_may_be_written_into_before_backward(rng):
+    model, ids, dy = model_of(), rng.integers(0, 6, (N, T)), rng.standard_normal((N, T, K))
+    y, tape = model.forward(ids, training=True)
+    expected = model.backward(dy, tape)
+    y, tape = model.forward(ids, training=True)
+    y[...] = dy
+    checks.assert_same_arrays(model.backward(y, tape), expected)
+    layer, x = cgru.Dense(3, "softmax", dtype="float64", seed=0), rng.standard_normal((5, 2))
+    y, tape = layer.forward(x, training=True)
+    expected = layer.backward(np.ones((5, 3)), tape)
+    y[...] = 1
+    checks.assert_same_arrays(layer.backward(y, tape), expected)
+
+
 def test_dropout_of_a_model_follows_its_seed(rng):
     model = cgru.Sequential([cgru.Dropout(0.5), cgru.Dense(2, dtype="float64"), cgru.Dropout(0.3)], seed=0)
     x, dy = rng.standard_normal((20, 3)), rng.standard_normal((20, 2))
