@@ -19,7 +19,7 @@ from cgru.convert import keras_files, keras_layers
 from cgru.convert.arrays import Arrays, as_weight, check_shape, some, warn_partial
 from cgru.convert.cells import Cell, canonical, layer_of, require_flippable
 from cgru.convert.keras_config import settings_of
-from cgru.convert.keras_layouts import LAYERS, ROLES, Stored
+from cgru.convert.keras_layouts import LAYERS, NOISE, ROLES, Stored
 from cgru.convert.keras_objects import grus_of, parts_of
 from cgru.reading import check_path, errors_mention, open_regular
 from cgru.typing import LayerOrModel
@@ -44,7 +44,7 @@ def from_keras(
     without_masks: bool = False,
     **options: Unpack[StoredOptions],
 ) -> LayerOrModel:
-    """A layer of Keras' GRU, from its weights, the layer itself, or a file, or a whole Sequential; Keras is not needed
+    """A layer of Keras' GRU, from its weights, the layer itself, or a file, or a whole model; Keras is not needed
     for arrays and files.
 
     No biases are summed and only the signs of z's weights change: `to_keras` gives back the same bits. Outputs agree to
@@ -58,6 +58,7 @@ def from_keras(
         * A mapping of these names to arrays; paths may stand before the names, as in "gru/gru_cell/kernel:0".
         * A GRU, Bidirectional, RNN of GRUCells or CuDNNGRU of Keras 2 or 3, or a model that holds one; a Dense or an
           Embedding; a Sequential of these, of Dropout and of activations.
+          A functional model that calls such layers one after the other is as good as a Sequential.
         * A file of Keras 2 or 3: ".keras", ".weights.h5" or ".h5"; no other package is needed.
     name : str, optional
         Of the layer, in a model or file: one of several GRUs, or one layer of a Sequential; with the names of the
@@ -100,7 +101,7 @@ def from_keras(
     Warns
     -----
     PartialConversionWarning
-        If a Sequential holds layers that there are not here, no name was given, and its one GRU comes alone.
+        If a model holds other layers or is no chain of them, no name was given, and its one GRU comes alone.
 
     Examples
     --------
@@ -126,15 +127,17 @@ def from_keras(
         if isinstance(weights, (str, os.PathLike)):
             opened.enter_context(errors_mention(os.fsdecode(weights)))
         found, parts, where = _found(weights, opened)
-        if parts is not None and all(value is None for value in given.values()):
-            if name is None and keras_layers.is_whole(parts):
+        if all(value is None for value in given.values()):
+            if name is None and parts.is_whole():
                 without_masks = check_bool(without_masks, "without_masks")
-                return keras_layers.whole(parts, convert_gru, return_sequences, without_masks)
-            named = [part for part in parts if part.name == name and part.class_name in LAYERS]
+                if left := [part.name for part in parts.layers if part.class_name in NOISE]:
+                    warn_partial(f"from_keras: left out, because they act in training alone: {some(left)}")
+                return keras_layers.whole(parts.layers, convert_gru, return_sequences, without_masks)
+            named = [part for part in parts.layers if part.name == name and part.class_name in LAYERS]
             if len(named) == 1 and all(stored.name != name for stored in found):
                 return keras_layers.layer_of(named[0], without_masks)
         stored = keras_files.choose(found, name, where)
-        left = keras_layers.left_out(parts or [], stored.name) if name is None else []
+        left = parts.left_beside(stored.name) if name is None else []
         if left:
             own, others = repr(stored.name), some(left)
             warn_partial(f"from_keras: only {own} was converted; left out: {others}. name={own} says it is meant so")
@@ -174,8 +177,8 @@ def _stored(weights, name):
 
 
 def _found(weights, opened):
-    """(the `Stored` of each GRU, the `Part`s of a Sequential or one layer, or None, what errors call it); a file stays
-    open, in `opened`, because arrays are read when they are needed."""
+    """(the `Stored` of each GRU, the `Parts` of the model, what errors call it); a file stays open, in `opened`,
+    because arrays are read when they are needed."""
     if isinstance(weights, (str, os.PathLike)):
         where = check_path(weights, "weights")
         return *keras_files.from_file(opened.enter_context(open_regular(where)), where), where

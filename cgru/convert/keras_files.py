@@ -74,8 +74,8 @@ def _is_bidirectional(paths):
 
 
 def from_file(file, where):
-    """(the `Stored` of each GRU in an open file, the `Part`s of the Sequential that it holds, or None where it holds
-    another model or nothing tells). Arrays are read from it when somebody asks for them.
+    """(the `Stored` of each GRU in an open file, the `Parts` of the model that it holds). Arrays are read from it when
+    somebody asks for them.
 
     Raises
     ------

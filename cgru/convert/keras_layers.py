@@ -10,7 +10,7 @@ from typing import Any
 from cgru.convert.arrays import Arrays
 from cgru.convert.cells import activate, dense_of, embedding_of, refuse
 from cgru.convert.keras_config import object_in
-from cgru.convert.keras_layouts import LAYERS, Part, unwrapped
+from cgru.convert.keras_layouts import LAYERS, SAME, Part, unwrapped
 from cgru.layers import Dense, Dropout, Embedding
 from cgru.models import Sequential
 from cgru.reading import short
@@ -18,7 +18,7 @@ from cgru.typing import DenseActivation
 
 _ACTIVATIONS = ("linear", "relu", "sigmoid", "softmax", "tanh")
 _HAVE = "Embedding, GRU, Dense, Dropout and activations after a Dense can be converted"
-_WHERE = "Keras"
+_NOT_PLAIN = {"lora_enabled": "LoRA", "quantization_mode": "quantization"}
 
 
 def from_keras_dense(weights: Any, *, activation: DenseActivation = "linear") -> Dense:
@@ -125,6 +125,10 @@ def part_of(layer, class_name=None):
         raise TypeError(f"weights: expected a {class_name} of Keras, got {kind.__name__}")
     if not is_kerass:
         return Part(layer.name, f"{kind.__module__}.{kind.__name__}", {}, None, [])
+    for attribute, what in _NOT_PLAIN.items():
+        if getattr(layer, attribute, None):
+            reason = "its arrays are not the ones that it computes with"
+            refuse(layer.name, what, reason, "A layer without it can be converted")
     own, config, _ = unwrapped(kind.__name__, layer.get_config())
     arrays = layer.get_weights() if own in LAYERS else []
     if own in LAYERS and not arrays:
@@ -132,15 +136,6 @@ def part_of(layer, class_name=None):
     roles = ("embeddings",) if own == "Embedding" else ("kernel", "bias", *["another array"] * len(arrays))
     named = [(f"{role} of {layer.name}", array) for role, array in zip(roles, arrays, strict=False)]
     return Part(layer.name, own, config, None, named)
-
-
-def is_whole(parts):
-    """Whether each of these is a layer that there is here, and they are more than one GRU."""
-    known = (*LAYERS, "InputLayer", "Dropout", "Activation", "Softmax", "ReLU", "Masking")
-    ours = [part.recurrent is not None or part.class_name in known for part in parts]
-    return all(ours) and len([part for part in parts if part.class_name != "InputLayer"]) > sum(
-        part.recurrent is not None for part in parts[-1:]
-    )
 
 
 def whole(parts, convert_gru, return_sequences, without_masks):
@@ -174,7 +169,7 @@ def whole(parts, convert_gru, return_sequences, without_masks):
         elif part.class_name == "Masking":
             if not without_masks:
                 refuse(part.name, "Masking", "masks are given with each call", _masks_advice())
-        elif part.class_name != "InputLayer":
+        elif part.class_name not in SAME:
             activation = _activation_of(part)
             if activation != "linear":
                 activate(layers, activation, part.name, f"{part.class_name} {activation!r}", _HAVE)
@@ -189,12 +184,6 @@ def layer_of(part, without_masks=False):
     if part.config.get("mask_zero") and not without_masks:
         refuse(part.name, "mask_zero=True", "masks are given with each call", _masks_advice())
     return _embedding(part.arrays)
-
-
-def left_out(parts, taken):
-    """Names of what changes numbers in inference beside the GRUs of a model, but not of what the taken one is in."""
-    others = [part for part in parts if part.recurrent is None and part.class_name not in ("InputLayer", "Dropout")]
-    return [part.name for part in others if not f"/{taken}".startswith(f"/{part.name}/")]
 
 
 def _advice(part):

@@ -18,11 +18,16 @@ import numpy as np
 
 from cgru.convert.arrays import some
 from cgru.convert.hdf5 import MAX_DEPTH, Dataset, Group
+from cgru.convert.keras_graph import chain_of
 from cgru.reading import short
 
 ROLES = ("kernel", "recurrent_kernel", "bias")
 CLASSES = ("GRU", "CuDNNGRU", "RNN", "Bidirectional")
 LAYERS = ("Dense", "Embedding")  # those beside them that have arrays and a counterpart here
+NOISE = ("SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization")
+SAME = ("InputLayer", "Dropout", "Identity", *NOISE)  # give what they get, in inference
+KNOWN = (*LAYERS, *SAME, "Activation", "Softmax", "ReLU", "Masking")
+_NOT_LAYERS = ("vars", "optimizer", "seed_generator", "metrics", "_metrics")  # groups beside those of layers
 
 
 class Stored(NamedTuple):
@@ -40,7 +45,7 @@ class Stored(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A layer of a Sequential."""
+    """A layer of a model."""
 
     name: str
     class_name: str
@@ -48,6 +53,27 @@ class Part(NamedTuple):
     version: str | None  # of Keras
     arrays: list  # (name for errors, array), in the order of get_weights()
     recurrent: Stored | None = None  # of a GRU
+
+
+class Parts(NamedTuple):
+    """The layers of a model, those of models in it among them."""
+
+    layers: list  # of Part
+    is_chain: bool | None = True  # whether the model computes one after the other, and nothing else; None: unknown
+
+    def is_whole(self):
+        """Whether each is a layer that there is here, in a chain, and they are more than one GRU."""
+        ours = [part.recurrent is not None or part.class_name in KNOWN for part in self.layers]
+        others = [part for part in self.layers if part.class_name != "InputLayer"]
+        is_alone = len(others) == 1 and others[0].recurrent is not None
+        return bool(self.is_chain and others and all(ours)) and not is_alone
+
+    def left_beside(self, taken):
+        """Names of what changes numbers in inference beside the GRUs, but not of what the taken one is in."""
+        others = [part for part in self.layers if part.recurrent is None]
+        others = [part.name for part in others if part.class_name not in SAME]
+        left = [name for name in dict.fromkeys(others) if not f"/{taken}/".startswith(f"/{name}/")]
+        return left or (["what the model makes of it"] if self.is_chain is False else [])
 
 
 class _Entry(NamedTuple):
@@ -120,24 +146,37 @@ def _children(own):
 
 
 def _parts_of(config, part):
-    """What `part` makes of (names, group, class, config, path below the group) of the layers of a Sequential, those of
-    Sequentials in it among them; None of other models."""
+    """The `Parts` of a model's config, None where it does not tell the layers; `part` makes a Part of (names, group,
+    class, config, path below the group)."""
     root = _node_of(config)
-    if root is None or root[0] != "Sequential":
+    if root is None or not _has_layers(root):
         return None
-    parts, left = [], [(root, (), "")]
+    parts, left, is_chain = [], [(root, (), "")], True
     while left:
-        (kind, own, name), names, group = left.pop()
-        if kind == "Sequential":
+        node, names, group = left.pop()
+        kind, own, name = node
+        if _has_layers(node):
             names = (*names, name) if group else ()
             layers = [(path, node) for path, node in _children(own) if path.startswith("layers/")]
-            left += reversed([(node, names, _joined(group, path)) for path, node in layers])
-        elif not isinstance(own, dict) or isinstance(own.get("layers"), list):
+            order = range(len(layers)) if kind == "Sequential" else None
+            if kind in ("Functional", "Model") and len(own["layers"]) == len(layers):
+                order = chain_of(own)
+            if order is None:
+                tells = isinstance(own, dict) and "output_layers" in own
+                order, is_chain = range(len(layers)), False if tells or is_chain is False else None
+            left += reversed([(layers[i][1], names, _joined(group, layers[i][0])) for i in order])
+        elif not isinstance(own, dict):
             return None
         else:
             kind, own, below = unwrapped(kind, own)
             parts.append(part((*names, short(name)), group, kind, own, below))
-    return parts
+    return Parts(parts, is_chain)
+
+
+def _has_layers(node):
+    kind, own, _ = node
+    is_list = isinstance(own, dict) and isinstance(own.get("layers"), list)
+    return kind == "Sequential" or (is_list and kind not in CLASSES)
 
 
 def unwrapped(class_name, config):
@@ -153,9 +192,11 @@ def unwrapped(class_name, config):
 
 
 def of_tree(store, config=None, version=None):
-    """(the `Stored` of all GRUs below a group in the layout of Keras 3, those of the config first, the `Part`s of the
-    Sequential that the config is of, or None)."""
+    """(the `Stored` of all GRUs below a group in the layout of Keras 3, those of the config first, the `Parts` of the
+    model)."""
     found = {group: parts for group, *parts in _scan(store)}
+    others = [group for group, (_, _, cells, _) in found.items() if cells is None]
+    found = {group: parts for group, parts in found.items() if group not in others}
     entries, groups = _entries_of(config) if config is not None else ([], {})
     lists = _whole_lists(store, groups)
     stored, taken = [], set()
@@ -181,7 +222,12 @@ def of_tree(store, config=None, version=None):
         arrays = _arrays_at(store, group + below) if kind in LAYERS else []
         return Part(names[-1], kind, own, version, arrays, recurrent.get(group))
 
-    return stored, _parts_of(config, part)
+    return stored, _parts_of(config, part) or _unknown(_named(group, groups) for group in others)
+
+
+def _unknown(names):
+    """The `Parts` of a model of which nothing is known but where its arrays are."""
+    return Parts([Part(short(name), "", {}, None, []) for name in names], is_chain=None)
 
 
 def _arrays_at(store, path):
@@ -232,7 +278,8 @@ def _may_be_within(group, groups, lists):
 
 
 def _scan(root):
-    """Yield (group, name, the layers' own names, cells, whether it is bidirectional) of all GRUs below a group.
+    """Yield (group, name, the layers' own names, cells, whether it is bidirectional) of all GRUs below a group, and of
+    all else that computes with arrays, without cells.
 
     Each group is looked at once: hard links may lead anywhere, and in circles.
     """
@@ -246,14 +293,16 @@ def _scan(root):
         seen.add(group.address)
         cells, is_bidirectional = _cells_below(group)
         if cells:
-            if path and all(map(is_gru, cells)):
-                yield path, name, own_names, cells, is_bidirectional
+            if path:
+                yield path, name, own_names, cells if all(map(is_gru, cells)) else None, is_bidirectional
             continue
+        if path and any(map(str.isdecimal, (group.group("vars") or group).names())):
+            yield path, name, own_names, None, None
         # What is in a list is called after its class, so its own name says more than that of the group.
         is_list = bool(path) and (path.split("/")[-1] == "layers" or "vars" not in group)
         children = []
         for key in group.names():
-            child = group.child(key) if key != "vars" else None
+            child = group.child(key) if key not in _NOT_LAYERS else None
             if not isinstance(child, Group):
                 continue
             part = "layers" if key == "_layer_checkpoint_dependencies" else key
@@ -326,7 +375,10 @@ def of_legacy(store, config=None, version=None):
             ]
         return Part(names[-1], kind, own, version, arrays, recurrent.get(_joined(*names)))
 
-    return found, _parts_of(config, part)
+    others = [
+        name for name, arrays in layers.items() if arrays and not any(map(is_gru, cells_of_names(arrays).values()))
+    ]
+    return found, _parts_of(config, part) or _unknown(others)
 
 
 def _of_layer(layer, cells, entries, version):

@@ -1,10 +1,14 @@
 """Layers and models of Keras as objects: the GRUs in them, however deep, and the layers of a Sequential."""
 
+import contextlib
 import sys
 
 from cgru.convert.keras_config import cell_configs
+from cgru.convert.keras_graph import chain_of
 from cgru.convert.keras_layers import part_of
-from cgru.convert.keras_layouts import CLASSES, ROLES, Part, Stored
+from cgru.convert.keras_layouts import CLASSES, KNOWN, ROLES, Part, Parts, Stored
+
+_PACKAGES = ("keras", "tf_keras", "tensorflow")
 
 
 def grus_of(layer):
@@ -31,24 +35,54 @@ def grus_of(layer):
 
 
 def parts_of(layer):
-    """The `Part`s of a Sequential, of Sequentials in it, or of one layer; None of other models."""
-    parts, left = [], [layer]
+    """The `Parts` of a model, or of one layer."""
+    parts, left, seen, is_chain = [], [layer], set(), True
     while left:
         layer = left.pop()
-        if not hasattr(layer, "layers"):
-            stored = _stored(layer) if _kinds(layer) and _class_name(layer) in (*CLASSES, "GRUCell") else None
-            part = None if stored is None else Part(layer.name, stored.class_name, stored.config, None, [], stored)
-            parts.append(part or part_of(layer))
-        elif type(layer).__name__ == "Sequential" and _root(type(layer)) in ("keras", "tf_keras", "tensorflow"):
-            left += reversed(layer.layers)
+        if hasattr(layer, "layers"):
+            inner = _in_order(layer)
+            is_chain = is_chain and inner is not None
+            if inner is None:  # whatever it does with them; one may be held twice
+                held = {id(one): one for one in (*getattr(layer, "operations", ()), *_children(layer))}
+                inner = [one for key, one in held.items() if key not in seen]
+                seen |= held.keys()
+            left += reversed(inner)
         else:
-            return None
-    return parts
+            parts.append(_part(layer))
+    return Parts(parts, is_chain)
+
+
+def _part(layer):
+    if _kinds(layer) and _class_name(layer) in (*CLASSES, "GRUCell"):
+        stored = _stored(layer)
+        if stored is not None:
+            return Part(layer.name, stored.class_name, stored.config, None, [], stored)
+    kind = type(layer).__name__
+    if not _is_kerass(layer) or kind not in (*KNOWN, "TimeDistributed"):
+        return Part(layer.name, kind if _is_kerass(layer) else f"{type(layer).__module__}.{kind}", {}, None, [])
+    return part_of(layer)
+
+
+def _in_order(model):
+    """The layers of a Sequential, or of a functional model that is a chain; None of another."""
+    if not _is_kerass(model) or type(model).__name__ not in ("Sequential", "Functional"):
+        return None
+    if type(model).__name__ == "Sequential":
+        return model.layers
+    layers = getattr(model, "operations", model.layers)
+    with contextlib.suppress(NotImplementedError, TypeError, ValueError):  # a layer that somebody wrote may have none
+        order = chain_of(model.get_config())
+        return None if order is None else [layers[i] for i in order]
+    return None
+
+
+def _is_kerass(layer):
+    return _root(type(layer)) in _PACKAGES
 
 
 def _kinds(layer):
     """The classes of Keras that an object is of."""
-    return [kind for kind in type(layer).__mro__ if _root(kind) in ("keras", "tf_keras", "tensorflow")]
+    return [kind for kind in type(layer).__mro__ if _root(kind) in _PACKAGES]
 
 
 def _root(kind):

@@ -61,11 +61,21 @@ MODELS = {
 }  # fmt: skip
 
 
+def functional(keras, layers):
+    """The model that calls one of these layers after the other; the first is its input."""
+    tensor = layers[0]
+    for layer in layers[1:]:
+        tensor = layer(tensor)
+    return keras.Model(layers[0], tensor)
+
+
 @versions
 @pytest.mark.parametrize("source", ["object", "model.keras", "model.h5"])
+@pytest.mark.parametrize("form", ["Sequential", "functional"])
 @pytest.mark.parametrize("name", MODELS)
-def test_sequentials(rng, tmp_path, name, source, keras):
-    theirs = randomized(keras.Sequential(MODELS[name](keras.layers)), rng)
+def test_sequentials(rng, tmp_path, name, form, source, keras):
+    layers = MODELS[name](keras.layers)
+    theirs = randomized(keras.Sequential(layers) if form == "Sequential" else functional(keras, layers), rng)
     if source == "object":
         ours = cgru.from_keras(theirs)
     else:
@@ -101,13 +111,93 @@ def test_nested_sequentials_and_what_returns_every_step(rng, tmp_path, keras):
 
 
 @versions
-def test_masks_are_refused_or_given(rng, tmp_path, keras):
+@pytest.mark.parametrize("source", ["object", "model.keras", "model.h5"])
+def test_graphs_that_are_no_chain_say_what_is_left_out(rng, tmp_path, source, keras):
+    k = keras.layers
+    x, twice = keras.Input((T, D)), k.GRU(D, return_sequences=True, name="gru")
+    gru = k.GRU(4, name="gru")
+    state = keras.Input((4,))
+    graphs = {
+        "dense, norm": keras.Model(x, k.LayerNormalization(name="norm")(k.Dense(3, name="dense")(gru(x)))),
+        "dense, other": keras.Model(x, [k.Dense(3, name="dense")(gru(x)), k.Dense(2, name="other")(x)]),
+        "dense": keras.Model([x, state], k.Dense(3, name="dense")(k.GRU(4, name="gru")(x, initial_state=state))),
+        "add": keras.Model(x, k.Add(name="add")([twice(x), x])),
+        "what the model makes of it": keras.Model(x, twice(twice(x))),
+    }
+    for left, theirs in graphs.items():
+        randomized(theirs, rng)
+        if source != "object":
+            theirs.save(str(tmp_path / source))
+        given = theirs if source == "object" else tmp_path / source
+        with pytest.warns(PartialConversionWarning, match=rf"only 'gru' was converted; left out: {left}\. name='gru'"):
+            assert isinstance(cgru.from_keras(given), cgru.GRU)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PartialConversionWarning)
+            cgru.from_keras(given, "gru")
+    outputs = keras.Model(x, k.GRU(4, return_state=True)(x))  # as the layer gives them
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PartialConversionWarning)
+        assert isinstance(cgru.from_keras(outputs), cgru.GRU)
+
+
+@versions
+@pytest.mark.parametrize("source", ["object", "model.keras"])
+def test_models_with_a_call_of_their_own_say_what_is_left_out(rng, tmp_path, source, keras):
+    class Doubled(keras.Sequential):
+        def call(self, *arguments, **options):
+            return 2 * super().call(*arguments, **options)
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.gru, self.head = keras.layers.GRU(4, name="gru"), keras.layers.Dense(2, name="head")
+
+        def call(self, x):
+            return self.head(self.gru(x))
+
+    k = keras.layers
+    for theirs in (Doubled([k.Input((T, D)), k.GRU(4, name="gru"), k.Dense(2, name="head")]), Own()):
+        theirs(rng.standard_normal((N, T, D)).astype("float32"))
+        if source != "object":
+            theirs.save(str(tmp_path / source))
+        with pytest.warns(PartialConversionWarning, match=r"only '.*gru' was converted; left out: .*(head|dense)\. "):
+            assert isinstance(cgru.from_keras(theirs if source == "object" else tmp_path / source), cgru.GRU)
+
+
+@versions
+def test_what_acts_in_training_alone_is_left_out_with_a_warning(rng, keras):
+    k = keras.layers
+    theirs = [k.Input((T, D)), k.GaussianNoise(0.5, name="noise"), k.GRU(4, return_sequences=True)]
+    theirs = keras.Sequential([*theirs, k.SpatialDropout1D(0.5, name="spatial"), k.Dense(2)])
+    randomized(theirs, rng)
+    with pytest.warns(PartialConversionWarning, match=r"act in training alone: noise, spatial$"):
+        ours = cgru.from_keras(theirs)
+    x = rng.standard_normal((N, T, D)).astype("float32")
+    checks.assert_close(ours.predict(x), theirs(x), TOLERANCE)
+
+
+def test_arrays_that_are_not_those_of_the_layer_are_refused(rng):
+    """Keras adds up or scales others at each call; a file has them added up."""
+    k = KERAS[3].layers
+    for layer in (k.Embedding(V, D, name="one"), k.Dense(D, name="one")):
+        shape = (None,) if isinstance(layer, k.Embedding) else (None, 4)
+        theirs = KERAS[3].Sequential([k.Input(shape), layer, k.GRU(4)])
+        if not hasattr(layer, "enable_lora"):
+            pytest.skip("this version of Keras has no LoRA")
+        layer.enable_lora(2)
+        with pytest.raises(ValueError, match=r"^one: cannot convert LoRA exactly: its arrays are not the ones"):
+            cgru.from_keras(theirs)
+
+
+@versions
+@pytest.mark.parametrize("form", ["Sequential", "functional"])
+def test_masks_are_refused_or_given(rng, tmp_path, form, keras):
     layers = keras.layers
-    theirs = keras.Sequential([
+    theirs = [
         layers.Input((None,)), layers.Embedding(V, D, mask_zero=True, name="words"),
         layers.GRU(4, return_sequences=True), layers.Bidirectional(layers.GRU(3)), layers.Dense(2),
-    ])  # fmt: skip
-    randomized(theirs, rng)
+    ]  # fmt: skip
+    theirs = randomized(keras.Sequential(theirs) if form == "Sequential" else functional(keras, theirs), rng)
     theirs.save(str(tmp_path / "model.keras"))
     ids = rng.integers(1, V, (N, T))
     ids[0, 3:] = 0
@@ -118,8 +208,9 @@ def test_masks_are_refused_or_given(rng, tmp_path, keras):
         ours = cgru.from_keras(source, without_masks=True)
         checks.assert_close(ours.predict(ids, mask=ids != 0), theirs(ids), TOLERANCE)
     with pytest.raises(ValueError, match=r"^words: cannot convert mask_zero=True exactly"):
-        from_keras_embedding(theirs.layers[0])
-    masking = keras.Sequential([layers.Input((None, D)), layers.Masking(name="m"), layers.GRU(4), layers.Dense(2)])
+        from_keras_embedding(theirs.get_layer("words"))
+    masking = [layers.Input((None, D)), layers.Masking(name="m"), layers.GRU(4), layers.Dense(2)]
+    masking = keras.Sequential(masking) if form == "Sequential" else functional(keras, masking)
     with pytest.raises(ValueError, match=r"^m: cannot convert Masking exactly"):
         cgru.from_keras(masking)
     x = rng.standard_normal((N, T, D)).astype("float32")
