@@ -40,6 +40,11 @@ class Batch(NamedTuple):
         """A batch of vectors (N, F), one for each sequence."""
         return Batch(data)
 
+    def part(self, rows: slice) -> Batch:
+        """The batch of these rows, views of as many steps as there are here."""
+        data, lengths, mask = self
+        return Batch(data[rows], None if lengths is None else lengths[rows], None if mask is None else mask[rows])
+
     def take(self, rows: IntArray) -> Batch:
         """The batch of these rows, cut to the last valid step among them."""
         if self.lengths is not None:

@@ -119,9 +119,14 @@ def _advice(layer: Layer, shape: Shape, got: str) -> str:
     return sequence_advice(shape, layer.input_size)
 
 
-def parts_of(data: Any, name: str) -> tuple[Any, Any, dict[str, Any]]:
-    """Return x, y and a dict of lengths, mask and sample_weight, of what was passed as `name`: a tuple of them."""
-    forms = "(x, y) or (x, y, dict(lengths=..., mask=..., sample_weight=...))"
+def forms_of(arguments: Sequence[str]) -> str:
+    """How examples are passed as a tuple, for messages."""
+    return f"(x, y, dict({', '.join(f'{name}=...' for name in arguments)}))"
+
+
+def parts_of(data: Any, name: str, arguments: Sequence[str]) -> tuple[Any, Any, dict[str, Any]]:
+    """Return x, y and a dict of some of `arguments`, of what was passed as `name`: a tuple of them."""
+    forms = f"(x, y) or {forms_of(arguments)}"
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         got = f"{len(data)} values" if isinstance(data, (tuple, list)) else type(data).__name__
         raise ValueError(f"{name}: expected {forms}, got {got}")
@@ -132,7 +137,7 @@ def parts_of(data: Any, name: str) -> tuple[Any, Any, dict[str, Any]]:
             "dict(lengths=...), dict(mask=...), or dict(sample_weight=...), which Keras means by it"
         )
     for option in options:
-        if option not in ("lengths", "mask", "sample_weight"):
+        if option not in arguments:
             raise ValueError(f"{name}: expected {forms}, got {option!r} in the dict")
     return x, y, dict(options)
 

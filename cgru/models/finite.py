@@ -91,7 +91,7 @@ def gradient_error(
         return error
     names = [_name(model, p) for p, gradient in gradients.items() if not all_finite([gradient], squares=True)]
     for i, row in enumerate(place.rows):
-        part, own = examples.rows_of(model.layers, batch, targets, np.array([i]))
+        part, own = model._rows_of(batch, targets, np.array([i]))
         begun = stateful.states_of_row(model.layers, i, states)
         key = model._key(place.take(np.array([i])))
         if not all_finite(model._gradients(part, own, begun, key).values(), squares=True):

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from cgru.layers import Layer
 from cgru.models import examples, stateful
-from cgru.models.targets import Targets, targets
+from cgru.models.targets import Targets
 from cgru.sequences import Batch
 from cgru.typing import ClassWeight, IntArray
 
@@ -42,8 +41,8 @@ class Arrays:
         Batches of an epoch.
     """
 
-    def __init__(self, layers: Sequence[Layer], batch: Batch, targets: Targets, batch_size: int) -> None:
-        self._layers = layers
+    def __init__(self, model: Updatable, batch: Batch, targets: Targets, batch_size: int) -> None:
+        self._model = model
         self.batch, self.targets, self.batch_size = batch, targets, batch_size
         self.count = len(targets)
         self.updates = math.ceil(self.count / batch_size)
@@ -53,7 +52,7 @@ class Arrays:
         for start in range(skip * self.batch_size, self.count, self.batch_size):
             stop = min(start + self.batch_size, self.count)
             rows = np.arange(start, stop) if order is None else order[start:stop]
-            yield Piece(*examples.rows_of(self._layers, self.batch, self.targets, rows), rows, rows)
+            yield Piece(*self._model._rows_of(self.batch, self.targets, rows), rows, rows)
 
     def split(self, fraction: float) -> tuple[Arrays, Arrays]:
         """Return (the first rows, the last ones), of which the last are this share; ValueError where one has none."""
@@ -66,9 +65,7 @@ class Arrays:
         return self._part(slice(0, first)), self._part(slice(first, None))
 
     def _part(self, rows: slice) -> Arrays:
-        data, lengths, mask = self.batch
-        batch = Batch(data[rows], None if lengths is None else lengths[rows], None if mask is None else mask[rows])
-        return Arrays(self._layers, batch, self.targets.take(rows, slice(None)), self.batch_size)
+        return Arrays(self._model, self.batch.part(rows), self.targets.take(rows, slice(None)), self.batch_size)
 
 
 class Batches:
@@ -87,12 +84,12 @@ class Batches:
         number = -1
         for number, item in enumerate(self._opener()):
             name = f"{self._name}, batch {number + 1}"
-            x, y, options = examples.parts_of(item, name)
+            x, y, options = examples.parts_of(item, name, self._model._beside)
             own = options | {"class_weight": self._class_weight}
             try:
                 batch, targets = checked(self._model, x, y, own, whole=False)
                 rows = np.arange(len(targets))
-                piece = Piece(examples.converted(self._model.layers, batch), targets, rows, begin + rows)
+                piece = Piece(self._model._converted(batch), targets, rows, begin + rows)
                 size = size or len(piece.rows)
                 stateful.check_like_first(self._model.layers, size, len(piece.rows))
             except (TypeError, ValueError) as error:
@@ -109,12 +106,10 @@ def checked(
 ) -> tuple[Batch, Targets]:
     """Return the batch and the targets of arrays with lengths, a mask, weights; there is at least one example. `whole`:
     these are all examples."""
-    options = {"lengths": None, "mask": None, "sample_weight": None, "class_weight": None} | options
-    batch, shape = examples.inputs(model.layers, x, options["lengths"], options["mask"], like=like)
-    if not len(batch.data):
-        raise ValueError("x: expected at least one example, got none")
-    weights = options["sample_weight"], options["class_weight"]
-    return batch, targets(model.layers, model.loss, model.metrics, y, batch, shape, *weights, whole=whole)
+    batch, targets = model._examples(x, y, options, like, whole)
+    if not len(targets):
+        raise ValueError(f"{model._inputs}: expected at least one example, got none")
+    return batch, targets
 
 
 # -- what was passed

@@ -21,7 +21,7 @@ from cgru.models.loop import Course, Loop
 from cgru.models.progress import Verbose, check_verbose
 from cgru.models.runs import Evaluation, Totals
 from cgru.models.sources import Arrays, Batches, brings_batches, checked, opener_of
-from cgru.models.targets import Targets, targets
+from cgru.models.targets import Targets
 from cgru.models.updates import Updatable
 from cgru.optimizers import Optimizer
 from cgru.sequences import Batch
@@ -33,7 +33,6 @@ from cgru.typing import (
     MetricFunction,
     MetricName,
     OptimizerName,
-    Shape,
     States,
     Validation,
 )
@@ -180,37 +179,12 @@ class Trainable(Updatable):
         `batch_size` divide the number of rows. Each epoch starts from the state that the model has now; validation
         starts from none and leaves none.
         """
-        self._check_compiled()
-        epochs, batch_size = check_int(epochs, "epochs"), check_int(batch_size, "batch_size", 1)
-        initial_epoch = check_int(initial_epoch, "initial_epoch")
-        shuffle, resume = check_bool(shuffle, "shuffle"), check_bool(resume, "resume")
-        shown, hooks = check_verbose(verbose), Hooks(callbacks)
-        if validation_split and validation_data is not None:
-            raise ValueError("validation_data, validation_split: give one of the two, got both")
-        _check_states(self.layers[-1], self.loss)
-        if chunk is not None:
-            chunk = check_int(chunk, "chunk", 1)
-            chunks.check(self.layers)
-        source: Arrays | Batches
-        held: Arrays | None = None
         given = {"lengths": lengths, "mask": mask, "sample_weight": sample_weight, "class_weight": class_weight}
-        if y is None and brings_batches(x):
-            _check_alone(given | {"class_weight": None, "validation_split": validation_split or None})
-            source = Batches(self, opener_of(x, epochs - initial_epoch), class_weight=class_weight)
-        else:
-            source, held = self._arrays(x, y, given, batch_size, validation_split)
-            stateful.check_batches(self.layers, source.count, batch_size, shuffle)
-        validate = self._validation(validation_data, held, source, batch_size)
-        settings = {"examples": source.count, "batch_size": batch_size, "shuffle": shuffle, "chunk": chunk}
-        before = self._course if resume else None
-        if before is not None:
-            before.check(settings, initial_epoch)
-        if isinstance(source, Arrays):
-            self._build_for(source.batch)
-        course = before or self._new_course(settings, initial_epoch)
-        self._course, self.history = course, course.history
-        Loop(self, source, validate, course, hooks, epochs, shown).run(resumed=course is before)
-        return course.history
+        return self._fit(
+            x, y, given, epochs, batch_size, shuffle, validation_data=validation_data, verbose=verbose,
+            validation_split=validation_split, callbacks=callbacks, initial_epoch=initial_epoch, chunk=chunk,
+            resume=resume,
+        )  # fmt: skip
 
     def train_on_batch(
         self,
@@ -238,16 +212,8 @@ class Trainable(Updatable):
         >>> sorted(model.train_on_batch(np.ones((4, 3, 2)), [0, 1, 0, 1]))
         ['accuracy', 'loss']
         """
-        self._check_compiled()
-        _check_states(self.layers[-1], self.loss)
         given = {"lengths": lengths, "mask": mask, "sample_weight": sample_weight, "class_weight": class_weight}
-        batch, targets = checked(self, x, y, given, whole=False)
-        stateful.check_batches(self.layers, len(targets), len(targets), shuffle=False)
-        self._build_for(batch)
-        rows = np.arange(len(targets))
-        totals = Totals(self)
-        self._update(examples.converted(self.layers, batch), targets, totals, finite.Place(1, 1, rows, rows))
-        return totals.means()
+        return self._train_on_batch(x, y, given)
 
     def test_on_batch(
         self,
@@ -286,25 +252,97 @@ class Trainable(Updatable):
         TypeError, ValueError
             If an argument does not fit.
         """
+        given = {"lengths": lengths, "mask": mask, "sample_weight": sample_weight}
+        return self._evaluate_all(x, y, given, batch_size)
+
+    # -- the work
+
+    def _fit(
+        self,
+        x: Any,
+        y: Any,
+        given: dict[str, Any],
+        epochs: SupportsIndex,
+        batch_size: SupportsIndex,
+        shuffle: bool,
+        *,
+        validation_data: Any,
+        verbose: Verbose,
+        validation_split: float,
+        callbacks: Sequence[Any] | None,
+        initial_epoch: SupportsIndex,
+        chunk: SupportsIndex | None,
+        resume: bool,
+    ) -> History:
+        """What `fit` does; `given` are the arguments that belong to the examples."""
+        self._check_compiled()
+        epochs, batch_size = check_int(epochs, "epochs"), check_int(batch_size, "batch_size", 1)
+        initial_epoch = check_int(initial_epoch, "initial_epoch")
+        shuffle, resume = check_bool(shuffle, "shuffle"), check_bool(resume, "resume")
+        shown, hooks = check_verbose(verbose), Hooks(callbacks)
+        if validation_split and validation_data is not None:
+            raise ValueError("validation_data, validation_split: give one of the two, got both")
+        _check_states(self.layers[-1], self.loss)
+        if chunk is not None:
+            chunk = check_int(chunk, "chunk", 1)
+            chunks.check(self.layers)
+        source: Arrays | Batches
+        held: Arrays | None = None
+        if y is None and brings_batches(x):
+            self._check_alone(given | {"class_weight": None, "validation_split": validation_split or None})
+            source = Batches(self, opener_of(x, epochs - initial_epoch), class_weight=given["class_weight"])
+        else:
+            source, held = self._arrays(x, y, given, batch_size, validation_split)
+            stateful.check_batches(self.layers, source.count, batch_size, shuffle)
+        validate = self._validation(validation_data, held, source, batch_size)
+        settings = {"examples": source.count, "batch_size": batch_size, "shuffle": shuffle, "chunk": chunk}
+        before = self._course if resume else None
+        if before is not None:
+            before.check(settings, initial_epoch)
+        if isinstance(source, Arrays):
+            self._build_for(source.batch)
+        course = before or self._new_course(settings, initial_epoch)
+        self._course, self.history = course, course.history
+        Loop(self, source, validate, course, hooks, epochs, shown).run(resumed=course is before)
+        return course.history
+
+    def _check_compiled(self) -> None:
+        if self.loss is None:
+            raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
+
+    def _train_on_batch(self, x: Any, y: Any, given: dict[str, Any]) -> dict[str, float]:
+        """What `train_on_batch` does."""
+        self._check_compiled()
+        _check_states(self.layers[-1], self.loss)
+        batch, targets = checked(self, x, y, given, whole=False)
+        stateful.check_batches(self.layers, len(targets), len(targets), shuffle=False)
+        self._build_for(batch)
+        rows = np.arange(len(targets))
+        totals = Totals(self)
+        self._update(self._converted(batch), targets, totals, finite.Place(1, 1, rows, rows))
+        return totals.means()
+
+    def _evaluate_all(self, x: Any, y: Any, given: dict[str, Any], batch_size: SupportsIndex) -> dict[str, float]:
+        """What `evaluate` does."""
         self._check_compiled()
         batch_size = check_int(batch_size, "batch_size", 1)
         _check_states(self.layers[-1], self.loss)
         if y is None and brings_batches(x):
-            _check_alone({"lengths": lengths, "mask": mask, "sample_weight": sample_weight})
+            self._check_alone(given)
             results, states = self._evaluate_batches(Batches(self, opener_of(x, 1)))
         else:
-            batch, shape = examples.inputs(self.layers, x, lengths, mask)
-            targets = self._targets(y, batch, shape, sample_weight=sample_weight)
+            batch, targets = self._examples(x, y, given)
             stateful.check_one_batch(self.layers, len(targets), batch_size)
             results, states = self._evaluate(batch, targets, batch_size)
         self._keep_states(states)
         return results
 
-    # -- the work
-
-    def _check_compiled(self) -> None:
-        if self.loss is None:
-            raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
+    def _check_alone(self, given: dict[str, Any]) -> None:
+        """Refuse what belongs to arrays, beside an iterable of batches."""
+        for name, value in given.items():
+            if value is not None:
+                forms = examples.forms_of(self._beside)
+                raise ValueError(f"{name}: expected none beside an iterable of batches, which may be {forms}")
 
     def _arrays(
         self, x: Any, y: Any, options: dict[str, Any], batch_size: int, split: float
@@ -315,13 +353,13 @@ class Trainable(Updatable):
         if not 0 <= check_number(split, "validation_split") < 1:
             raise ValueError(f"validation_split: expected a number of at least 0 and less than 1, got {split!r}")
         own = options if not split else options | {"class_weight": None}  # which does not act on what validates
-        source = Arrays(self.layers, *checked(self, x, y, own), batch_size)
+        source = Arrays(self, *checked(self, x, y, own), batch_size)
         if not split:
             return source, None
         source, held = source.split(split)
         if options["class_weight"] is not None:
             again = {"sample_weight": source.targets.weights, "class_weight": options["class_weight"]}
-            shape = examples.output_shape(self.layers, source.batch.data.shape, "x", "")
+            shape = self._output_shape(source.batch)
             source.targets = self._targets(source.targets.labels, source.batch, shape, **again)
         return source, held
 
@@ -341,11 +379,11 @@ class Trainable(Updatable):
             opener = opener_of(data, sys.maxsize, "validation_data")
             return lambda: self._evaluate_batches(Batches(self, opener, "validation_data"))[0]
         if held is None:
-            x, y, options = examples.parts_of(data, "validation_data")
+            x, y, options = examples.parts_of(data, "validation_data", self._beside)
         try:
             if held is None:
                 like = source.batch if isinstance(source, Arrays) else None
-                held = Arrays(self.layers, *checked(self, x, y, options, like), batch_size)
+                held = Arrays(self, *checked(self, x, y, options, like), batch_size)
             stateful.check_equal_batches(self.layers, held.count, batch_size)
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
@@ -356,12 +394,6 @@ class Trainable(Updatable):
             return self._evaluate(kept.batch, kept.targets, batch_size, states)[0]
 
         return validate
-
-    def _targets(self, y: Any, batch: Batch, shape: Shape, **weights: Any) -> Targets:
-        return targets(self.layers, self.loss, self.metrics, y, batch, shape, **weights)
-
-    def _build_for(self, batch: Batch) -> None:
-        self.build(batch.data.shape[-1] if batch.data.ndim > 1 else None)
 
     def _chunks(self, batch: Batch, batch_size: int) -> list[IntArray]:
         """Return index arrays that cover the rows, rows of like length together; one, empty, if there are no rows."""
@@ -377,7 +409,7 @@ class Trainable(Updatable):
         """Return (dict of means, states after the last batch); the states are those of the first batch's start."""
         totals, after = Evaluation(self), states or [None] * len(self.layers)
         for rows in self._chunks(batch, batch_size):
-            after = totals.batch(*examples.rows_of(self.layers, batch, targets, rows), rows, after)
+            after = totals.batch(*self._rows_of(batch, targets, rows), rows, after)
             after = stateful.carried(self.layers, after)
         return totals.means(), after
 
@@ -425,13 +457,3 @@ def _check_states(last: Layer, loss: Loss) -> None:
             f"loss: {loss.name!r} expected probabilities, got the states of a GRU with activation {last.activation!r}: "
             f"put a Dense with a {'sigmoid' if loss.distribution == 'binary' else 'softmax'} behind it"
         )
-
-
-def _check_alone(given: dict[str, Any]) -> None:
-    """Refuse what belongs to arrays, beside an iterable of batches."""
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(
-                f"{name}: expected none beside an iterable of batches, which may be "
-                "(x, y, dict(lengths=..., mask=..., sample_weight=...))"
-            )

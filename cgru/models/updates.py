@@ -8,7 +8,7 @@ at any moment: before the exchange nothing has changed, and one that it interrup
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
@@ -19,13 +19,13 @@ from cgru.layers import Dense, Layer
 from cgru.locks import owned, unshared
 from cgru.losses import Loss
 from cgru.metrics import Function, Metric
-from cgru.models import finite
+from cgru.models import examples, finite
 from cgru.models.model import Model
 from cgru.models.runs import FusedRun, Run, Totals, metrics_of
-from cgru.models.targets import Targets
+from cgru.models.targets import Targets, targets
 from cgru.optimizers import Optimizer, State
 from cgru.sequences import Batch
-from cgru.typing import Array, Parameter, States
+from cgru.typing import Array, IntArray, Parameter, Shape, States
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -71,14 +71,49 @@ class Updatable(Model):
         outputs, or with `at_logits` from that at the input of the last activation."""
         raise NotImplementedError
 
+    # -- what goes in: a subclass of other inputs than one array has its own
+
+    _inputs = "x"  # what messages call them
+    _beside: tuple[str, ...] = ("lengths", "mask", "sample_weight")  # that may come with x and y
+
+    def _examples(
+        self, x: Any, y: Any, options: Mapping[str, Any], like: Batch | None = None, whole: bool = True
+    ) -> tuple[Any, Targets]:
+        """Return the batch and the targets of what was passed, checked in the caller's words: `options` are lengths, a
+        mask, weights. `like` are data of as many features; `whole`: these are all examples."""
+        batch, shape = examples.inputs(self.layers, x, options.get("lengths"), options.get("mask"), like=like)
+        weights = {name: options.get(name) for name in ("sample_weight", "class_weight")}
+        return batch, self._targets(y, batch, shape, whole=whole, **weights)
+
+    def _output_shape(self, batch: Any) -> Shape:
+        """The shape of the outputs for a batch of `_examples`."""
+        return examples.output_shape(self.layers, batch.data.shape, self._inputs, "")
+
+    def _targets(self, y: Any, batch: Any, shape: Shape, **options: Any) -> Targets:
+        """Return the targets for a batch with outputs of `shape`; `options` are weights, and whether these are all
+        examples."""
+        return targets(self.layers, self.loss, self.metrics, y, batch, shape, **options)
+
+    def _rows_of(self, batch: Any, targets: Targets, rows: IntArray) -> tuple[Any, Targets]:
+        """Return the batch and the targets of `rows`, ready for a pass."""
+        return examples.rows_of(self.layers, batch, targets, rows)
+
+    def _converted(self, batch: Any) -> Any:
+        """The batch in the type that the first layer reads."""
+        return examples.converted(self.layers, batch)
+
+    def _build_for(self, batch: Any) -> None:
+        """Create the parameters that a batch needs, once."""
+        self.build(batch.data.shape[-1] if batch.data.ndim > 1 else None)
+
+    # -- an update
+
     def _first_trained(self) -> int:
         """Index of the first layer with parameters that are trained, to which gradients go back."""
         for i, layer in enumerate(self.layers):
             if layer.trainable and layer._parameters != {}:  # None: not built yet
                 return i
         return len(self.layers)
-
-    # -- an update
 
     @property
     def iterations(self) -> int:
