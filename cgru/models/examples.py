@@ -27,6 +27,7 @@ def inputs(
     mask: ArrayLike | None = None,
     like: Batch | None = None,
     name: str = "x",
+    by_batches: bool = False,
 ) -> tuple[Batch, Shape]:
     """Return (Batch, shape of the model's outputs for it).
 
@@ -40,6 +41,9 @@ def inputs(
         Data of as many features are wanted, before a layer was built for them.
     name : str
         What the caller calls `x`.
+    by_batches : bool
+        Whether the caller goes on with batches that `taken` gives him: then large arrays, which may exceed the memory,
+        stay as they are.
 
     Raises
     ------
@@ -47,8 +51,7 @@ def inputs(
         If a layer cannot take the data.
     """
     first = layers[0]
-    # Converted once, here; large arrays, which may exceed the memory, are converted batch by batch (`converted`).
-    dtype = None if _is_large(x) else _input_dtype(layers)
+    dtype = None if by_batches and _is_large(x) else _input_dtype(layers)  # converted once, here
     batch = as_batch(x, dtype=dtype, name=name)
     shape, listed = batch.data.shape, batch.lengths is not None
     got = f"a list of {shape_text(('T_i', *shape[2:]))} arrays" if listed else shape_text(shape)

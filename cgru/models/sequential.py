@@ -117,7 +117,7 @@ class Sequential(Trainable):
             If an argument does not fit.
         """
         batch_size = check_int(batch_size, "batch_size", 1)
-        batch, _ = examples.inputs(self.layers, x, lengths, mask)
+        batch, _ = examples.inputs(self.layers, x, lengths, mask, by_batches=True)
         ragged = lengths is None and batch.lengths is not None
         return self._outputs(batch, ragged, batch_size)
 
@@ -306,12 +306,12 @@ class Sequential(Trainable):
     def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
         """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
         outputs, or with `at_logits` from that at the input of the last activation, (M, K) for the valid steps."""
-        trained = [i for i, layer in enumerate(self.layers) if layer.trainable and layer.parameters]
+        trained = [i for i, layer in enumerate(self.layers) if layer.trainable and layer._built_parameters()]
         first, last = self._first_trained(), len(self.layers) - 1
         gradients, d = {}, d_out
         for i in range(last, first - 1, -1):
             layer, need_dx = self.layers[i], i > first
-            wanted = {} if i in trained or not layer.parameters else {"need_grads": False}
+            wanted = {} if i in trained or not layer._built_parameters() else {"need_grads": False}
             if at_logits and i == last:
                 d, grads = layer.backward_logits(d, tapes[i], need_dx, **wanted)
             else:

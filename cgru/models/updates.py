@@ -81,7 +81,8 @@ class Updatable(Model):
     ) -> tuple[Any, Targets]:
         """Return the batch and the targets of what was passed, checked in the caller's words: `options` are lengths, a
         mask, weights. `like` are data of as many features; `whole`: these are all examples."""
-        batch, shape = examples.inputs(self.layers, x, options.get("lengths"), options.get("mask"), like=like)
+        validity = options.get("lengths"), options.get("mask")
+        batch, shape = examples.inputs(self.layers, x, *validity, like=like, by_batches=True)
         weights = {name: options.get(name) for name in ("sample_weight", "class_weight")}
         return batch, self._targets(y, batch, shape, whole=whole, **weights)
 
@@ -135,7 +136,7 @@ class Updatable(Model):
             if not math.isfinite(seen["loss"][0]):
                 raise finite.loss_error(self, batch, run.row_losses(len(targets)), place)
             gradients = run.gradients()
-            parameters = {(i, name): self.layers[i].parameters[name] for i, name in gradients}
+            parameters = {(i, name): self.layers[i]._built_parameters()[name] for i, name in gradients}
             self._states, self._proposed = ready(self.optimizer, parameters, self._states, self._proposed or {})
             current, spare = self._states
             proposed = self._proposed = unshared(self._proposed)

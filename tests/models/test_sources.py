@@ -1,6 +1,7 @@
 """Where the batches of training come from: iterables, functions, memory-mapped arrays; and one batch by hand."""
 
 import re
+import tracemalloc
 
 import checks
 import numpy as np
@@ -192,16 +193,43 @@ def test_mapped_arrays_are_read_batch_by_batch(rng, y, tmp_path, monkeypatch, dt
     assert history == twin.fit(plain, y, batch_size=4, validation_split=0.3, epochs=2, verbose=0).history
     checks.assert_same_arrays(model.get_weights(), twin.get_weights())
     np.testing.assert_array_equal(model.predict(mapped[2:], batch_size=4), twin.predict(plain[2:], batch_size=4))
-    batch, _ = examples.inputs(model.layers, mapped[1:])
+    batch, _ = examples.inputs(model.layers, mapped[1:], by_batches=True)
     assert np.shares_memory(batch.data, mapped)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "ids"])
+def test_what_a_fit_with_mapped_arrays_allocates(tmp_path, kind):
+    """Batches, and some bytes an example, with a file of 64 MB."""
+    rows, shape = 4000, (20, 100) if kind == "numbers" else (2000,)
+    dtype = "float64" if kind == "numbers" else "int64"
+    x = np.memmap(tmp_path / "x", dtype, "w+", shape=(rows, *shape))  # of zeros that are nowhere
+    first = cgru.GRU(2) if kind == "numbers" else cgru.Embedding(3, 2)
+    layers = [first, *([] if kind == "numbers" else [cgru.GRU(2, trainable=False)]), cgru.Dense(K, "softmax")]
+    model = cgru.Sequential(layers, seed=0)
+    model.compile("adam", LOSS)
+    y = np.arange(rows) % K
+    tracemalloc.start()
+    try:
+        model.fit(x[:64], y[:64], verbose=0)
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        if kind == "numbers":
+            model.fit(x, y, batch_size=100, validation_split=0.5, verbose=0)
+        else:
+            model.fit(x[:, :20], y, batch_size=100, verbose=0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 4 << 20
 
 
 def test_large_arrays_of_another_type_are_converted_batch_by_batch(x, y, monkeypatch):
     monkeypatch.setattr(examples, "_LARGE", 1000)
     model, twin = made(), made()
-    batch, _ = examples.inputs(model.layers, x.astype("float64"))
+    batch, _ = examples.inputs(model.layers, x.astype("float64"), by_batches=True)
     assert batch.data.dtype == np.float64
-    assert examples.inputs(model.layers, x[:2].astype("float64"))[0].data.dtype == np.float32
+    assert examples.inputs(model.layers, x.astype("float64"))[0].data.dtype == np.float32
+    assert examples.inputs(model.layers, x[:2].astype("float64"), by_batches=True)[0].data.dtype == np.float32
     lengths = 1 + np.arange(N) % T
     history = model.fit(x.astype("float64"), y, lengths=lengths, batch_size=4, verbose=0).history
     assert history == twin.fit(x, y, lengths=lengths, batch_size=4, verbose=0).history
