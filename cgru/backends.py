@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from cgru.kernels import get_backend, set_backend, swap_backend
+from cgru.contexts import ThreadSetting
+from cgru.kernels import BACKENDS, get_backend, set_backend, swap_backend
 from cgru.typing import BackendName
 
 __all__ = ["backend", "get_backend", "set_backend"]
 
 
-@contextmanager
-def backend(name: BackendName) -> Iterator[None]:
+class backend(ThreadSetting):
     """Context in which the calls of this Python thread use another backend; other threads go on as they were.
 
     Parameters
     ----------
-    name : {"native", "blas"}
-        See `set_backend`.
+    name : {"native", "blas"} or None
+        See `set_backend`; None lifts that of a context around this one.
 
     Raises
     ------
     ValueError
         If there is no such backend.
+    RuntimeError
+        If it is closed in another thread than the one that opened it.
 
     Examples
     --------
@@ -32,8 +31,8 @@ def backend(name: BackendName) -> Iterator[None]:
     ...     cgru.get_backend()
     'blas'
     """
-    before = swap_backend(name)
-    try:
-        yield
-    finally:
-        swap_backend(before)
+
+    def __init__(self, name: BackendName | None) -> None:
+        if name is not None and not (isinstance(name, str) and name in BACKENDS):
+            raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {name!r}")
+        super().__init__("backend", name, swap_backend)

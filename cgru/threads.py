@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import SupportsIndex
 
+from cgru.checks import check_int
+from cgru.contexts import ThreadSetting
 from cgru.kernels import get_num_threads, set_num_threads, swap_thread_limit
 
 __all__ = ["get_num_threads", "limit_threads", "register_threadpoolctl", "set_num_threads"]
 
 
-@contextmanager
-def limit_threads(n: SupportsIndex | None) -> Iterator[None]:
+class limit_threads(ThreadSetting):
     """Context in which calls from this Python thread use at most n threads; other threads go on as they were.
 
     Parameters
@@ -25,6 +24,12 @@ def limit_threads(n: SupportsIndex | None) -> Iterator[None]:
     ------
     TypeError, ValueError
         If n is not an integer of at least 1.
+    RuntimeError
+        If it is closed in another thread than the one that opened it.
+
+    Notes
+    -----
+    Coroutines of one thread share the limit: it holds for those as well that run while this one waits.
 
     Examples
     --------
@@ -33,11 +38,9 @@ def limit_threads(n: SupportsIndex | None) -> Iterator[None]:
     ...     cgru.get_num_threads()
     1
     """
-    before = swap_thread_limit(n)
-    try:
-        yield
-    finally:
-        swap_thread_limit(before)
+
+    def __init__(self, n: SupportsIndex | None) -> None:
+        super().__init__("limit_threads", n if n is None else check_int(n, "n", 1), swap_thread_limit)
 
 
 def register_threadpoolctl() -> None:
