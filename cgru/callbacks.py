@@ -61,7 +61,7 @@ class Training(Protocol):
         """Have the model saved, in one piece, once all callbacks have seen this epoch or batch."""
 
     def check_saving(self, training_state: bool = True) -> None:
-        """Raise now what `save` would raise because of what the model or the callbacks are."""
+        """Raise now what `save` would raise because of what the model is."""
 
 
 class Callback:

@@ -61,9 +61,12 @@ class Hooks:
         for callback in self.callbacks:
             if callable(getattr(callback, "get_state", None)):
                 try:
-                    yield callback, callback.get_state()
+                    state = callback.get_state()
+                    if not isinstance(state, dict):
+                        raise TypeError(f"expected a dict, got {type(state).__name__}")
                 except Exception as error:
                     raise failure(callback, "get_state", error) from error
+                yield callback, state
 
     def set_states(self, states: Sequence[dict[str, Any]]) -> None:
         """Give back what `get_states` returned.

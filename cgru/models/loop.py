@@ -107,10 +107,12 @@ class Loop:
             hooks.set_states(course.callbacks)
         course.hooks = hooks
         try:
+            context.save_what_was_asked()
             with progress_of(self.epochs, self.verbose) as progress:
-                while course.epoch < self.epochs and not course.stopped:
+                while course.epoch < self.epochs and (not course.stopped or course.done[0]):  # the last one is ended
                     self._epoch(context, progress)
             hooks.call("on_train_end")
+            context.save_what_was_asked()
         finally:
             self.model._logits = None
             with contextlib.suppress(Exception):  # the error that is on its way is the one to see
@@ -120,14 +122,16 @@ class Loop:
     def _epoch(self, context: Context, progress: Any) -> None:
         model, course, hooks, source = self.model, self.course, self.hooks, self.source
         epoch, skip = course.epoch, course.done[0]
+        del course.history._results[epoch - course.first :]  # of one that was interrupted at its very end
         if not skip:
             course.totals = Totals(model)
             model._keep_states(course.begun)
             hooks.call("on_epoch_begin", epoch)
+            context.save_what_was_asked()
         totals = course.totals
         assert totals is not None
         progress.begin(epoch, source.updates, skip)
-        for number, piece in enumerate(source.pieces(self._order(), skip), start=skip):
+        for number, piece in enumerate(() if course.stopped else source.pieces(self._order(), skip), start=skip):
             model._build_for(piece.batch)
             place = finite.Place(epoch + 1, number + 1, piece.rows, piece.examples)
             if self.chunk is None:

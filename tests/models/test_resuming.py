@@ -223,6 +223,50 @@ def test_a_run_that_was_stopped_stays_so(x, y, tmp_path):
     checks.assert_same_arrays(again.get_weights(), model.get_weights())
 
 
+def test_a_run_that_was_stopped_within_an_epoch_ends_it(x, y, tmp_path):
+    """The checkpoint was written after the batch that was the last: figures and validation follow."""
+    path = tmp_path / "m.st"
+
+    class Stop(callbacks.Callback):
+        def on_batch_end(self, batch, logs):
+            if batch == 1 and self.training.epoch == 1:
+                self.training.stop()
+                self.training.save(str(path))
+
+    options = {"epochs": 9, "batch_size": 8, "validation_split": 0.2, "verbose": 0}
+    model = made()
+    model.fit(x, y, callbacks=[Stop()], **options)
+    again = cgru.load(path)
+    again.fit(x, y, callbacks=[Stop()], resume=True, **options)
+    assert again.history.epochs == [0, 1]
+    assert_same_training(again, model)
+
+
+def test_saves_that_are_asked_for_at_other_moments(x, y, tmp_path):
+    class Save(callbacks.Callback):
+        def on_train_begin(self, training):
+            self.training = training
+            training.save(str(tmp_path / "begin"))
+
+        def on_epoch_begin(self, epoch):
+            self.training.save(str(tmp_path / f"epoch {epoch}"))
+
+        def on_train_end(self):
+            self.training.save(str(tmp_path / "end"), training_state=False)
+
+    model = made().build(D)
+    start = model.get_weights()
+    model.fit(x, y, epochs=2, batch_size=8, callbacks=[Save()], verbose=0)
+    checks.assert_same_arrays(cgru.load(tmp_path / "begin").get_weights(), start)
+    end = cgru.load(tmp_path / "end")
+    assert end.loss is None
+    checks.assert_same_arrays(end.get_weights(), model.get_weights())
+    for name in ("begin", "epoch 0", "epoch 1"):
+        again = cgru.load(tmp_path / name)
+        again.fit(x, y, epochs=2, batch_size=8, callbacks=[Save()], verbose=0, resume=True)
+        assert_same_training(again, model)
+
+
 def test_without_resume_a_loaded_model_begins_a_run_that_goes_on_in_everything_else(x, y, tmp_path):
     model = made()
     model.fit(x, y, epochs=2, verbose=0)
@@ -373,6 +417,10 @@ def test_states_of_ones_own(x, y, tmp_path):
     assert other.state["count"] == 3 and other.state["values"] == pytest.approx(model.history.history["loss"])
     assert other.state["none"] is None and np.isnan(other.state["deep"]["nan"])
     np.testing.assert_array_equal(other.state["deep"]["array"], np.arange(3))
+    kept.get_state = lambda: [1]
+    with pytest.raises(TypeError, match=r"callbacks: Counting.get_state: expected a dict, got list"):
+        made().fit(x, y, callbacks=[kept, callbacks.ModelCheckpoint(path)], verbose=0)
+    del kept.get_state
     kept.state["deep"]["array"] = {1, 2}
     message = "training_state: expected numbers, texts, arrays, lists and dicts of them, got set"
     with pytest.raises(TypeError, match=message):
