@@ -129,6 +129,36 @@ def passes_of_model(model, ids, d_out):
     return [outputs.data], list(model._backward(d_out, tapes, at_logits=False).values())
 
 
+EXACT = {"beta_1": 0.875, "beta_2": 1 - 2.0**-10}  # whose powers are the same in every C library
+OPTIMIZERS = {
+    "SGD": {},
+    "SGD momentum": {"momentum": 0.75},
+    "SGD nesterov": {"momentum": 0.75, "nesterov": True, "clipvalue": 0.5},
+    "RMSprop": {"weight_decay": 0.25},
+    "RMSprop momentum": {"momentum": 0.75, "global_clipnorm": 30.0},
+    "RMSprop centered": {"centered": True, "epsilon": 2.0**-10},
+    "RMSprop centered momentum": {"centered": True, "momentum": 0.75, "epsilon": 2.0**-10},
+    "Adam": {"clipnorm": 30.0, **EXACT},
+    "Adam amsgrad": {"amsgrad": True, "beta_1": 0.75, "beta_2": 0.875},
+    "AdamW": EXACT,
+}
+
+
+def updates(kind, dtype):
+    """Parameters, and what is remembered of them, after three updates: a list of arrays."""
+    draw, optimizer = Stream(2000 + list(OPTIMIZERS).index(kind)), getattr(cgru.optimizers, kind.split()[0])
+    optimizer = optimizer(2.0**-6, **OPTIMIZERS[kind])
+    parameters = {"kernel": draw.values((150, 131), dtype, 0), "bias": draw.values((67,), dtype, 0)}
+    proposed = {name: np.empty_like(array) for name, array in parameters.items()}
+    states = [optimizer.start(parameters), optimizer.start(parameters)]
+    for _ in range(3):
+        gradients = {name: draw.values(array.shape, dtype, 1) for name, array in parameters.items()}
+        assert optimizer.propose(parameters, gradients, states[0], proposed, states[1])
+        parameters, proposed = proposed, parameters
+        states.reverse()
+    return [*parameters.values(), *(array for slots in states[0].slots.values() for array in slots)]
+
+
 def digest(arrays):
     """The first 16 digits of the SHA-256 of the arrays' little-endian bytes."""
     hashed = hashlib.sha256()
@@ -166,6 +196,14 @@ def digests():
                 ways.append(f"{digest(outputs)} {digest(gradients)}")
             assert ways[0] == ways[1], f"{name}: two threads differ from one"
             found[name] = ways[0]
+        for kind in OPTIMIZERS:
+            for dtype in ("float32", "float64"):
+                ways = []
+                for count in (1, 2):
+                    kernels.set_num_threads(count)
+                    ways.append(digest(updates(kind, dtype)))
+                assert ways[0] == ways[1], f"{kind}: two threads differ from one"
+                found[f"updates {dtype} {kind}"] = ways[0]
     finally:
         kernels.tune(**before)
         kernels.set_num_threads(threads)
