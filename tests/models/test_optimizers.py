@@ -435,3 +435,34 @@ def test_configurations_refused():
     ):
         with pytest.raises(error, match=re.escape(message)):
             optimizers.from_config(config)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_saved_goes_on_to_the_bit(rng, tmp_path, kind):
+    make, options = KINDS[kind]
+    x, y = rng.standard_normal((20, 4, 3)), rng.integers(0, 2, 20)
+    schedule = schedules.CosineDecay(0.0, 12, warmup_target=0.05, warmup_steps=2)
+
+    def compiled():
+        model = cgru.Sequential([cgru.GRU(5), cgru.Dense(2, "softmax")], seed=0)
+        model.compile(make(schedule, clipnorm=0.5, weight_decay=0.1, **options), "sparse_categorical_crossentropy")
+        return model
+
+    whole, part = compiled(), compiled()
+    whole.fit(x, y, epochs=5, batch_size=8, verbose=0)
+    part.fit(x, y, epochs=2, batch_size=8, verbose=0)
+    cgru.save(part, tmp_path / "part.safetensors", training_state=True)
+    again = cgru.load(tmp_path / "part.safetensors")
+    assert repr(again.optimizer) == repr(part.optimizer) and again.iterations == 6
+    again.fit(x, y, epochs=5, batch_size=8, verbose=0, resume=True)
+    checks.assert_same_arrays(again.get_weights(), whole.get_weights())
+    checks.assert_same_arrays(part.get_weights(), cgru.load(tmp_path / "part.safetensors").get_weights())
+
+
+def test_a_learning_rate_that_no_file_holds(rng, tmp_path):
+    model = cgru.Sequential([cgru.Dense(2, "softmax")], seed=0).build(3)
+    model.compile(SGD(lambda step: 0.1), "sparse_categorical_crossentropy")
+    with pytest.raises(TypeError, match=r"learning_rate: expected a number or one of cgru\.schedules' CosineDecay"):
+        cgru.save(model, tmp_path / "model.safetensors", training_state=True)
+    assert not list(tmp_path.iterdir())
+    cgru.save(model, tmp_path / "model.safetensors")

@@ -42,6 +42,15 @@ PAIRS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Of PyTorch: for so little its threads cost more than they do where processors are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def targets(dtype):
     """A task: parameters, and a function of them whose gradient both sides compute in NumPy."""
     rng = np.random.default_rng(0)
