@@ -8,6 +8,7 @@ The work goes through the model `batch_size` sequences at a time.
 from __future__ import annotations
 
 from cgru.interpret.exchange import Importance, permutation_importance
-from cgru.interpret.gradients import gradient_norm_by_distance, integrated_gradients, saliency
+from cgru.interpret.gradients import gradient_norm_by_distance, saliency
+from cgru.interpret.path import integrated_gradients
 
 __all__ = ["Importance", "gradient_norm_by_distance", "integrated_gradients", "permutation_importance", "saliency"]

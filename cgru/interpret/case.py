@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,26 +16,33 @@ from cgru.typing import AnyArray, Array, ArrayOrList, BoolArray, IntArray
 
 
 class Chunk:
-    """Some rows of the inputs, and what is explained of each, once that is known."""
+    """Some rows of the inputs, and which output of each is explained."""
 
     steps: IntArray | None = None  # (n,) of the outputs, where they have steps
-    target: IntArray | None = None  # (n,)
+    target: IntArray | Any = None  # (n,), once it is known
 
-    def __init__(self, rows: IntArray, part: Batch, inputs: Batch, states: Any) -> None:
-        self.rows, self.part, self.inputs, self.states = rows, part, inputs, states
+    def __init__(self, rows: IntArray, part: Batch, inputs: Batch) -> None:
+        self.rows, self.part, self.inputs = rows, part, inputs
 
-    @property
+    def pick(self, places: IntArray, data: Array) -> Chunk:
+        """The chunk of these of its rows, which may come more than once, with other inputs."""
+        fields: Any = (None if field is None else field[places] for field in self.inputs)
+        taken = Batch(*fields)
+        picked = Chunk(self.rows[places], self.part, taken.with_data(data))
+        picked.target = self.target[places]
+        picked.steps = None if self.steps is None else self.steps[places]
+        return picked
+
     def place(self) -> tuple[IntArray, ...]:
         """Index of the explained outputs."""
         steps = () if self.steps is None else (self.steps,)
-        assert self.target is not None
         return (np.arange(len(self.rows)), *steps, self.target)
 
     def chosen(self, outputs: Batch) -> Array:
         """The explained output of each row, float64; 0 where there is none."""
         if not outputs.data.size:
             return np.zeros(len(self.rows))
-        return outputs.data[self.place].astype(np.float64)
+        return outputs.data[self.place()].astype(np.float64)
 
 
 class Case:
@@ -91,39 +98,40 @@ class Case:
             if not len(rows):
                 continue
             part = examples.taken(self.layers, self.batch, rows)
-            states = stateful.first_states(self.layers, len(rows))
             inputs = part
             if self.embeds:
                 inputs = self.layers[0].record_batch(part)[0]
-            yield Chunk(rows, part, inputs, states)
+            yield Chunk(rows, part, inputs)
 
-    def forward(self, inputs: Batch, states: Any) -> tuple[Batch, list[Any]]:
-        """Return (outputs, or logits; tapes of the layers) for what goes into the first layer, or comes out of it if
-        that is an Embedding."""
+    def forward(self, chunk: Chunk) -> tuple[Batch, list[Any]]:
+        """Return (outputs, or logits; tapes of the layers), from the inputs or, behind an Embedding, what came out of
+        it. The chunk is told which outputs are explained, if it does not know."""
+        states = stateful.first_states(self.layers, len(chunk.rows))
         tapes: list[Any] = []
-        batch, first = inputs, int(self.embeds)
+        batch, first, last = chunk.inputs, int(self.embeds), len(self.layers) - 1
         for i, layer in enumerate(self.layers[first:], start=first):
-            if self._logits and i == len(self.layers) - 1:
-                return self._last(batch, tapes)
-            batch, _, _, tape = layer.record_batch(batch, states[i])
+            if self._logits and i == last:
+                batch, tape = self._last(batch)
+            else:
+                batch, _, _, tape = layer.record_batch(batch, states[i])
             tapes.append(tape)
+        if chunk.target is None:
+            self._settle(batch, chunk)
         return batch, tapes
 
-    def _last(self, hidden: Batch, tapes: list[Any]) -> tuple[Batch, list[Any]]:
+    def _last(self, hidden: Batch) -> tuple[Batch, Any]:
         last, leading, valid = self.layers[-1], hidden.data.shape[:-1], hidden.valid
         count = np.prod(leading, dtype=int) if valid is None else np.count_nonzero(valid)
         logits = np.empty((count, last.units), last.dtype)
         bias, tape = last.forward_logits(hidden, logits)
-        return hidden.with_data(from_valid_rows(logits + bias, leading, valid)), [*tapes, tape]
+        return hidden.with_data(from_valid_rows(logits + bias, leading, valid)), tape
 
-    def gradient(self, outputs: Batch, tapes: list[Any], chunk: Chunk) -> Array:
-        """Return the gradient of the explained outputs with respect to what `forward` was given, zero at steps that are
-        not valid. The chunk is told which outputs those are, if it does not know."""
-        if chunk.target is None:
-            self._settle(outputs, chunk)
+    def gradient(self, chunk: Chunk, outputs: Batch, tapes: list[Any]) -> Array:
+        """Return the gradient of the explained outputs with respect to the inputs of `forward`, zero at steps that are
+        not valid."""
         d = np.zeros(outputs.data.shape, outputs.data.dtype)
         if d.size:
-            d[chunk.place] = 1
+            d[chunk.place()] = 1
         layers = list(zip(self.layers[int(self.embeds) :], tapes, strict=True))
         if self._logits:
             last, tape = layers.pop()
@@ -133,8 +141,8 @@ class Case:
         return d
 
     def _settle(self, outputs: Batch, chunk: Chunk) -> None:
-        data, rows = outputs.data, np.arange(len(chunk.rows))
-        at = data
+        at = data = outputs.data
+        rows = np.arange(len(chunk.rows))
         if data.ndim == 3:
             T = data.shape[1]
             if self._step is not None:
@@ -152,11 +160,7 @@ class Case:
         assert chunk.steps is not None
         return chunk.part.data.shape[1] - 1 - chunk.steps if examples.padding_first(self.layers) else chunk.steps
 
-    def of_inputs(self, gradient: Array) -> Array:
-        """What is shown of a gradient: of embedded vectors their norms."""
-        return np.sqrt(np.square(gradient).sum(axis=-1)) if self.embeds else gradient
-
-    def spread(self, parts: Iterator[tuple[IntArray, Array]]) -> ArrayOrList:
+    def spread(self, parts: Iterable[tuple[IntArray, Array]]) -> ArrayOrList:
         """Put (rows, values for them) where they belong: an array of the shape of the inputs, or a list of arrays."""
         whole: Any = None
         for rows, part in parts:

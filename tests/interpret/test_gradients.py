@@ -157,7 +157,8 @@ def test_contributions_add_up_to_the_change_of_the_output(rng, name, kind):
     model, validity = MODELS[name](rng), VALIDITY[kind]
     x, baseline = rng.uniform(-2, 2, (2, N, T, D))
     valid = valid_steps(N, T, **validity)
-    found = interpret.integrated_gradients(model, spoiled(x, valid), 2, baseline=spoiled(baseline, valid), **validity)
+    options = {"baseline": spoiled(baseline, valid), "tolerance": 1e-9} | validity
+    found = interpret.integrated_gradients(model, spoiled(x, valid), 2, **options)
     change = explained(model, x, 2, validity) - explained(model, baseline, 2, validity)
     rows = valid.any(axis=1)
     if name == "no GRU":  # its output at a step depends on that step alone
@@ -172,16 +173,40 @@ def test_sums_are_within_the_stated_tolerance_in_float32(rng):
     found = interpret.integrated_gradients(model, x, 1)
     change = (model.predict(x) - model.predict(np.zeros_like(x)))[:, 1]
     assert (np.abs(found.sum(axis=(1, 2)) - change) <= 1e-3 * np.abs(found).sum(axis=(1, 2))).all()
+    assert np.abs(change).max() > 0.05
 
 
-def test_too_few_steps_are_a_warning(rng):
-    model, x = classifier(rng), rng.uniform(-30, 30, (N, 20, D))
-    with pytest.warns(RuntimeWarning, match=r"contributions of \d of 3 sequences miss .* More steps"):
-        interpret.integrated_gradients(model, x, 1, steps=1)
+def steep(slope):
+    """A model whose output goes from 0 to 1 within about 10 / slope of the way from 0 to 1, around 0.3."""
+    model = cgru.Sequential([cgru.Dense(1, activation="sigmoid", dtype="float64")]).build(1)
+    with model.layers[0].update() as parameters:
+        parameters["kernel"][:], parameters["bias"][:] = slope, -0.3 * slope
+    return model
+
+
+@pytest.mark.parametrize("slope", [10, 100, 1e3, 1e4])
+def test_a_change_within_a_small_part_of_the_way_is_found(slope):
+    x = np.ones((2, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        interpret.integrated_gradients(model, x, 1, steps=1, tolerance=1e3)
-        interpret.integrated_gradients(model, x, 1, steps=500)
+        for steps in (4, 16):
+            found = interpret.integrated_gradients(steep(slope), x, steps=steps)
+            assert_close(found, steep(slope).predict(x) - steep(slope).predict(0 * x), 1e-3)
+            one, two = (
+                interpret.integrated_gradients(
+                    steep(slope), np.array([[1], [0.2], [0.4]]), steps=steps, batch_size=size
+                )
+                for size in (1, 3)
+            )
+            assert (one == two).all()
+
+
+def test_a_jump_is_a_warning():
+    with pytest.warns(RuntimeWarning, match=r"contributions of 2 of 3 sequences miss .* of row [02] they add up to"):
+        interpret.integrated_gradients(steep(1e9), np.array([[1], [0.2], [2]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert interpret.integrated_gradients(steep(1e9), np.ones((1, 1)), tolerance=None) < 0.5
 
 
 def test_of_a_linear_model_everything_is_known(rng):
