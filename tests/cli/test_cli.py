@@ -234,7 +234,7 @@ def test_picture_shows_the_figures(matplotlib, tmp_path, monkeypatch, ending):
     history = history_of({"loss": 1.5, "accuracy": 0.3}, {"loss": 0.25, "accuracy": 0.75})
     plot.draw_training(history, confusion, tmp_path / f"picture.{ending}")
     assert (tmp_path / f"picture.{ending}").stat().st_size > 1000
-    loss, matrix, accuracy = figures[0].axes
+    loss, accuracy, matrix = figures[0].axes
     assert loss.lines[0].get_xydata().tolist() == [[1, 1.5], [2, 0.25]]
     assert accuracy.lines[0].get_xydata().tolist() == [[1, 0.3], [2, 0.75]]
     shown = {text.get_position(): text.get_text() for text in matrix.texts}  # (column, row): count

@@ -183,3 +183,16 @@ def the_core(W: Array, U: Array, b: Array, h0: Array) -> None:
 
 def pictures(history: cgru.models.History, confusion: NDArray[np.intp]) -> None:
     plot.draw_training(history, confusion, "training.png")
+    plot.learning_curves(history, "loss")[0].figure.savefig("curves.png")
+    plot.gates(cgru.GRU(4).gates(np.ones((2, 5, 3))), row=1)
+    plot.confusion(confusion, ["a", "b"], what="class")
+    print(plot.saliency([1.0, -1.0]), plot.attention([[0.5, 0.5]]))
+
+
+def what_a_model_has_seen(model: cgru.Sequential) -> None:
+    r = cgru.GRU(4).gates(x, lengths=[5, 2]).r
+    parts = cgru.interpret.integrated_gradients(model, x, [0, 1], baseline=0.0, steps=8, tolerance=None)
+    print(r.shape, cgru.interpret.saliency(model, x, 1, logits=True)[0], parts[0])
+    assert_type(cgru.interpret.gradient_norm_by_distance(model, x), Array)
+    found = cgru.interpret.permutation_importance(model, x, [0, 1], metric="accuracy", repeats=3, seed=1)
+    assert_type(found.score, float)
