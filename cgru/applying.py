@@ -30,21 +30,21 @@ class Memory:
         self._states: tuple[State, State] | None = None  # the current one and the spare
         self._proposed: dict[Parameter, Array] = {}  # new parameters, computed aside
 
-    def in_order(self, layers: Sequence[Any]) -> list[int]:
-        """For each layer that this is about, its place among `layers`."""
-        places = {id(layer): i for i, layer in enumerate(layers)}
-        return [places[id(reference())] for reference in self._references]
-
     def update(self, optimizer: Optimizer, layers: Sequence[Any], gradients: Mapping[Parameter, Array]) -> None:
-        """One update of the trainable layers by gradients of all their parameters; `layers` in the order of the
-        references."""
+        """One update of the trainable layers by gradients of all their parameters; the layers may come in another order
+        than before."""
+        places = {id(layer): i for i, layer in enumerate(layers)}
+        order = [places[id(reference())] for reference in self._references]
+        known_as = {place: i for i, place in enumerate(order)}
+        layers = [layers[place] for place in order]
+        gradients = {(known_as[place], name): gradient for (place, name), gradient in gradients.items()}
         parameters = {(i, name): layers[i]._built_parameters()[name] for i, name in gradients}
         self._states, self._proposed = ready(optimizer, parameters, self._states, self._proposed)
         current, spare = self._states
         proposed = self._proposed = unshared(self._proposed)
         with np.errstate(all="ignore"):  # what is not finite is looked for
             known = optimizer.propose(parameters, gradients, current, proposed, spare)
-            wrong = None if known else _error(optimizer, layers, gradients, proposed)
+            wrong = None if known else _error(optimizer, layers, order, gradients, proposed)
         if wrong is not None:
             raise wrong
         new = by_layer(layers, proposed)
@@ -94,26 +94,27 @@ def by_layer(layers: Sequence[Any], proposed: Mapping[Parameter, Array]) -> dict
 def _error(
     optimizer: Optimizer,
     layers: Sequence[Any],
+    order: Sequence[int],
     gradients: Mapping[Parameter, Array],
     proposed: Mapping[Parameter, Array],
 ) -> FloatingPointError | None:
-    """What is not finite in an update, if anything is."""
+    """What is not finite in an update, if anything is; `order` has the numbers of the layers that the caller knows."""
+
+    def names(keys: Sequence[Parameter]) -> str:
+        return " and ".join(f"{name} of layer {order[i]} ({type(layers[i]).__name__})" for i, name in keys[:2])
+
     wrong = [key for key, gradient in gradients.items() if not np.isfinite(gradient * gradient).all()]
     if wrong:
         return FloatingPointError(
-            f"the gradient of {_names(layers, wrong)}, or its square, is not finite; no update was made with it"
+            f"the gradient of {names(wrong)}, or its square, is not finite; no update was made with it"
         )
     wrong = [key for key, array in proposed.items() if not np.isfinite(array).all()]
     if wrong:
         return FloatingPointError(
-            f"the update of {_names(layers, wrong)} is not finite, though the gradient is: {optimizer!r} is too much; "
+            f"the update of {names(wrong)} is not finite, though the gradient is: {optimizer!r} is too much; "
             "it was not made"
         )
     return None
-
-
-def _names(layers: Sequence[Any], keys: Sequence[Parameter]) -> str:
-    return " and ".join(f"{name} of layer {i} ({type(layers[i]).__name__})" for i, name in keys[:2])
 
 
 # -- what was passed

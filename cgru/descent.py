@@ -39,10 +39,12 @@ class State:
         (layer index, parameter name) -> tuple of arrays of the parameter's shape: SGD with momentum (m,); RMSprop
         (v,), with centered the mean of the gradient behind it, and with momentum m; Adam (m, v), the running means of
         the gradient and of its square, and with amsgrad the largest v.
+    resting : dict
+        The same of parameters that were trained before, and are not now.
     """
 
     def __init__(self, parameters: Mapping[Any, Array], slots: int) -> None:
-        self.iterations = 0
+        self.iterations, self.resting = 0, dict[Any, tuple[Array, ...]]()
         self.slots = {key: tuple(np.zeros(a.shape, a.dtype) for _ in range(slots)) for key, a in parameters.items()}
 
     def fits(self, parameters: Mapping[Any, Array]) -> bool:
@@ -55,13 +57,17 @@ class State:
 
     def take_over(self, other: State) -> None:
         """Go on from another state, with what it remembers about the same parameters."""
+        known = other.resting | other.slots
         self.iterations = other.iterations
-        for key in self.slots.keys() & other.slots.keys():
-            self.slots[key] = tuple(array.copy() for array in other.slots[key])
+        for key in self.slots.keys() & known.keys():
+            self.slots[key] = tuple(array.copy() for array in known[key])
+        self.resting = {key: arrays for key, arrays in known.items() if key not in self.slots}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.slots = {key: tuple(map(owned, arrays)) for key, arrays in self.slots.items()}
+        self.slots, self.resting = (
+            {key: tuple(map(owned, arrays)) for key, arrays in slots.items()} for slots in (self.slots, self.resting)
+        )
 
 
 class Compiled(NamedTuple):
@@ -220,7 +226,7 @@ class Optimizer(Locked, Configured):
                 if scale != 1.0 or limit < math.inf:
                     blocks[1] = np.clip(blocks[1] * scale, -limit, limit)
                 step(*blocks)
-        new_state.iterations = state.iterations + 1
+        new_state.iterations, new_state.resting = state.iterations + 1, state.resting
         return finite
 
     def _step(self, iteration: int) -> Callable[..., None] | Compiled:
@@ -237,8 +243,9 @@ class Optimizer(Locked, Configured):
         squares = {key: kernels.squares_sum(gradients[key].reshape(-1), threads) for key in parameters}
         if self.global_clipnorm is not None:
             squares = dict.fromkeys(squares, _exact_sum(squares.values()))
-        # A sum that is not finite makes the update so, and is seen there.
-        return {key: most / max(math.sqrt(s), most) if s < math.inf else math.nan for key, s in squares.items()}
+        scales = {key: most / max(math.sqrt(s), most) if s < math.inf else 0.0 for key, s in squares.items()}
+        # One that the type does not hold makes the update NaN, which is seen there, instead of nothing.
+        return {k: s if s >= np.finfo(parameters[k].dtype).tiny else math.nan for k, s in scales.items()}
 
     def _decays(self, key: Any, parameter: Array) -> bool:
         name = str(key[-1] if isinstance(key, tuple) else key).rpartition(".")[2]
@@ -284,16 +291,12 @@ class Optimizer(Locked, Configured):
         """
         layers, checked = layers_and_gradients(model_or_layers, gradients)
         with self._lock:
-            memory = self._memory_of(layers)
-            order = memory.in_order(layers)
-            places = {place: i for i, place in enumerate(order)}
-            memory.update(
-                self, [layers[place] for place in order], {(places[i], name): g for (i, name), g in checked.items()}
-            )
+            self._memory_of(layers).update(self, layers, checked)
 
     def _memory_of(self, layers: Sequence[Any]) -> Memory:
         key, memories = frozenset(map(id, layers)), self._memories
         if key not in memories:
+
             def forget(reference: object) -> None:
                 memories.pop(key, None)
 

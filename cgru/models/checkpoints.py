@@ -57,7 +57,7 @@ def state_of(model: Trainable) -> dict[str, Any]:
     optimizer = None
     if model._states is not None:
         current = model._states[0]
-        slots = [[i, name, list(arrays)] for (i, name), arrays in current.slots.items()]
+        slots = [[i, name, list(arrays)] for (i, name), arrays in (current.resting | current.slots).items()]
         optimizer = {"iterations": current.iterations, "slots": slots}
     return {
         "compile": _compiled_state(model),

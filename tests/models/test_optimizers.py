@@ -194,6 +194,10 @@ def test_a_norm_that_is_not_finite_is_seen():
     optimizer, parameters = SGD(0.1, clipnorm=1.0), {"a": np.ones((1, 2))}
     states, proposed = [optimizer.start(parameters) for _ in "ab"], {"a": np.ones((1, 2))}
     assert not optimizer.propose(parameters, {"a": np.full((1, 2), 1e200)}, states[0], proposed, states[1])
+    optimizer, parameters = SGD(0.1, clipnorm=1e-3), {"a": np.ones((1, 2), np.float32)}
+    states, proposed = [optimizer.start(parameters) for _ in "ab"], {"a": np.ones((1, 2), np.float32)}
+    gradient = {"a": np.full((1, 2), 1e38, np.float32)}  # by which a scale of float32 cannot bring it to that norm
+    assert not optimizer.propose(parameters, gradient, states[0], proposed, states[1])
 
 
 def test_the_centred_second_moment_is_not_negative(rng):

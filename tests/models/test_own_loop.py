@@ -206,8 +206,13 @@ def test_frozen_layers_stay_and_go_on_when_they_are_free_again(rng):
         twin_adam.apply(twins[0], part[0])
     checks.assert_same_arrays(layers[0].get_weights(), twins[0].get_weights())
     layers[1].trainable = True
+    m = adam._memories[frozenset(map(id, layers))]._states[0].resting[1, "kernel"][0]
     adam.apply(layers, parts[3])
     assert not np.array_equal(layers[1].get_weights()[0], before[0])
+    remembered = adam._memories[frozenset(map(id, layers))]._states[0]
+    checks.assert_close(m, 0.1 * parts[0][1]["kernel"], 1e-14)
+    checks.assert_close(remembered.slots[1, "kernel"][0], 0.9 * m + 0.1 * parts[3][1]["kernel"], 1e-14)
+    assert remembered.resting == {} and remembered.iterations == 4
 
 
 def test_all_layers_frozen(rng):
@@ -336,6 +341,17 @@ def test_an_update_that_is_not_finite_is_refused_by_name(rng):
     with pytest.raises(FloatingPointError, match=re.escape("the update of kernel of layer 0 (Dense) is not")):
         sgd.apply(layer, {"kernel": np.full((2, 3), 1e100), "bias": np.zeros(3)})
     checks.assert_same_arrays(layer.get_weights(), before)
+
+
+def test_a_list_in_another_order_keeps_the_numbers_of_its_layers(rng):
+    layers, adam = [dense(rng), dense(rng)], Adam(0.1)
+    parts = [gradients_for(rng, layer) for layer in layers]
+    adam.apply(layers, parts)
+    wrong = parts[1] | {"bias": np.full(3, np.inf)}
+    with pytest.raises(FloatingPointError, match=re.escape("the gradient of bias of layer 1 (Dense)")):
+        adam.apply(layers, [parts[0], wrong])
+    with pytest.raises(FloatingPointError, match=re.escape("the gradient of bias of layer 0 (Dense)")):
+        adam.apply(layers[::-1], [wrong, parts[0]])
 
 
 def test_apply_refuses(rng):

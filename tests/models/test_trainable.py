@@ -163,3 +163,26 @@ def test_dropout_below_the_first_trained_layer_acts():
     model.compile(optimizers.Adam(1e-30), "sparse_categorical_crossentropy")
     history = model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
     assert history["loss"][0] != history["loss"][1] != model.evaluate(x, y)["loss"]
+
+
+def test_what_is_remembered_of_a_frozen_layer_rests_and_is_saved(tmp_path):
+    model = three()
+    fit(model)
+    remembered = {name: model._states[0].slots[0, name] for name in ("kernel", "bias")}
+    model.layers[0].trainable = False
+    fit(model)
+    for name, slots in remembered.items():
+        assert (0, name) not in model._states[0].slots
+        for kept, slot in zip(model._states[0].resting[0, name], slots, strict=True):
+            np.testing.assert_array_equal(kept, slot)
+            assert slot.any()
+    cgru.save(model, tmp_path / "model.safetensors", training_state=True)
+    again = cgru.load(tmp_path / "model.safetensors")
+    fit(model)
+    fit(again)
+    for m in (model, again):
+        m.layers[0].trainable = True
+        fit(m)
+        assert not m._states[0].resting
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
