@@ -8,6 +8,7 @@ import pytest
 
 import cgru
 from cgru import optimizers
+from cgru.applying import ready
 from cgru.models import chunks
 from cgru.models.targets import Targets
 
@@ -73,6 +74,37 @@ def test_with_an_output_at_each_step(x, tags, kind, chunk):
     checks.assert_same_arrays(model.get_weights(), twin.get_weights())
 
 
+@pytest.mark.parametrize("frozen", [[], [0], [2]])
+@pytest.mark.parametrize(
+    ("loss", "weights"),
+    [
+        (loss, weights)
+        for loss in ("mse", "categorical_crossentropy", LOSS)
+        for weights in ("none", "rows", "steps", "classes")
+        if (loss, weights) != ("mse", "classes")
+    ],
+)
+def test_beside_other_losses_weights_and_frozen_layers(rng, x, tags, frozen, loss, weights):
+    y = {"mse": rng.standard_normal((N, T, K)), "categorical_crossentropy": np.eye(K)[tags], LOSS: tags}[loss]
+    given = {
+        "none": {},
+        "rows": {"sample_weight": rng.uniform(0, 2, N)},
+        "steps": {"sample_weight": rng.uniform(0, 2, (N, T))},
+        "classes": {"class_weight": {1: 3.0, 2: 0.5}},
+    }[weights]
+    model, twin = made(), made(stateful=True)
+    for one in (model, twin):
+        one.compile(optimizers.SGD(0.1, momentum=0.5, global_clipnorm=0.7), loss)
+        for i in frozen:
+            one.layers[i].trainable = False
+    model.fit(x, y, LENGTHS, shuffle=False, chunk=4, verbose=0, **given)
+    for start in range(0, T, 4):
+        steps = slice(start, min(start + 4, T))
+        here = {k: v[:, steps] if weights == "steps" else v for k, v in given.items()}
+        twin.train_on_batch(x[:, steps], y[:, steps], **cut({"lengths": np.array(LENGTHS)}, steps), **here)
+    checks.assert_same_arrays(model.get_weights(), twin.get_weights())
+
+
 @pytest.mark.parametrize("kind", ["all", "lengths", "mask"])
 @pytest.mark.parametrize("by_step", [True, False])
 def test_the_figures_are_those_of_whole_sequences(x, tags, kind, by_step):
@@ -122,7 +154,8 @@ def test_with_one_label_for_a_sequence(x, tags):
 def apply(model, gradients):
     """One update of Adam by these gradients."""
     parameters = {(i, name): model.layers[i].parameters[name] for i, name in gradients}
-    current, spare = model._optimizer_states(parameters)
+    model._states, model._proposed = ready(model.optimizer, parameters, model._states, model._proposed or {})
+    current, spare = model._states
     model.optimizer.propose(parameters, gradients, current, model._proposed, spare)
     model._publish((spare, current), [None] * len(model.layers))
 
