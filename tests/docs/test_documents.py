@@ -13,7 +13,7 @@ import pytest
 
 import cgru
 
-OPTIONAL = ("torch",)  # what only some modules and snippets need
+OPTIONAL = ("torch", "matplotlib", "plot")  # packages, and extras of ours, that only some modules and snippets need
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.exists()]
 MODULES = sorted(m.name for m in pkgutil.walk_packages(cgru.__path__, "cgru.") if ".kernels.avx" not in m.name)
@@ -44,6 +44,7 @@ def snippets(path):
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_snippets_run(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")  # no windows
     namespace = {}
     with missing_is_fine(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for code in snippets(path):  # one after the other, as a reader would
