@@ -175,7 +175,7 @@ class Case:
         return unpad(whole, self.batch.lengths) if self.listed else whole
 
     def outputs(self, change: Callable[[AnyArray, IntArray], AnyArray] | None = None) -> Array:
-        """Return the outputs for all rows, of inputs that `change` has made of those given and their rows."""
+        """Return the outputs for all rows; `change` may put other numbers into a copy of the inputs of some rows."""
         outputs: Any = None
         self.model._build_for(self.batch)
         for rows in self.model._chunks(self.batch, self.batch_size):

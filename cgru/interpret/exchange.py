@@ -129,9 +129,8 @@ def permutation_importance(
 
 
 def _exchanged(data: AnyArray, rows: IntArray, values: AnyArray, feature: int, ids: bool) -> AnyArray:
-    """Return the data of these rows with other values, (N,) or (N, T), in the place of a feature; ids have no axis of
-    features."""
-    data = data.copy()
+    """Put other values, (N,) or (N, T), in the place of a feature into the data of these rows, a copy; ids have no axis
+    of features."""
     place = data if ids else data[..., feature]
     place[...] = values[rows] if values.ndim == 1 else values[rows, : place.shape[1]]
     return data

@@ -199,11 +199,9 @@ class _Way:
         return chunk.chosen(self.case.forward(chunk)[0])
 
     def _at(self, rows: IntArray, places: Array) -> Chunk:
-        """The rows at these places of their ways; at the ends exactly what stands there."""
-        start, end = self.start[rows], self.end[rows]
-        share = _spread(places, start)
-        data = np.where(share == 1, end, start + share * self.change[rows]).astype(end.dtype)
-        return self.chunk.pick(rows, data)
+        """The rows at these places of their ways."""
+        data = self.start[rows] + _spread(places, self.start) * self.change[rows]
+        return self.chunk.pick(rows, data.astype(self.end.dtype))
 
 
 def _spread(values: Array, array: Array) -> Array:

@@ -76,6 +76,23 @@ def test_metrics_of_the_model_and_of_ones_own(rng):
     )
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_score_is_that_of_evaluate(rng, backwards):
+    layers = [
+        random_layer(rng, 8, input_size=D, return_sequences=True, go_backwards=backwards),
+        cgru.Dense(3, "softmax"),
+    ]
+    model = cgru.Sequential(layers, seed=0)
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    x, lengths = rng.standard_normal((N, T, D)).astype("float32"), rng.integers(0, T + 1, N)
+    y = rng.integers(0, 3, (N, T))
+    figures, before = model.evaluate(x, y, lengths=lengths), x.copy()
+    for name in ("accuracy", "loss"):
+        found = interpret.permutation_importance(model, x, y, lengths=lengths, metric=name, repeats=2, batch_size=N)
+        assert found.score == pytest.approx(figures[name], rel=1e-6)
+    assert (x == before).all()
+
+
 def test_one_seed_gives_one_result(rng):
     model, x, y = reads_only(2, rng), rng.standard_normal((N, T, D)), rng.integers(0, 3, N)
     one, again, other, any_batch = (

@@ -97,6 +97,15 @@ def test_logits_are_what_goes_into_the_last_activation(rng, name):
         assert (function(twin, x, 1, **validity, logits=True) == found).all()
 
 
+def test_without_a_target_it_is_the_largest_logit_too(rng):
+    model = MODELS["classifier"](rng)
+    with model.layers[-1].update() as parameters:
+        parameters["kernel"] *= 0.01
+        parameters["bias"][:] = [0, 0, 1, 0]
+    x = rng.uniform(-1, 1, (N, T, D))
+    assert (interpret.saliency(model, x, logits=True) == interpret.saliency(model, x, 2, logits=True)).all()
+
+
 def test_without_a_target_it_is_the_largest_output(rng):
     model, x = MODELS["classifier"](rng), rng.uniform(-3, 3, (20, T, D))
     best = model.predict(x).argmax(axis=1)
@@ -303,6 +312,9 @@ def test_wrong_steps_baselines_and_layers_are_named(rng):
     x = np.zeros((N, T, D))
     with pytest.raises(ValueError, match="step: expected a step that every sequence has, got 3, which row 1 lacks"):
         interpret.saliency(MODELS["tagger"](rng), x, lengths=[4, 3, 5], step=3)
+    with pytest.raises(ValueError, match="step: expected a step that every sequence has, got 0, which row 0 lacks"):
+        interpret.saliency(MODELS["backwards"](rng), x, lengths=[4, 3, 5], step=0)
+    interpret.saliency(MODELS["backwards"](rng), x, lengths=[4, 3, 5], step=4)
     with pytest.raises(ValueError, match="logits: expected False unless the last layer is a Dense, got GRU"):
         interpret.saliency(MODELS["a GRU last"](rng), x, logits=True)
     with pytest.raises(ValueError, match="x: expected sequences"):
