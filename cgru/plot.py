@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru.checks import as_array, check_int, shape_text
+from cgru.checks import check_int, shape_text
 from cgru.layers.gates import Gates
+from cgru.sequences import as_numeric
 from cgru.typing import IntArray, Path
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def confusion(
 
 
 def _draw_matrix(matrix: ArrayLike, class_names: Sequence[str] | None, what: str, ax: Axes | None) -> Axes:
-    counts = as_array(matrix, "matrix")
+    counts = as_numeric(matrix, name="matrix")
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
         raise ValueError(f"matrix: expected shape (K, K), got {shape_text(counts.shape)}")
     K = len(counts)
@@ -272,7 +273,7 @@ def saliency(
     ValueError
         If an argument does not fit; the message names it.
     """
-    array = as_array(values, "values")
+    array = as_numeric(values, name="values")
     if array.ndim not in (1, 2) or not array.size:
         advice = "; of one sequence: values[0]" if array.ndim == 3 else ""
         raise ValueError(f"values: expected shape (T, D) or (T,), got {shape_text(array.shape)}{advice}")
@@ -293,7 +294,7 @@ def saliency(
             _name_ticks(axes.xaxis, names)
     else:
         (axes,) = _panels(ax, 1, lambda _: {"figsize": (8, min(2 + 0.22 * array.shape[1], 8))})
-        span = float(np.abs(array).max()) or 1.0
+        span = float(np.abs(array[np.isfinite(array)]).max(initial=0)) or 1.0
         image = axes.imshow(array.T, cmap=_COLOURS, vmin=-span, vmax=span, aspect="auto", interpolation="nearest")
         _colour_bar(image, axes, label)
         axes.set_xlabel("time step")
@@ -334,7 +335,7 @@ def attention(
     ValueError
         If an argument does not fit; the message names it.
     """
-    array = as_array(weights, "weights")
+    array = as_numeric(weights, name="weights")
     if array.ndim != 2 or not array.size:
         advice = "; of one sequence: weights[0]" if array.ndim == 3 else ""
         raise ValueError(f"weights: expected shape (T_out, T_in), got {shape_text(array.shape)}{advice}")

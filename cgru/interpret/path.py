@@ -15,7 +15,8 @@ from cgru.models import Sequential
 from cgru.sequences import Batch, as_batch
 from cgru.typing import Array, ArrayOrList, IntArray
 
-_HALVINGS = 14  # of an interval, at most
+_HALVINGS = 14  # of a part of a way, at most
+_PARTS = 256  # of a way, at most
 
 
 def integrated_gradients(
@@ -85,17 +86,16 @@ def integrated_gradients(
     start_of = _starts(case, baseline)
     points = check_int(steps, "steps", 1)
     tolerance = None if tolerance is None else check_positive(tolerance, "tolerance")
-    gaps: list[tuple[float, int, float, float]] = []  # (relative gap, row, sum, what it should be)
+    gaps: list[tuple[float, int, float, float]] = []  # (how many times too large, row, sum, what it should be)
 
     def contributions() -> Iterator[tuple[IntArray, Array]]:
         for chunk in case.chunks():
             valid = chunk.inputs.valid
             way = _Way(case, chunk, cleaned(start_of(chunk), valid), cleaned(chunk.inputs.data, valid), points)
-            total, scale = way.integrate(tolerance)
-            sums, changes = _sums(total), way.value(1.0) - way.value(0.0)
-            missed = np.zeros(0) if tolerance is None else ~(np.abs(sums - changes) <= tolerance * scale)
-            for i in np.flatnonzero(missed):
-                gap = abs(sums[i] - changes[i]) / (scale[i] or 1)
+            total, allowed = way.integrate(tolerance)
+            sums, changes = _sums(total), way.f_b - way.f_a
+            for i in np.flatnonzero(~(np.abs(sums - changes) <= allowed)):
+                gap = abs(sums[i] - changes[i]) / allowed[i]
                 gaps.append((float(gap), int(chunk.rows[i]), float(sums[i]), float(changes[i])))
             parts = total.sum(axis=-1) if case.embeds else total
             yield chunk.rows, parts.astype(way.end.dtype)
@@ -145,40 +145,40 @@ class _Way:
         self.change = end.astype(np.float64) - start
         places, weights = np.polynomial.legendre.leggauss(points)
         self.rule = list(zip((places + 1) / 2, weights / 2, strict=True))  # of an interval of length 1
-
-    def value(self, place: float) -> Array:
-        """The explained outputs at this place, (n,)."""
-        count = len(self.chunk.rows)
-        return self._values(np.arange(count), np.full(count, place))
+        case.forward(chunk)  # settles which outputs are explained, if that is not known
+        rows = np.arange(len(end))
+        self.f_a, self.f_b = (self._values(rows, np.full(len(end), place)) for place in (0.0, 1.0))
 
     def integrate(self, tolerance: float | None) -> tuple[Array, Array]:
-        """Return (contributions, like the inputs in float64; (n,) the sum of their absolute values along the way)."""
-        count = len(self.chunk.rows)
-        total, scale = np.zeros(self.end.shape), np.zeros(count)
-        if self.chunk.target is None:
-            self.case.forward(self.chunk)
-        f_a, f_b = self.value(0.0), self.value(1.0)
-        change = np.abs(f_b - f_a)
-        noise = 16 * np.finfo(self.end.dtype).eps * np.maximum(np.abs(f_a), np.abs(f_b))
-        todo = _Parts(np.arange(count), np.zeros(count), np.ones(count), f_a, f_b)
+        """Return (contributions, like the inputs in float64; how far the sum of each row may be off, (n,))."""
+        count = len(self.end)
+        total, scale, used = np.zeros(self.end.shape), np.zeros(count), np.zeros(count, int)
+        change = np.abs(self.f_b - self.f_a)
+        size, eps = np.maximum(np.abs(self.f_a), np.abs(self.f_b)), 16 * np.finfo(self.end.dtype).eps
+        todo = _Parts(np.arange(count), np.zeros(count), np.ones(count), self.f_a, self.f_b)
         for halving in range(_HALVINGS + 1):
-            last = halving == _HALVINGS or tolerance is None
+            used += np.bincount(todo.rows, minlength=count)
+            last = (used > _PARTS) | (halving == _HALVINGS)
             halves = []
             for first in range(0, len(todo.rows), count):
                 parts = todo.take(slice(first, first + count))
                 found = self._contributions(parts)
                 absolute = np.abs(found).reshape(len(found), -1).sum(axis=1)
                 done = np.full(len(found), True)
-                if not last:
-                    allowed = (absolute + (parts.b - parts.a) * change[parts.rows]) * tolerance / 2 + noise[parts.rows]
-                    done = np.abs(_sums(found) - (parts.f_b - parts.f_a)) <= allowed
+                if tolerance is not None:
+                    allowed = (absolute + (parts.b - parts.a) * change[parts.rows]) * tolerance / 2
+                    allowed += eps * (absolute + size[parts.rows])
+                    missed = np.abs(_sums(found) - (parts.f_b - parts.f_a)) > allowed  # which NaN does not
+                    done = last[parts.rows] | ~missed
                 np.add.at(total, parts.rows[done], found[done])
                 np.add.at(scale, parts.rows[done], absolute[done])
                 halves.append(self._halved(parts.take(~done)))
             todo = _Parts.joined(halves)
             if not len(todo.rows):
                 break
-        return total, scale
+        if tolerance is None:
+            return total, np.full(count, np.inf)
+        return total, tolerance * scale + eps * (scale + size)
 
     def _contributions(self, parts: _Parts) -> Array:
         """(m, ...): the integral of the gradient over each part, by the change of the inputs there."""

@@ -8,6 +8,7 @@ from checks import VALIDITY, D, N, T, assert_close, random_layer, spoiled, valid
 
 import cgru
 from cgru import interpret
+from cgru.interpret.case import Case
 
 K = 4
 OPTIONS = {"dtype": "float64", "seed": 1}
@@ -208,6 +209,38 @@ def test_a_change_within_a_small_part_of_the_way_is_found(slope):
                 for size in (1, 3)
             )
             assert (one == two).all()
+
+
+def test_work_is_bounded(monkeypatch):
+    """By the parts of each way, where nothing is good enough, and for what is not finite."""
+    passes = []
+    forward = Case.forward
+    monkeypatch.setattr(Case, "forward", lambda case, chunk: passes.append(len(chunk.rows)) or forward(case, chunk))
+    for x in ([[1.0], [2.0]], [[np.nan], [1.0]], [[np.inf], [-np.inf]]):
+        passes.clear()
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            interpret.integrated_gradients(steep(50), x, steps=2, tolerance=1e-15)
+        assert sum(passes) < 2 * 4 * 1024
+
+
+def test_a_number_that_is_not_finite_stays_in_its_row(rng):
+    model, x = classifier(rng), rng.uniform(-1, 1, (N, T, D))
+    expected = interpret.integrated_gradients(model, x, 1)
+    x[1, 2, 0] = np.nan
+    with pytest.warns(RuntimeWarning, match="contributions of 1 of 3 sequences miss .* of row 1 they add up to nan"):
+        found = interpret.integrated_gradients(model, x, 1)
+    assert (found[[0, 2]] == expected[[0, 2]]).all()
+    assert (interpret.saliency(model, x, 1)[[0, 2]] == interpret.saliency(model, np.nan_to_num(x), 1)[[0, 2]]).all()
+
+
+def test_an_output_that_hardly_changes_is_no_miss():
+    model = steep(1)
+    with model.layers[0].update() as parameters:
+        parameters["kernel"][:], parameters["bias"][:] = 1e-3, 30
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        interpret.integrated_gradients(model, [[1.0]])
 
 
 def test_a_jump_is_a_warning():

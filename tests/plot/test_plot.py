@@ -176,6 +176,7 @@ def test_saliency_by_step_and_feature(rng):
     assert ticks(axes.yaxis) == names and axes.figure.axes[1].get_ylabel() == "contribution"
     assert_legible(axes.figure)
     assert image(plot.saliency(np.zeros((2, 2)))).get_clim() == (-1, 1)
+    assert image(plot.saliency([[2, np.nan], [-3, np.inf]])).get_clim() == (-3, 3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (200, 60)])
@@ -264,6 +265,8 @@ def test_given_axes_are_drawn_on(name):
         (lambda g: plot.gates(g, steps=10), ValueError, "steps: expected at most 9"),
         (lambda g: plot.gates(g, ax=[]), ValueError, "ax: expected a list of 4 Axes, got 0 of none"),
         (lambda g: plot.saliency(np.ones((2, 3, 4))), ValueError, r"values: expected .* of one sequence: values\[0\]"),
+        (lambda g: plot.saliency(["a", "b"]), TypeError, "values: expected real numbers"),
+        (lambda g: plot.confusion([["a"]]), TypeError, "matrix: expected real numbers"),
         (lambda g: plot.saliency([]), ValueError, "values: expected shape"),
         (lambda g: plot.saliency([1, 2], ["a"]), ValueError, "names: expected 2 names, got 1"),
         (
