@@ -39,6 +39,7 @@ fuses = calls.fuses()
 
 BLAS_MOST = calls.BLAS_MOST
 activate = calls.activate
+activate_rows = calls.activate_rows
 activation_gradient = calls.activation_gradient
 backward = calls.backward
 backward_work = calls.backward_work

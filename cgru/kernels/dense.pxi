@@ -143,6 +143,17 @@ cdef int run_rows(Rows *j, int threads) except -1:
     return 0
 
 
+def activate_rows(floating[:, ::1] y, const floating[::1] bias, int activation, int threads):
+    """y = activation(y + bias), in its place; y (M, K) is not empty, bias (K,)."""
+    cdef Rows j
+    memset(&j, 0, sizeof(j))
+    assert bias.shape[0] == y.shape[1]
+    j.what, j.single = SOFTMAX_FORWARD if activation == SOFTMAX else ACTIVATION, floating is float
+    j.M, j.N, j.ldy, j.activation = y.shape[0], y.shape[1], y.shape[1], activation
+    j.y, j.bias = &y[0, 0], &bias[0]
+    run_rows(&j, threads)
+
+
 def activation_gradient(
     const floating[:, ::1] y, const floating[:, ::1] d, floating[:, ::1] out, int activation, int threads
 ):

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from cgru import masks
 from cgru.checks import check_int, shape_text
 from cgru.configured import Configured
-from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
+from cgru.layers import GRU, Attention, Dense, Dropout, Embedding, Layer
 from cgru.locks import Locked
 from cgru.models.stateful import stateful_layers
 from cgru.typing import Array, Shape, States
@@ -19,7 +19,7 @@ from cgru.typing import Array, Shape, States
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU)}  # what configurations and files may name
+LAYERS = {layer.__name__: layer for layer in (Attention, Dense, Dropout, Embedding, GRU)}  # what configurations and files may name
 
 
 class Model(Locked, Configured):
