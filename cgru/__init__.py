@@ -9,7 +9,7 @@ try:
     from cgru.backends import backend, get_backend, set_backend
     from cgru.files import load, save
     from cgru.layers import GRU, Dense, Dropout, Embedding
-    from cgru.models import Sequential
+    from cgru.models import Seq2Seq, Sequential
     from cgru.threads import get_num_threads, limit_threads, set_num_threads
 except (ImportError, AttributeError, TypeError) as error:
     from cgru.installation import explain
@@ -23,6 +23,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "Embedding",
+    "Seq2Seq",
     "Sequential",
     "__version__",
     "backend",

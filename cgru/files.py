@@ -21,7 +21,7 @@ from cgru import safetensors
 from cgru._version import __version__
 from cgru.checks import check_bool, check_int
 from cgru.layers import Layer
-from cgru.models import LAYERS, Sequential, checkpoints
+from cgru.models import LAYERS, MODELS, Model, Seq2Seq, Sequential, checkpoints
 from cgru.reading import check_path, errors_name, open_regular, parse_json, short
 from cgru.typing import AnyArray, LayerOrModel, Path
 from cgru.writing import replace_file
@@ -34,7 +34,7 @@ _REQUIRED = ("format_version", "cgru_version", "class", "config", "input_size", 
 # -- public
 
 
-def save(model: Layer | Sequential, path: Path, training_state: bool = False) -> None:
+def save(model: Layer | Sequential | Seq2Seq, path: Path, training_state: bool = False) -> None:
     """Write a layer or a model to a file.
 
     Whatever happens on the way, there is afterwards the old file or the whole new one: the bytes go to a temporary file
@@ -43,7 +43,7 @@ def save(model: Layer | Sequential, path: Path, training_state: bool = False) ->
 
     Parameters
     ----------
-    model : GRU, Dense, Embedding, Dropout or Sequential
+    model : GRU, Dense, Embedding, Dropout, Sequential or Seq2Seq
         It must be built. Subclasses are refused: `load` would not find them.
     path : str or os.PathLike
         Any name will do; ".safetensors" is the custom.
@@ -86,7 +86,7 @@ def save(model: Layer | Sequential, path: Path, training_state: bool = False) ->
     tensors: dict[str, AnyArray] = dict(zip(model.parameters, model.get_weights(), strict=True))
     state: dict[str, AnyArray] = {}
     training = None
-    if training_state and isinstance(model, Sequential):
+    if training_state and isinstance(model, (Sequential, Seq2Seq)):
         training = json.dumps(checkpoints.packed(checkpoints.state_of(model), state), allow_nan=False)
     tensors |= state
     # The order of the safetensors library: the widest type first, so that all are aligned, then by name.
@@ -107,12 +107,13 @@ def save(model: Layer | Sequential, path: Path, training_state: bool = False) ->
     replace_file(path, [len(text).to_bytes(8, "little"), text, *arrays])
 
 
-def check_saving(model: Layer | Sequential, training_state: bool = False) -> None:
+def check_saving(model: Layer | Sequential | Seq2Seq, training_state: bool = False) -> None:
     """Raise what `save` would raise because of what the model is, before anything is written."""
     _check_model(model)
     if training_state:
-        if not isinstance(model, Sequential):
-            raise TypeError(f"training_state: expected a Sequential, got a layer by itself, {type(model).__name__}")
+        if not isinstance(model, (Sequential, Seq2Seq)):
+            got = f"a layer by itself, {type(model).__name__}"
+            raise TypeError(f"training_state: expected a Sequential or Seq2Seq, got {got}")
         checkpoints.check(model)
 
 
@@ -125,7 +126,7 @@ def load(path: Path) -> LayerOrModel:
 
     Returns
     -------
-    GRU, Dense, Embedding, Dropout or Sequential
+    GRU, Dense, Embedding, Dropout, Sequential or Seq2Seq
         Built, with the parameters of the saved one, bit for bit; compiled, if the file has a state of training. See
         `save` for what a file does not hold.
 
@@ -157,8 +158,9 @@ def load(path: Path) -> LayerOrModel:
         for prefix, layer, size in parts:
             layer._adopt(size, {name: tensors[prefix + name] for name, _ in layer.parameter_shapes(size)})
         if training is not None:
-            if not isinstance(model, Sequential):
-                raise ValueError(f"training: expected a Sequential, which is trained, got {type(model).__name__}")
+            if not isinstance(model, (Sequential, Seq2Seq)):
+                got = type(model).__name__
+                raise ValueError(f"training: expected a Sequential or Seq2Seq, which is trained, got {got}")
             checkpoints.restore(model, checkpoints.unpacked(training, {name: tensors[name] for name in own}))
     return model
 
@@ -197,9 +199,9 @@ def load_tensors(path: Path) -> dict[str, AnyArray]:
 # -- the model and its texts
 
 
-def _check_model(model: Layer | Sequential) -> None:
-    if type(model) not in (*LAYERS.values(), Sequential):
-        names = ", ".join([*LAYERS, "Sequential"])
+def _check_model(model: Layer | Model) -> None:
+    if type(model) not in (*LAYERS.values(), *MODELS.values()):
+        names = ", ".join([*LAYERS, *MODELS])
         raise TypeError(f"model: expected one of {names} (subclasses cannot be saved), got {type(model).__name__}")
     for i, layer in enumerate(getattr(model, "layers", ())):
         if type(layer) not in LAYERS.values():
@@ -207,11 +209,11 @@ def _check_model(model: Layer | Sequential) -> None:
             raise TypeError(f"model: expected layers among {', '.join(LAYERS)}, got {name} at index {i}")
 
 
-def _metadata(model: Layer | Sequential, arrays: Sequence[AnyArray], training: str | None) -> dict[str, str]:
+def _metadata(model: Layer | Model, arrays: Sequence[AnyArray], training: str | None) -> dict[str, str]:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(array.data if array.size else b"")
-    sizes = [layer.input_size for layer in model.layers] if isinstance(model, Sequential) else model.input_size
+    sizes = [layer.input_size for layer in model.layers] if isinstance(model, Model) else model.input_size
     return {
         "format": _FORMAT,
         "format_version": _VERSIONS[training is not None],
@@ -242,20 +244,21 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
         )
 
 
-def _unbuilt(name: str, config: Any) -> Layer | Sequential:
+def _unbuilt(name: str, config: Any) -> Layer | Model:
     """Return the model of a configuration; it has no parameters, and takes no more memory than the text of it."""
-    classes = {**LAYERS, "Sequential": Sequential}
+    classes: dict[str, Any] = {**LAYERS, **MODELS}
     if name not in classes:
         raise ValueError(f"class: expected one of {', '.join(classes)}, got {short(name)!r}")
-    return classes[name].from_config(config)
+    made: Layer | Model = classes[name].from_config(config)
+    return made
 
 
-def _parts(model: Layer | Sequential, sizes: Any) -> list[tuple[str, Any, int | None]]:
+def _parts(model: Layer | Model, sizes: Any) -> list[tuple[str, Any, int | None]]:
     """Return [(what the names of its tensors begin with, layer, its number of input features or None)]."""
-    if not isinstance(model, Sequential):
+    if not isinstance(model, Model):
         parts, sizes = [("", model)], [sizes]
     else:
-        parts = [(f"{i}.", layer) for i, layer in enumerate(model.layers)]
+        parts = [(f"{own}.", layer) for own, layer in zip(model._names, model.layers, strict=True)]
     if not isinstance(sizes, list) or len(sizes) != len(parts):
         raise ValueError(f"input_size: expected one for each of {len(parts)} layers, got {short(sizes)}")
     return [

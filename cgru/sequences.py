@@ -66,6 +66,7 @@ def as_batch(
     dtype: DTypeLike | None = None,
     time_major: bool = False,
     name: str = "x",
+    prefix: str = "",
 ) -> Batch:
     """Return the `Batch` of an array with lengths or a mask, or of a ragged list.
 
@@ -82,6 +83,8 @@ def as_batch(
         x is (T, N, ...). Ragged lists are never time-major.
     name : str
         What error messages call `x`.
+    prefix : str
+        What they put before "lengths" and "mask".
 
     Raises
     ------
@@ -97,7 +100,7 @@ def as_batch(
     sequences, x = _sequences(x)
     if sequences is not None:
         if lengths is not None or mask is not None:
-            raise ValueError(f"lengths, mask: a ragged list {name} brings its own lengths, got another")
+            raise ValueError(f"{prefix}lengths, mask: a ragged list {name} brings its own lengths, got another")
         data, lengths = pad(sequences, dtype, name=name)
         return Batch(data, lengths)
     data = as_numeric(x, dtype, name)
@@ -111,7 +114,7 @@ def as_batch(
         raise ValueError(f"{name}: expected (N, T, ...) beside lengths or mask, got shape {data.shape}")
     N, T = data.shape[:2]
     if lengths is not None:
-        return Batch(data, as_lengths(lengths, N, T))
+        return Batch(data, as_lengths(lengths, N, T, f"{prefix}lengths"))
     return Batch(data, None, None if mask is None else _as_mask(mask, N, T, time_major))
 
 
@@ -128,17 +131,17 @@ def as_numeric(x: ArrayLike, dtype: DTypeLike | None = None, name: str = "x") ->
     return data if data.flags.aligned else data.copy()
 
 
-def as_lengths(lengths: ArrayLike, N: int, T: int) -> NDArray[np.intp]:
+def as_lengths(lengths: ArrayLike, N: int, T: int, name: str = "lengths") -> NDArray[np.intp]:
     """Checked lengths as an (N,) array of intp."""
-    array = as_array(lengths, "lengths")
+    array = as_array(lengths, name)
     if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and array.size == 0):
-        raise TypeError(f"lengths: expected integers, got dtype {array.dtype}")
+        raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
     if array.shape != (N,):
-        raise ValueError(f"lengths: expected shape ({N},), one for each row, got {array.shape}")
+        raise ValueError(f"{name}: expected shape ({N},), one for each row, got {array.shape}")
     wrong = (array < 0) | (array > T)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise ValueError(f"lengths: expected values from 0 to T = {T}, got {array[row]} in row {row}")
+        raise ValueError(f"{name}: expected values from 0 to T = {T}, got {array[row]} in row {row}")
     return array.astype(np.intp)
 
 

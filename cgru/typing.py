@@ -33,6 +33,7 @@ DType: TypeAlias = Literal["float32", "float64"] | np.dtype[Any] | type[np.float
 Path: TypeAlias = str | os.PathLike[str]
 Activation: TypeAlias = Literal["sigmoid", "tanh", "relu", "linear", "hard_sigmoid", "hard_sigmoid_keras2"]
 DenseActivation: TypeAlias = Literal["linear", "relu", "sigmoid", "softmax", "tanh"]
+AttentionScore: TypeAlias = Literal["dot", "general", "additive"]
 MergeMode: TypeAlias = Literal["concat", "sum", "mul", "ave"]
 InitializerName: TypeAlias = Literal["glorot_uniform", "orthogonal", "uniform", "zeros"]
 OptimizerName: TypeAlias = Literal["adam", "adamw", "rmsprop", "sgd"]

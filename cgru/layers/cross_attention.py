@@ -150,14 +150,18 @@ class Attention(Layer):
             raise ValueError("memory_size: expected the number of features of the memory, got None")
         if self.memory_size not in (None, F):
             raise ValueError(f"memory: expected {self.memory_size} features, as the layer was made for, got {F}")
-        if self.score == "dot" and H != F:
-            raise ValueError(
-                f"memory: expected {H} features, as the steps have that 'dot' compares it with, got {F}; 'general' and "
-                "'additive' compare any sizes"
-            )
         with self._lock:
             self._memory_size = F
+            self.check_size(H)
             super().build(H)
+
+    def check_size(self, input_size: int) -> None:
+        """ValueError unless steps of `input_size` features can be compared with the memory."""
+        if self.score == "dot" and input_size != self.memory_size:
+            raise ValueError(
+                f"memory: expected {input_size} features, as many as the steps that 'dot' compares it with, got "
+                f"{self.memory_size}; 'general' and 'additive' compare any sizes"
+            )
 
     def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
         F, A = self.memory_size, self.units or input_size
@@ -247,10 +251,7 @@ class Attention(Layer):
         self, x: ArrayLike, memory: ArrayLike, lengths: ArrayLike | None, memory_lengths: ArrayLike | None
     ) -> tuple[Batch, Batch]:
         batch = as_batch(x, lengths, dtype=self.dtype)
-        try:
-            other = as_batch(memory, memory_lengths, dtype=self.dtype, name="memory")
-        except (TypeError, ValueError) as error:
-            raise type(error)(str(error).replace("lengths:", "memory_lengths:")) from None
+        other = as_batch(memory, memory_lengths, dtype=self.dtype, name="memory", prefix="memory_")
         for name, data in (("x", batch.data), ("memory", other.data)):
             if data.ndim != 3:
                 raise ValueError(f"{name}: expected shape (N, T, F), got {shape_text(data.shape)}")

@@ -46,7 +46,7 @@ def all_finite(arrays: Iterable[AnyArray], squares: bool = False) -> bool:
     return True
 
 
-def input_error(batch: Batch, place: Place) -> ValueError | None:
+def input_error(batch: Batch, place: Place, name: str = "x") -> ValueError | None:
     """A ValueError that names the first number at a valid step that is not finite; None if there is none."""
     data = batch.data
     if data.dtype.kind != "f":
@@ -62,21 +62,21 @@ def input_error(batch: Batch, place: Place) -> ValueError | None:
     shown = zip(names, (place.rows[at[0]], *at[1:]), first, strict=True)
     where = ", ".join(f"{name} {i + begin}" for name, i, begin in shown)
     return ValueError(
-        f"x: expected finite numbers in {data.dtype}, got an input of {data[at]} in {where} ({place}); "
+        f"{name}: expected finite numbers in {data.dtype}, got an input of {data[at]} in {where} ({place}); "
         "no update was made with it"
     )
 
 
 def loss_error(model: Updatable, batch: Batch, row_losses: Iterable[float], place: Place) -> Exception:
     """The error for a batch whose loss is not finite: its input's, the parameters', or the loss' own."""
-    error = input_error(batch, place) or _parameter_error(model, place)
+    error = input_error(batch, place, model._inputs) or _parameter_error(model, place)
     if error is not None:
         return error
     for row, value in zip(place.rows, row_losses, strict=True):
         if not np.isfinite(value):
             return FloatingPointError(
-                f"the loss of row {row} of x is {value} in {place}, though input and parameters are finite; "
-                "no update was made with it"
+                f"the loss of row {row} of {model._inputs} is {value} in {place}, though input and parameters are "
+                "finite; no update was made with it"
             )
     return FloatingPointError(f"the sum of the losses is not finite in {place}; no update was made with it")
 
@@ -86,7 +86,7 @@ def gradient_error(
     states: States | None,
 ) -> Exception:  # fmt: skip
     """The error for a batch whose gradients, or their squares, are not finite."""
-    error = input_error(batch, place) or _parameter_error(model, place)
+    error = input_error(batch, place, model._inputs) or _parameter_error(model, place)
     if error is not None:
         return error
     names = [_name(model, p) for p, gradient in gradients.items() if not all_finite([gradient], squares=True)]
@@ -95,7 +95,7 @@ def gradient_error(
         begun = stateful.states_of_row(model.layers, i, states)
         key = model._key(place.take(np.array([i])))
         if not all_finite(model._gradients(part, own, begun, key).values(), squares=True):
-            because = f" because of row {row} of x"
+            because = f" because of row {row} of {model._inputs}"
             break
     else:
         because = ""

@@ -19,7 +19,8 @@ from cgru.typing import Array, Shape, States
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LAYERS = {layer.__name__: layer for layer in (Attention, Dense, Dropout, Embedding, GRU)}  # what configurations and files may name
+# What configurations and files may name.
+LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU, Attention)}
 
 
 class Model(Locked, Configured):
@@ -75,7 +76,13 @@ class Model(Locked, Configured):
     def parameters(self) -> dict[str, Array]:
         """dict "layer index.name" -> read-only view of the parameter; RuntimeError before the model is built."""
         self._check_built()
-        return {f"{i}.{name}": p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
+        layers = zip(self._names, self.layers, strict=True)
+        return {f"{own}.{name}": p for own, layer in layers for name, p in layer.parameters.items()}
+
+    @property
+    def _names(self) -> list[str]:
+        """What the names of each layer's parameters begin with."""
+        return [str(i) for i in range(len(self.layers))]
 
     def get_weights(self) -> list[Array]:
         """Return copies of all parameters, a list in the order of `parameters`."""

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from cgru import masks
 from cgru.checks import check_bool, check_int
-from cgru.layers import Layer
 from cgru.models import examples, stateful, stepping
 from cgru.models.training import Trainable
 from cgru.sequences import Batch, as_numeric, unpad
@@ -296,9 +295,8 @@ class Sequential(Trainable):
         tapes, after = [], []
         for i, layer in enumerate(self.layers[:end]):
             state = None if states is None else states[i]
-            own = None if key is None else _own(key, i, layer)
             taped = training and (i >= first or layer.draws)
-            batch, state, _, tape = layer.forward_batch(batch, state, own, taped)
+            batch, state, _, tape = layer.forward_batch(batch, state, self._layer_key(key, i, layer), taped)
             after.append(state)
             tapes.append(tape)
         return batch, after, tapes
@@ -319,8 +317,3 @@ class Sequential(Trainable):
             if i in trained:
                 gradients.update({(i, name): gradient for name, gradient in grads.items()})
         return gradients
-
-
-def _own(key: masks.Key, i: int, layer: Layer) -> masks.Key:
-    """The key of one layer, which may have a seed of its own."""
-    return key._replace(layer=i) if layer.seed is None else key._replace(seed=masks.seed_of(layer.seed), layer=i)

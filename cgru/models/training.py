@@ -24,7 +24,6 @@ from cgru.models.sources import Arrays, Batches, brings_batches, checked, opener
 from cgru.models.targets import Targets
 from cgru.models.updates import Updatable
 from cgru.optimizers import Optimizer
-from cgru.sequences import Batch
 from cgru.typing import (
     BatchSource,
     ClassWeight,
@@ -395,7 +394,7 @@ class Trainable(Updatable):
 
         return validate
 
-    def _chunks(self, batch: Batch, batch_size: int) -> list[IntArray]:
+    def _chunks(self, batch: Any, batch_size: int) -> list[IntArray]:
         """Return index arrays that cover the rows, rows of like length together; one, empty, if there are no rows."""
         count = len(batch.data)
         order = np.arange(count)
@@ -404,7 +403,7 @@ class Trainable(Updatable):
         return [order[start : start + batch_size] for start in range(0, max(1, count), batch_size)]
 
     def _evaluate(
-        self, batch: Batch, targets: Targets, batch_size: int, states: States | None = None
+        self, batch: Any, targets: Targets, batch_size: int, states: States | None = None
     ) -> tuple[dict[str, float], States]:
         """Return (dict of means, states after the last batch); the states are those of the first batch's start."""
         totals, after = Evaluation(self), states or [None] * len(self.layers)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Updatable(Model):
     """A model whose parameters can be updated: a subclass implements `build`, `_forward` and `_backward`."""
 
-    _options = ("optimizer", "loss", "metrics")  # of `compile`
+    _options: tuple[str, ...] = ("optimizer", "loss", "metrics")  # of `compile`
     optimizer: Optimizer | Any  # None before `compile`, as the two below
     loss: Loss | Any
     metrics: list[Metric | Function] | Any
@@ -124,6 +124,13 @@ class Updatable(Model):
     def _key(self, place: finite.Place) -> masks.Key:
         """What the random numbers of the next update with these examples are drawn from."""
         return masks.Key(self._training_seed, self.iterations, place.examples, step=place.step)
+
+    @staticmethod
+    def _layer_key(key: masks.Key | None, i: int, layer: Layer) -> masks.Key | None:
+        """The key of layer i, which may have a seed of its own."""
+        if key is None or layer.seed is None:
+            return key and key._replace(layer=i)
+        return key._replace(seed=masks.seed_of(layer.seed), layer=i)
 
     def _update(
         self, batch: Batch, targets: Targets, totals: Totals, place: finite.Place, states: States | None = None

@@ -51,7 +51,8 @@ def test_equations(score):
     expected, weights = plain(layer, x, memory, LENGTHS, MEMORY_LENGTHS)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(layer.weights(x, memory, **given), weights, rtol=1e-12, atol=1e-13)
-    listed = layer([a[:n] for a, n in zip(x, LENGTHS, strict=True)], [a[:n] for a, n in zip(memory, MEMORY_LENGTHS, strict=True)])
+    steps, others = ([a[:n] for a, n in zip(*pair, strict=True)] for pair in ((x, LENGTHS), (memory, MEMORY_LENGTHS)))
+    listed = layer(steps, others)
     np.testing.assert_array_equal(listed, y)
 
 
@@ -163,7 +164,7 @@ def test_a_layer_of_its_own_saved_and_loaded(tmp_path):
             lambda: Attention("general")(np.ones((2, 3, 4)), np.ones((2, 3, 5)), memory_lengths=[1, 4]),
             "memory_lengths: expected values from 0 to T = 3, got 4 in row 1",
         ),
-        (lambda: Attention("dot", memory_size=5)(np.ones((2, 3, 4)), np.ones((2, 3, 4))), "memory: expected 5 features"),
+        (lambda: Attention("dot", memory_size=5)(np.ones((2, 3, 4)), np.ones((2, 3, 4))), "memory: expected 5"),
         (lambda: cgru.Sequential([Attention("dot")]).predict(np.ones((2, 3, 4))), "Attention belongs into a Seq2Seq"),
     ],
 )

@@ -388,7 +388,7 @@ def test_what_cannot_be_saved(x, y, tmp_path):
     cgru.save(model, path)
     with pytest.raises(RuntimeError, match="training_state: expected a model that is compiled"):
         cgru.save(cgru.Sequential([cgru.Dense(2)]).build(3), path, training_state=True)
-    with pytest.raises(TypeError, match="training_state: expected a Sequential, got a layer by itself, GRU"):
+    with pytest.raises(TypeError, match="training_state: expected a Sequential or Seq2Seq, got a layer by itself, GRU"):
         cgru.save(cgru.GRU(2, input_size=3), path, training_state=True)
     with pytest.raises(TypeError, match="training_state: expected True or False, got 1"):
         cgru.save(model, path, training_state=1)
