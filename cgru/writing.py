@@ -97,9 +97,11 @@ class _Replacement:
             with open(temporary, "xb") as file:
                 self._write(file)
             os.replace(temporary, self._target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+        except BaseException as error:
+            with contextlib.suppress(OSError):
                 os.unlink(temporary)
+            if isinstance(error, OSError) and error.filename == temporary:  # a name that nobody gave
+                raise OSError(error.errno, error.strerror, self._target) from None
             raise
         _sync_folder(folder)
 

@@ -118,3 +118,17 @@ def test_names_that_no_file_can_have(tmp_path):
         with pytest.raises(ValueError, match="path: expected the name of a file, got one with a null character"):
             function(f"{tmp_path}/a\0b")
     assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
+
+
+def test_what_cannot_be_written_is_called_as_it_was_given(tmp_path):
+    """Not by the name of the file that is written first and takes its place when it is whole."""
+    layer = cgru.GRU(3)
+    layer.build(2)
+    long = tmp_path / ("x" * 300)
+    for path in (tmp_path / "missing" / "m.safetensors", long):
+        with pytest.raises(OSError) as caught:
+            cgru.save(layer, path)
+        assert caught.value.filename == str(path)
+    with pytest.raises(FileNotFoundError):
+        cgru.save(layer, tmp_path / "missing" / "m.safetensors")
+    assert list(tmp_path.iterdir()) == []
