@@ -120,11 +120,18 @@ def as_array(value: ArrayLike, name: str, expected: str = "an array or list of a
     try:
         array = np.asarray(value)
     except ValueError:
-        raise ValueError(f"{name}: expected {expected}, got nested lists of unequal lengths") from None
+        odd = next((v for v in value if not _is_part(v)), 0) if isinstance(value, list) else 0
+        got = "nested lists of unequal lengths" if _is_part(odd) else f"a list with {odd!r} in it"
+        raise ValueError(f"{name}: expected {expected}, got {got}") from None
     if array.dtype == object and array.ndim and all(map(_is_real, array.flat)):
         typed = np.array(array.tolist()).reshape(array.shape)
         return typed if typed.dtype != object else array.astype(np.float64)  # of Decimal, Fraction, huge integers
     return array
+
+
+def _is_part(value: object) -> bool:
+    """Whether this may stand in a list that stands for an array."""
+    return isinstance(value, (list, tuple, numbers.Number, np.bool_)) or hasattr(value, "__array__")
 
 
 def _is_real(value: object) -> bool:

@@ -230,6 +230,7 @@ def _warn_left_out(found, start, module, prefix, initial_state):
         warn_partial(f"from_torch: the GRU is taken as PyTorch has it; left out, and what they change: {some(ways)}")
     starts = [start, *found.aliases.get(start, ())]
     left = [name for name in found.names if name != initial_state and not any(_belongs(name, s) for s in starts)]
+    left += found.without_arrays
     if left and prefix is None:
         path = start.rstrip(".")
         warn_partial(

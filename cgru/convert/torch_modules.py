@@ -19,6 +19,9 @@ _DISGUISED = re.compile(r"(|.*\.)(?:parametrizations\.)?((?:weight|bias)_[ih]h(?
 _RECURRENT = re.compile(r"(|.*\.)weight_hh(?:_l0)?")
 # What stands around the modules of a model that is compiled, distributed or checkpointed.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_WITHOUT_ARRAYS = [
+    f"torch.nn.modules.{name}" for name in ("activation", "flatten", "padding", "pooling", "upsampling", "fold")
+]
 
 
 class Found(NamedTuple):
@@ -29,6 +32,7 @@ class Found(NamedTuple):
     batch_first: dict  # the same -> True or False; None where nothing tells
     aliases: dict  # the same -> other beginnings of names of the same module
     names: list  # of the state_dict
+    without_arrays: tuple = ()  # paths and classes of modules that compute without parameters
 
 
 def find(source):
@@ -94,6 +98,11 @@ def kind_of(module):
     return None
 
 
+def _computes(module):
+    """Whether this is a module of PyTorch that changes numbers in evaluation mode without arrays of its own."""
+    return type(module).__module__ in _WITHOUT_ARRAYS and not module.state_dict()
+
+
 def is_quantized(module):
     return any(k.__module__.startswith("torch.") and ".quantized" in k.__module__ for k in type(module).__mro__)
 
@@ -109,7 +118,8 @@ def _of_module(top):
             known[start if has_names else plain(start)] = module
     # Modules of other classes may hold a GRU's arrays, too.
     others = [start for start in by_shape(state_dict) if start not in known]
-    found = Found(dict(state_dict), {}, {}, {}, list(state_dict))
+    computing = [f"{start.rstrip('.')} ({kind_of(module)})" for start, module in modules.items() if _computes(module)]
+    found = Found(dict(state_dict), {}, {}, {}, list(state_dict), tuple(computing))
     seen, orders = {}, None
     for start in (*known, *others):
         module = known.get(start, modules.get(start))

@@ -107,6 +107,11 @@ def test_one_frame_and_states_of_other_kinds(layer, x):
     ("x", "error", "message"),
     [
         ([[[1, 2, 3]], 7], ValueError, "^x: expected an array or list of arrays, got nested lists of unequal lengths"),
+        ([np.ones((2, 3)), None], ValueError, "^x: expected an array or list of arrays, got a list with None in it"),
+        ([np.ones((2, 3)), "b"], ValueError, "^x: expected an array or list of arrays, got a list with 'b' in it"),
+        (None, TypeError, "^x: expected real numbers, got NoneType$"),
+        ({"x": [[1.0]]}, TypeError, "^x: expected real numbers, got dict$"),
+        ((row for row in np.ones((2, 2, 3))), TypeError, "^x: expected real numbers, got generator$"),
         ([[[1, 2, 3]], [[1, 2], [3]]], ValueError, r"^x\[1\]: expected an array"),
         ([[[1, 2, 3]], [[1, 2]] * 2], ValueError, r"^x\[1\]: expected shape \(T_i, 3\) as x\[0\], got \(2, 2\)"),
         ([[["a", "b", "c"]], [["d", "e", "f"]] * 2], TypeError, r"^x\[0\]: expected real numbers, got dtype <U1"),

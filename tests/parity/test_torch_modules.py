@@ -559,3 +559,22 @@ def test_a_time_major_model_in_the_other_order(rng):
     with torch.no_grad():
         expected, _ = module(torch.from_numpy(ids.T.copy()))
     checks.assert_close(model.predict(ids), expected.swapaxes(0, 1), TOLERANCE)
+
+
+def test_modules_without_parameters_are_named_where_they_are_left_out():
+    """What follows a GRU, or stands before it, changes its numbers with arrays of its own and without."""
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.drop = torch.nn.GRU(3, 4, batch_first=True), torch.nn.Dropout()
+            self.act, self.loss = torch.nn.Tanh(), torch.nn.CrossEntropyLoss()
+
+    gru = torch.nn.GRU(3, 4, batch_first=True)
+    for module, left in ((Own(), r"act \(Tanh\)"), (torch.nn.Sequential(torch.nn.Tanh(), gru), r"0 \(Tanh\)")):
+        with pytest.warns(cgru.convert.PartialConversionWarning, match=rf"was converted; left out: {left}\. prefix="):
+            cgru.from_torch(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cgru.from_torch(Own(), "rnn")
+        cgru.from_torch(torch.nn.ModuleDict({"rnn": gru, "drop": torch.nn.Dropout()}))
