@@ -8,7 +8,18 @@ try:
     from cgru._version import __version__
     from cgru.backends import backend, get_backend, set_backend
     from cgru.files import load, save
-    from cgru.layers import GRU, Dense, Dropout, Embedding
+    from cgru.layers import (
+        GRU,
+        AttentionPooling,
+        Conv1D,
+        Dense,
+        Dropout,
+        Embedding,
+        GlobalAveragePooling1D,
+        GlobalMaxPooling1D,
+        LayerNormalization,
+        Masking,
+    )
     from cgru.models import Seq2Seq, Sequential
     from cgru.threads import get_num_threads, limit_threads, set_num_threads
 except (ImportError, AttributeError, TypeError) as error:
@@ -20,9 +31,15 @@ except (ImportError, AttributeError, TypeError) as error:
 
 __all__ = [
     "GRU",
+    "AttentionPooling",
+    "Conv1D",
     "Dense",
     "Dropout",
     "Embedding",
+    "GlobalAveragePooling1D",
+    "GlobalMaxPooling1D",
+    "LayerNormalization",
+    "Masking",
     "Seq2Seq",
     "Sequential",
     "__version__",
@@ -45,6 +62,7 @@ __all__ = [
 if TYPE_CHECKING:  # those above have imported the modules
     from cgru import backends as backends
     from cgru import callbacks as callbacks
+    from cgru import constraints as constraints
     from cgru import initializers as initializers
     from cgru import interpret as interpret
     from cgru import layers as layers
@@ -53,6 +71,7 @@ if TYPE_CHECKING:  # those above have imported the modules
     from cgru import models as models
     from cgru import optimizers as optimizers
     from cgru import plot as plot
+    from cgru import regularizers as regularizers
     from cgru import schedules as schedules
     from cgru import sequences as sequences
     from cgru import threads as threads

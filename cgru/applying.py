@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgru import constraints
 from cgru.checks import shape_text
 from cgru.locks import unshared
 from cgru.sequences import as_numeric
@@ -44,6 +45,7 @@ class Memory:
         proposed = self._proposed = unshared(self._proposed)
         with np.errstate(all="ignore"):  # what is not finite is looked for
             known = optimizer.propose(parameters, gradients, current, proposed, spare)
+            known = not constraints.act(layers, proposed) and known
             wrong = None if known else _error(optimizer, layers, order, gradients, proposed)
         if wrong is not None:
             raise wrong

@@ -66,6 +66,14 @@ def check_positive(value: float, name: str) -> float:
     return float(value)
 
 
+def check_finite(value: float, name: str, minimum: float = -math.inf) -> float:
+    """Return `value` as a finite float of at least `minimum`; TypeError or ValueError names the argument."""
+    if not minimum <= check_number(value, name) < math.inf or value == -math.inf:
+        least = "" if minimum == -math.inf else f" of at least {minimum:g}"
+        raise ValueError(f"{name}: expected a finite number{least}, got {value!r}")
+    return float(value)
+
+
 def check_dtype(dtype: DType) -> np.dtype[Any]:
     """Return np.dtype float32 or float64; anything else is a ValueError."""
     named = dtype.casefold() if isinstance(dtype, str) else None

@@ -43,7 +43,7 @@ def save(model: Layer | Sequential | Seq2Seq, path: Path, training_state: bool =
 
     Parameters
     ----------
-    model : GRU, Dense, Embedding, Dropout, Sequential or Seq2Seq
+    model : a layer, Sequential or Seq2Seq
         It must be built. Subclasses are refused: `load` would not find them.
     path : str or os.PathLike
         Any name will do; ".safetensors" is the custom.
@@ -126,7 +126,7 @@ def load(path: Path) -> LayerOrModel:
 
     Returns
     -------
-    GRU, Dense, Embedding, Dropout, Sequential or Seq2Seq
+    layer, Sequential or Seq2Seq
         Built, with the parameters of the saved one, bit for bit; compiled, if the file has a state of training. See
         `save` for what a file does not hold.
 
@@ -207,6 +207,25 @@ def _check_model(model: Layer | Model) -> None:
         if type(layer) not in LAYERS.values():
             name = type(layer).__name__
             raise TypeError(f"model: expected layers among {', '.join(LAYERS)}, got {name} at index {i}")
+    for i, layer in enumerate(getattr(model, "layers", (model,))):
+        for option, value in layer.get_config().items():
+            strange = _not_in_json(value)
+            if strange is not None:
+                kind = option.rpartition("_")[2]
+                raise TypeError(
+                    f"model: expected options that a file can hold, got {strange!r} as {option} of layer {i} "
+                    f"({type(layer).__name__}): give it by its name or as an object of cgru.{kind}s; "
+                    f"with_options({option}=...) changes it and keeps the weights"
+                )
+
+
+def _not_in_json(value: Any) -> Any:
+    """Something in an option's value that JSON cannot hold: a function, or an object of the user's class; else None."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return next((found for found in map(_not_in_json, value) if found is not None), None)
+    return None if value is None or isinstance(value, (str, int, float)) else value
 
 
 def _metadata(model: Layer | Model, arrays: Sequence[AnyArray], training: str | None) -> dict[str, str]:

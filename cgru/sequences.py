@@ -58,6 +58,18 @@ class Batch(NamedTuple):
         return Batch(self.data[rows])
 
 
+def with_mask(batch: Batch, mask: BoolArray) -> Batch:
+    """The batch without the steps at which `mask` (N, T) is False; with lengths, if what is left ends where they do."""
+    valid = batch.valid
+    if valid is not None:
+        mask = mask & valid
+    lengths = mask.sum(axis=1)
+    if (mask == (np.arange(mask.shape[1]) < lengths[:, None])).all():
+        full = batch.lengths is None and batch.mask is None and bool((lengths == mask.shape[1]).all())
+        return batch if full else Batch(batch.data, lengths.astype(np.intp))
+    return Batch(batch.data, None, mask)
+
+
 def as_batch(
     x: ArrayLike,
     lengths: ArrayLike | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsFloat, SupportsIndex, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,7 +35,14 @@ Activation: TypeAlias = Literal["sigmoid", "tanh", "relu", "linear", "hard_sigmo
 DenseActivation: TypeAlias = Literal["linear", "relu", "sigmoid", "softmax", "tanh"]
 AttentionScore: TypeAlias = Literal["dot", "general", "additive"]
 MergeMode: TypeAlias = Literal["concat", "sum", "mul", "ave"]
-InitializerName: TypeAlias = Literal["glorot_uniform", "orthogonal", "uniform", "zeros"]
+InitializerName: TypeAlias = Literal[
+    "constant", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "identity", "identity_per_gate",
+    "lecun_normal", "lecun_uniform", "normal", "ones", "orthogonal", "orthogonal_per_gate", "pytorch", "random_normal",
+    "random_uniform", "truncated_normal", "uniform", "variance_scaling", "xavier_normal", "xavier_uniform", "zeros",
+]  # fmt: skip
+RegularizerName: TypeAlias = Literal["l1", "l1_l2", "l2"]
+ConstraintName: TypeAlias = Literal["max_norm", "min_max_norm", "non_neg", "unit_norm"]
+Padding: TypeAlias = Literal["valid", "same", "causal"]
 OptimizerName: TypeAlias = Literal["adam", "adamw", "rmsprop", "sgd"]
 LearningRate: TypeAlias = float | Callable[[int], float]  # of the number of updates made before
 LossName: TypeAlias = Literal[
@@ -49,9 +56,24 @@ BackendName: TypeAlias = Literal["native", "blas"]
 BatchSource: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]  # starts anew whenever it is asked
 Validation: TypeAlias = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, dict[str, Any]]
 
+# Options that are a name, an object with settings, the dict that stands for one in a configuration, or a function.
+Initializer: TypeAlias = Callable[[Shape, Any, np.random.Generator], Array]  # of shape, dtype and generator
+InitializerLike: TypeAlias = InitializerName | Mapping[str, Any] | Initializer
+ConstraintLike: TypeAlias = ConstraintName | Mapping[str, Any] | Callable[[Array], Array] | None
+
+
+class Penalty(Protocol):
+    """What a regularizer is."""
+
+    def value(self, array: Array) -> float: ...
+
+    def gradient(self, array: Array) -> Array: ...
+
+
+RegularizerLike: TypeAlias = RegularizerName | Mapping[str, Any] | Penalty | None
+
 # -- inside of layers and models
 
-Initializer: TypeAlias = Callable[[Shape, Any, np.random.Generator], Array]  # of shape, dtype and generator
 Key: TypeAlias = "masks.Key | None"
 States: TypeAlias = Sequence[Array | None]  # one for each layer, None from one that has no state
 Parameter: TypeAlias = tuple[int, str]  # layer index, name
@@ -72,6 +94,13 @@ class CommonOptions(TypedDict, total=False):
     merge_mode: MergeMode
     time_major: bool
     zero_output_for_mask: bool
+    kernel_regularizer: RegularizerLike
+    recurrent_regularizer: RegularizerLike
+    bias_regularizer: RegularizerLike
+    activity_regularizer: RegularizerLike
+    kernel_constraint: ConstraintLike
+    recurrent_constraint: ConstraintLike
+    bias_constraint: ConstraintLike
     trainable: bool
     seed: SupportsIndex | None
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru import masks
+from cgru import constraints, initializers, masks, regularizers
 from cgru.checks import as_array, check_bool, check_dtype, check_int
 from cgru.configured import Configured
 from cgru.locks import Locked, owned
@@ -78,6 +78,9 @@ class Layer(Locked, Configured):
     seed: int | None
     _options: tuple[str, ...] = ("dtype", "seed")
     _has_dtype = True  # False: results have the type of the inputs
+    activity_regularizer: Any = None
+    _takes_sequences = False  # True: data (N, T, F) alone
+    _has_step_state = False  # True: `step(x_t, state)` returns (y_t, state)
 
     @property
     def draws(self) -> bool:
@@ -104,7 +107,11 @@ class Layer(Locked, Configured):
 
     def _initial(self, name: str) -> Initializer:
         """Return the initializer, a function of (shape, dtype, rng), of the parameter called `name`."""
-        raise NotImplementedError
+        return initializers.get(self._option_for(name, "initializer"))
+
+    def _inputs_of_an_output(self, input_size: int) -> int:
+        """What `initializers.PyTorch` has under the root."""
+        return input_size
 
     def forward_batch(
         self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
@@ -131,7 +138,8 @@ class Layer(Locked, Configured):
             The state after the last valid step of each sequence; None from a layer without one. Nothing is kept in the
             layer: who runs a stateful one says afterwards what to keep (`GRU.reset_states`).
         penalty : float
-            What the layer adds to the loss; 0.0 so far.
+            What the regularizer of the activity adds to the loss: its penalty on the outputs at the valid steps, by the
+            number of rows. Those of the parameters are in `penalty()`, once for an update.
         tape : object
             What `backward_batch` needs. It belongs to the caller.
         """
@@ -140,7 +148,8 @@ class Layer(Locked, Configured):
     def backward_batch(
         self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, Array | None, dict[str, Array]]:
-        """Return (gradient of the inputs, gradient of the state, dict name -> gradient of the parameter).
+        """Return (gradient of the inputs, gradient of the state, dict name -> gradient of the parameter). The gradient
+        of the activity's penalty is in them, that of the parameters' (`penalty_gradients`) is not.
 
         Parameters
         ----------
@@ -176,6 +185,10 @@ class Layer(Locked, Configured):
         inference. Models call it once a step: a layer that has a shorter way to them takes it here."""
         return self.forward_batch(Batch(x))[0].data
 
+    def refuses_steps(self) -> str | None:
+        """Return None if the layer can run step by step, else what would be expected, in words."""
+        return None
+
     def output_size(self, input_size: Any) -> Any:
         """Return the number of output features for inputs of `input_size` features."""
         raise NotImplementedError
@@ -187,6 +200,15 @@ class Layer(Locked, Configured):
     def expected_shape(self, shape: Shape) -> str | None:
         """Return None if data of `shape` will do, else which shape they should have, in words."""
         return None
+
+    def masked(self, batch: Batch) -> Batch:
+        """Return the batch of inputs without the steps that the layer takes for padding because of their values."""
+        return batch
+
+    def output_steps(self, batch: Batch) -> Batch:
+        """Return which steps of the outputs are valid, for inputs whose steps are those of `batch`: a batch of their
+        lengths or mask, whose data are (N, T, 0), or (N, 0) for vectors."""
+        return batch
 
     def check_values(self, batch: Batch, name: str) -> None:
         """Raise for values at valid steps that the layer cannot take; `name` is what the caller calls them."""
@@ -207,9 +229,12 @@ class Layer(Locked, Configured):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor as a dict that JSON can hold."""
-        config = super().get_config()
+        config = {name: _in_config(name, value) for name, value in super().get_config().items()}
         dtype = config.pop("dtype")
         return config | ({"dtype": dtype.name} if self._has_dtype else {}) | {"trainable": self.trainable}
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) if _kind(name) else value for name, value in self.get_config().items()}
 
     def _instead_of_change(self, name: str, value: str) -> str:
         return f"with_options({name}={value}) makes a layer with the same weights and other options"
@@ -318,7 +343,16 @@ class Layer(Locked, Configured):
                 self._adopt(input_size, self._checked_weights(weights, dict(self.parameter_shapes(input_size))))
 
     def _create(self, input_size: int, rng: np.random.Generator) -> dict[str, Array]:
-        return {name: self._initial(name)(shape, self.dtype, rng) for name, shape in self.parameter_shapes(input_size)}
+        created, dtype = {}, self.dtype or np.dtype("float32")
+        for name, shape in self.parameter_shapes(input_size):
+            initial = self._initial(name)
+            if isinstance(initial, initializers.PyTorch):
+                initial = initial.within(self._inputs_of_an_output(input_size))
+            if isinstance(initial, initializers.Initializer):
+                created[name] = initial(shape, dtype, rng)
+            else:
+                created[name] = initializers.called(initial, shape, dtype, rng, f"initializer of {name}")
+        return created
 
     def _adopt(self, input_size: int | None, parameters: dict[str, Array]) -> None:
         """Take new parameters, dict name -> C-contiguous array of `self.dtype`, of the shapes for `input_size`."""
@@ -345,6 +379,61 @@ class Layer(Locked, Configured):
         """Take a SeedSequence for what the layer will draw if it has no seed of its own; the first one stays."""
         if self._inherited_seed is None:
             self._inherited_seed = seed
+
+    # -- options for parameters
+
+    def _keep(self, **options: Any) -> None:
+        """Check and keep options whose names end in _initializer, _regularizer and _constraint."""
+        for name, value in options.items():
+            setattr(self, name, _kind(name).check(value, name))
+
+    def _check_axes(self) -> None:
+        """ValueError if a constraint is about axes that its parameter does not have. Called when options are set."""
+        seen = set()
+        for name, shape in self.parameter_shapes(None):
+            if _role(name) in seen:  # the other layers and directions have the same shapes, and may be very many
+                return
+            seen.add(_role(name))
+            constraint = self.constraint_of(name)
+            if isinstance(constraint, constraints.Norm):
+                constraint.check_axes(shape, f"{_role(name)}_constraint")
+
+    def _option_for(self, name: str, what: str) -> Any:
+        return getattr(self, f"{_role(name)}_{what}", None)
+
+    def constraint_of(self, name: str) -> Any:
+        """Return what is to be done with the parameter called `name` after each update, or None."""
+        return constraints.get(self._option_for(name, "constraint"))
+
+    def penalty(self) -> float:
+        """Return what the regularizers of the parameters add to the loss; 0.0 if the layer is not trainable."""
+        return sum((regularizer.value(array) for _, array, regularizer in self._regularized()), 0.0)
+
+    def penalty_gradients(self) -> dict[str, Array]:
+        """Return its gradients: dict name -> array, of the parameters that have a regularizer."""
+        return {name: regularizer.gradient(array) for name, array, regularizer in self._regularized()}
+
+    def add_penalties(self, grads: dict[str, Array]) -> dict[str, Array]:
+        """Return gradients of the parameters with those of the penalties added."""
+        return grads | {name: grads[name] + d for name, d in self.penalty_gradients().items() if name in grads}
+
+    def _regularized(self) -> Iterator[tuple[str, Array, regularizers.Regularizer]]:
+        for name, array in self._built_parameters().items() if self.trainable else ():
+            regularizer = regularizers.get(self._option_for(name, "regularizer"))
+            if regularizer is not None:
+                yield name, array, regularizer
+
+    def _activity(self, y: Array, valid: BoolArray | None, training: bool) -> tuple[float, Array | None]:
+        """Return (penalty on the outputs `y` (N, ...) at the valid steps, its gradient, if `training`, or None)."""
+        if self.activity_regularizer is None or not len(y):
+            return 0.0, None
+        regularizer = regularizers.get(self.activity_regularizer)
+        rows = y if valid is None else y[valid]
+        penalty = regularizer.value(rows) / len(y)
+        if not training:
+            return penalty, None
+        d = regularizer.gradient(rows) / y.dtype.type(len(y))
+        return penalty, d if valid is None else from_valid_rows(d, y.shape[:-1], valid)
 
     # -- parameters
 
@@ -443,6 +532,24 @@ class Layer(Locked, Configured):
             self._parameters = {name: owned(array) for name, array in self._parameters.items()}
 
 
+_KINDS = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
+
+
+def _kind(option: str) -> Any:
+    """The module of an option that names one of its things, or None."""
+    return _KINDS.get(option.rpartition("_")[2])
+
+
+def _in_config(option: str, value: Any) -> Any:
+    kind = _kind(option)
+    return value if kind is None else kind.config_of(value)
+
+
+def _role(name: str) -> str:
+    """What the options for a parameter begin with: of "l0.forward.recurrent_kernel" recurrent_initializer and so on."""
+    return name.rpartition(".")[2].removesuffix("_kernel")
+
+
 # -- rows of the valid steps
 
 
@@ -460,6 +567,22 @@ def from_valid_rows(rows: Array, leading: Shape, valid: BoolArray | None) -> Arr
     data = np.zeros(shape, rows.dtype)
     data[valid] = rows
     return data
+
+
+def expected_sequences(shape: Shape, input_size: int | None, F: str = "F") -> str | None:
+    """What `Layer.expected_shape` returns for layers of sequences (N, T, F), built for `input_size` features or not."""
+    if len(shape) == 3 and shape[2] == (input_size or max(1, shape[2])):
+        return None
+    size = input_size or (f"{F} >= 1" if len(shape) == 3 else F)
+    return f"(N, T, {size}) or a list of (T_i, {size}) arrays"
+
+
+def expected_vectors(shape: Shape, input_size: int | None) -> str | None:
+    """The same for layers of vectors (N, F), or of the vectors of every step."""
+    if len(shape) in (2, 3) and shape[-1] == (input_size or max(1, shape[-1])):
+        return None
+    size = input_size or ("F >= 1" if len(shape) in (2, 3) else "F")
+    return f"(N, {size}) or (N, T, {size})"
 
 
 def check_gradient(d_out: AnyArray, shape: Shape) -> None:

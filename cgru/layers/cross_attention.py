@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from cgru import initializers, kernels
 from cgru.checks import check_bool, check_int, check_name, shape_text
 from cgru.layers.base import Layer, check_gradient, from_valid_rows, valid_rows
-from cgru.layers.dense import _ACTIVATIONS
+from cgru.layers.dense import ACTIVATIONS
 from cgru.sequences import Batch, as_batch, as_numeric
 from cgru.typing import AnyArray, Array, BoolArray, DType, Initializer, IntArray, Shape
 
@@ -329,7 +329,7 @@ class Attention(Layer):
             product(weights.T, d_context[own], d_memory[other])
             d_scores = product(d_context[own], e.T)
             kernels.activation_gradient(
-                weights, d_scores, d_scores, _ACTIVATIONS["softmax"], kernels.get_num_threads()
+                weights, d_scores, d_scores, ACTIVATIONS["softmax"], kernels.get_num_threads()
             )
             queries, keys = tape.queries[own], memory.keys[other]
             if self.score == "additive":
@@ -378,7 +378,7 @@ class Attention(Layer):
         d = d_scores.reshape(-1, 1)
         self._sum_up(grads, "score_kernel", hidden, d)
         d_hidden = d * score.T
-        kernels.activation_gradient(hidden, d_hidden, d_hidden, _ACTIVATIONS["tanh"], kernels.get_num_threads())
+        kernels.activation_gradient(hidden, d_hidden, d_hidden, ACTIVATIONS["tanh"], kernels.get_num_threads())
         d_hidden = d_hidden.reshape(len(queries), len(keys), -1)
         np.add.reduce(d_hidden, axis=1, out=d_queries)
         np.add.reduce(d_hidden, axis=0, out=d_keys)
@@ -418,7 +418,7 @@ def activated(rows: Array, activation: str) -> Array:
     """The rows (m, n), activated in their place."""
     if rows.size:
         none = np.zeros(rows.shape[1], rows.dtype)
-        kernels.activate_rows(rows, none, _ACTIVATIONS[activation], kernels.get_num_threads())
+        kernels.activate_rows(rows, none, ACTIVATIONS[activation], kernels.get_num_threads())
     return rows
 
 

@@ -7,15 +7,26 @@ from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
-from cgru import initializers, kernels
+from cgru import kernels
 from cgru.checks import check_bool, check_int, check_name
-from cgru.layers.base import check_gradient, from_valid_rows, valid_rows
+from cgru.layers.base import check_gradient, expected_vectors, from_valid_rows, valid_rows
 from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch
-from cgru.typing import AnyArray, Array, BoolArray, DenseActivation, DType, Initializer, InitializerName, Key, Shape
+from cgru.typing import (
+    AnyArray,
+    Array,
+    BoolArray,
+    ConstraintLike,
+    DenseActivation,
+    DType,
+    InitializerLike,
+    Key,
+    RegularizerLike,
+    Shape,
+)
 
 # Codes of kernels/activations.pxd, and of kernels/jobs.pxd for what runs over a row.
-_ACTIVATIONS = {"linear": 3, "relu": 2, "sigmoid": 0, "softmax": 6, "tanh": 1}
+ACTIVATIONS = {"linear": 3, "relu": 2, "sigmoid": 0, "softmax": 6, "tanh": 1}
 
 
 class _Tape(NamedTuple):
@@ -24,6 +35,7 @@ class _Tape(NamedTuple):
     y: Array | None  # (M, K)
     leading: Shape  # (N,) or (N, T)
     valid: BoolArray | None
+    d_penalty: Array | None = None  # gradient of the activity's penalty, of the shape of the outputs
 
 
 class Dense(Stateless):
@@ -37,8 +49,12 @@ class Dense(Stateless):
         Applied to the output; None is "linear". softmax is over the features.
     use_bias : bool
         Whether there is a bias b.
-    kernel_initializer, bias_initializer : str
-        Names from `cgru.initializers`.
+    kernel_initializer, bias_initializer : str, Initializer or callable
+        From `cgru.initializers`.
+    kernel_regularizer, bias_regularizer, activity_regularizer : str or Regularizer, optional
+        From `cgru.regularizers`: what kernel, bias and outputs add to the loss of a model.
+    kernel_constraint, bias_constraint : str, Constraint or callable, optional
+        From `cgru.constraints`: what is done with kernel and bias after each update.
     trainable : bool
         Whether `Sequential.fit` changes the parameters; the one option that may be set later.
     dtype : {"float32", "float64"}
@@ -65,7 +81,10 @@ class Dense(Stateless):
     """
 
     dtype: np.dtype[Any]
-    _options = ("units", "activation", "use_bias", "kernel_initializer", "bias_initializer")
+    _options = (
+        *("units", "activation", "use_bias", "kernel_initializer", "bias_initializer"),
+        *("kernel_regularizer", "bias_regularizer", "activity_regularizer", "kernel_constraint", "bias_constraint"),
+    )
 
     def __init__(
         self,
@@ -73,8 +92,13 @@ class Dense(Stateless):
         activation: DenseActivation | None = "linear",
         *,
         use_bias: bool = True,
-        kernel_initializer: InitializerName = "glorot_uniform",
-        bias_initializer: InitializerName = "zeros",
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         trainable: bool = True,
         dtype: DType = "float32",
         seed: SupportsIndex | None = None,
@@ -86,11 +110,14 @@ class Dense(Stateless):
                 f"activation: expected a name, got {activation}: "
                 f"PyTorch's Linear({self.units}, {activation}) is Dense({activation}) here"
             )
-        self.activation = check_name("linear" if activation is None else activation, "activation", _ACTIVATIONS)
+        self.activation = check_name("linear" if activation is None else activation, "activation", ACTIVATIONS)
         self.use_bias = check_bool(use_bias, "use_bias")
         self._prepared: kernels.DenseHandle | None = None
-        self.kernel_initializer = initializers.check(kernel_initializer, "kernel_initializer")
-        self.bias_initializer = initializers.check(bias_initializer, "bias_initializer")
+        self._keep(kernel_initializer=kernel_initializer, bias_initializer=bias_initializer)
+        self._keep(kernel_regularizer=kernel_regularizer, bias_regularizer=bias_regularizer)
+        self._keep(activity_regularizer=activity_regularizer)
+        self._keep(kernel_constraint=kernel_constraint, bias_constraint=bias_constraint)
+        self._check_axes()
 
     @property
     def draws(self) -> bool:
@@ -100,18 +127,12 @@ class Dense(Stateless):
         return self.units
 
     def expected_shape(self, shape: Shape) -> str | None:
-        if len(shape) in (2, 3) and shape[-1] == (self.input_size if self.built else max(1, shape[-1])):
-            return None
-        F = self.input_size or ("F >= 1" if len(shape) in (2, 3) else "F")
-        return f"(N, {F}) or (N, T, {F})"
+        return expected_vectors(shape, self.input_size)
 
     def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
         yield "kernel", (input_size, self.units)
         if self.use_bias:
             yield "bias", (self.units,)
-
-    def _initial(self, name: str) -> Initializer:
-        return initializers.get(self.bias_initializer if name == "bias" else self.kernel_initializer)
 
     def _changed(self) -> None:
         self._prepared = None
@@ -127,7 +148,7 @@ class Dense(Stateless):
     def _handle(self, packed: bool) -> kernels.DenseHandle:
         parameters = self._built_parameters()
         return kernels.DenseHandle(
-            parameters["kernel"], parameters.get("bias"), _ACTIVATIONS[self.activation], packed,
+            parameters["kernel"], parameters.get("bias"), ACTIVATIONS[self.activation], packed,
             kernels.get_num_threads(),
         )  # fmt: skip
 
@@ -141,7 +162,9 @@ class Dense(Stateless):
         y = np.empty((len(rows), self.units), self.dtype)
         handle.apply(rows, y, kernels.get_num_threads())
         leading, valid = batch.data.shape[:-1], batch.valid
-        return batch.with_data(from_valid_rows(y, leading, valid)), None, 0.0, _Tape(handle, rows, y, leading, valid)
+        out = from_valid_rows(y, leading, valid)
+        penalty, d_penalty = self._activity(out, valid, training)
+        return batch.with_data(out), None, penalty, _Tape(handle, rows, y, leading, valid, d_penalty)
 
     def forward_logits(self, batch: Batch, logits: Array) -> tuple[Array, Any]:
         """The training pass up to the bias, for a loss that does the rest itself.
@@ -180,10 +203,12 @@ class Dense(Stateless):
         self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, None, dict[str, Array]]:
         check_gradient(d_out, (*tape.leading, self.units))
+        if tape.d_penalty is not None:
+            d_out = d_out + tape.d_penalty
         d = valid_rows(d_out, tape.valid, self.dtype)
         if self.activation != "linear" and d.size:
             d, d_out = np.empty_like(d), d
-            kernels.activation_gradient(tape.y, d_out, d, _ACTIVATIONS[self.activation], kernels.get_num_threads())
+            kernels.activation_gradient(tape.y, d_out, d, ACTIVATIONS[self.activation], kernels.get_num_threads())
         dx, grads = self.backward_logits(d, tape, need_dx, need_grads)
         return dx, None, grads
 

@@ -8,11 +8,21 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from cgru import initializers, kernels
-from cgru.checks import check_int
+from cgru.checks import check_bool, check_int
 from cgru.layers.base import check_gradient
 from cgru.layers.stateless import Stateless
-from cgru.sequences import Batch
-from cgru.typing import AnyArray, Array, DType, Initializer, InitializerName, Key, Shape
+from cgru.sequences import Batch, with_mask
+from cgru.typing import (
+    AnyArray,
+    Array,
+    ConstraintLike,
+    DType,
+    Initializer,
+    InitializerLike,
+    Key,
+    RegularizerLike,
+    Shape,
+)
 
 
 class Embedding(Stateless):
@@ -24,8 +34,14 @@ class Embedding(Stateless):
         Number of ids; an id is at least 0 and less than this.
     output_dim : int
         Number of output features.
-    embeddings_initializer : str
-        Name from `cgru.initializers`.
+    mask_zero : bool
+        Whether the id 0 means that there is nothing: such a step is not valid, for this layer and all behind it.
+    embeddings_initializer : str, Initializer or callable
+        From `cgru.initializers`.
+    embeddings_regularizer, activity_regularizer : str or Regularizer, optional
+        From `cgru.regularizers`: what table and outputs add to the loss of a model.
+    embeddings_constraint : str, Constraint or callable, optional
+        From `cgru.constraints`: what is done with the table after each update.
     trainable : bool
         Whether `Sequential.fit` changes the parameters; the one option that may be set later.
     dtype : {"float32", "float64"}
@@ -45,7 +61,11 @@ class Embedding(Stateless):
     """
 
     dtype: np.dtype[Any]
-    _options = ("input_dim", "output_dim", "embeddings_initializer")
+    _options = (
+        *("input_dim", "output_dim", "mask_zero", "embeddings_initializer", "embeddings_regularizer"),
+        *("activity_regularizer", "embeddings_constraint"),
+    )
+
     _takes_ids = True
 
     def __init__(
@@ -53,7 +73,11 @@ class Embedding(Stateless):
         input_dim: SupportsIndex,
         output_dim: SupportsIndex,
         *,
-        embeddings_initializer: InitializerName = "uniform",
+        mask_zero: bool = False,
+        embeddings_initializer: InitializerLike = "uniform",
+        embeddings_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        embeddings_constraint: ConstraintLike = None,
         trainable: bool = True,
         dtype: DType = "float32",
         seed: SupportsIndex | None = None,
@@ -61,7 +85,10 @@ class Embedding(Stateless):
         super().__init__(dtype, seed, trainable)
         self.input_dim = check_int(input_dim, "input_dim", 1)
         self.output_dim = check_int(output_dim, "output_dim", 1)
-        self.embeddings_initializer = initializers.check(embeddings_initializer, "embeddings_initializer")
+        self.mask_zero = check_bool(mask_zero, "mask_zero")
+        self._keep(embeddings_initializer=embeddings_initializer, embeddings_regularizer=embeddings_regularizer)
+        self._keep(activity_regularizer=activity_regularizer, embeddings_constraint=embeddings_constraint)
+        self._check_axes()
 
     def build(self, input_size: SupportsIndex | None = None) -> None:
         """Create the table, once; an id has no features, so `input_size` does not matter."""
@@ -102,7 +129,13 @@ class Embedding(Stateless):
         yield "embeddings", (self.input_dim, self.output_dim)
 
     def _initial(self, name: str) -> Initializer:
-        return initializers.get(self.embeddings_initializer)
+        initial = super()._initial(name)
+        if isinstance(initial, initializers.PyTorch) and initial.n is None:
+            return initializers.RandomNormal(stddev=1.0, seed=initial.seed)
+        return initial
+
+    def masked(self, batch: Batch) -> Batch:
+        return with_mask(batch, batch.data != 0) if self.mask_zero and batch.data.ndim == 2 else batch
 
     def forward_batch(
         self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
@@ -111,6 +144,7 @@ class Embedding(Stateless):
             raise ValueError(f"Embedding: expected ids of shape (N,) or (N, T), got {batch.data.shape}")
         self.check_values(batch, "ids")
         self.build()
+        batch = self.masked(batch)
         leading, valid = batch.data.shape, batch.valid
         ids, places = batch.data.reshape(-1), None
         if valid is not None:
@@ -120,20 +154,26 @@ class Embedding(Stateless):
         table = self._built_parameters()["embeddings"]
         out = (np.empty if places is None else np.zeros)((*leading, self.output_dim), self.dtype)
         kernels.gather(table, ids, places, out.reshape(-1, self.output_dim), kernels.get_num_threads())
-        return batch.with_data(out), None, 0.0, (ids, places, leading)
+        penalty, d_penalty = self._activity(out, valid, training)
+        return batch.with_data(out), None, penalty, (ids, places, leading, d_penalty)
 
     def step_rows(self, x: AnyArray) -> Array:
         self.check_values(Batch(x), "ids")
+        if self.mask_zero and (x == 0).any():
+            row = int(np.flatnonzero(x == 0)[0])
+            raise ValueError(f"x_t: expected ids of a step, because mask_zero=True, got 0 in row {row}: leave it out")
         return self._built_parameters()["embeddings"][x]
 
     def backward_batch(
         self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[None, None, dict[str, Array]]:
         """As `Layer.backward_batch`; ids have no gradient, so the first result is always None."""
-        ids, places, leading = tape
+        ids, places, leading, d_penalty = tape
         check_gradient(d_out, (*leading, self.output_dim))
         if not need_grads:
             return None, None, {}
+        if d_penalty is not None:
+            d_out = d_out + d_penalty
         d = np.ascontiguousarray(d_out, self.dtype).reshape(-1, self.output_dim)
         gradient = np.zeros((self.input_dim, self.output_dim), self.dtype)
         kernels.scatter_add(gradient, ids, places, d, kernels.get_num_threads())

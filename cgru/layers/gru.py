@@ -8,13 +8,24 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru import initializers, kernels, recurrence
+from cgru import kernels, recurrence
 from cgru.checks import check_bool, check_int, check_name, shape_text
 from cgru.layers import gates
 from cgru.layers.gates import GatesOrDict
 from cgru.layers.stack import Stack, Tape, flipped
 from cgru.sequences import Batch, as_batch, as_numeric
-from cgru.typing import Activation, Array, ArrayOrPair, DType, InitializerName, Key, MergeMode, Shape
+from cgru.typing import (
+    Activation,
+    Array,
+    ArrayOrPair,
+    ConstraintLike,
+    DType,
+    InitializerLike,
+    Key,
+    MergeMode,
+    RegularizerLike,
+    Shape,
+)
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")
 
@@ -43,8 +54,13 @@ class GRU(Stack):
         Run from each row's last valid step to its first; outputs in the order of the input.
     stateful : bool
         Start each call from the state that the last one left, until `reset_states`.
-    kernel_initializer, recurrent_initializer, bias_initializer : str
-        Names from `cgru.initializers`.
+    kernel_initializer, recurrent_initializer, bias_initializer : str, Initializer or callable
+        From `cgru.initializers`.
+    kernel_regularizer, recurrent_regularizer, bias_regularizer, activity_regularizer : str or Regularizer, optional
+        From `cgru.regularizers`: what the parameters, in every layer and direction, and the outputs add to the loss of
+        a model.
+    kernel_constraint, recurrent_constraint, bias_constraint : str, Constraint or callable, optional
+        From `cgru.constraints`: what is done with the parameters after each update.
     reset_after : bool
         Whether the reset gate acts after the product with the recurrent kernel (PyTorch, cuDNN, Keras' default) or
         before it.
@@ -109,6 +125,8 @@ class GRU(Stack):
     _options = (
         *("units", "activation", "recurrent_activation", "use_bias", "return_sequences", "return_state"),
         *("go_backwards", "reverse", "stateful", "kernel_initializer", "recurrent_initializer", "bias_initializer"),
+        *("kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "activity_regularizer"),
+        *("kernel_constraint", "recurrent_constraint", "bias_constraint"),
         *("reset_after", "num_layers", "bidirectional", "merge_mode", "learn_initial_state", "time_major"),
         "zero_output_for_mask",
     )
@@ -125,9 +143,16 @@ class GRU(Stack):
         go_backwards: bool = False,
         reverse: bool = False,
         stateful: bool = False,
-        kernel_initializer: InitializerName = "glorot_uniform",
-        recurrent_initializer: InitializerName = "orthogonal",
-        bias_initializer: InitializerName = "zeros",
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        recurrent_initializer: InitializerLike = "orthogonal",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        recurrent_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        recurrent_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         reset_after: bool = False,
         num_layers: SupportsIndex = 1,
         bidirectional: bool = False,
@@ -155,9 +180,11 @@ class GRU(Stack):
         self.go_backwards = check_bool(go_backwards, "go_backwards")
         self.reverse = check_bool(reverse, "reverse")
         self.stateful = check_bool(stateful, "stateful")
-        self.kernel_initializer = initializers.check(kernel_initializer, "kernel_initializer")
-        self.recurrent_initializer = initializers.check(recurrent_initializer, "recurrent_initializer")
-        self.bias_initializer = initializers.check(bias_initializer, "bias_initializer")
+        self._keep(kernel_initializer=kernel_initializer, kernel_regularizer=kernel_regularizer)
+        self._keep(recurrent_initializer=recurrent_initializer, recurrent_regularizer=recurrent_regularizer)
+        self._keep(bias_initializer=bias_initializer, bias_regularizer=bias_regularizer)
+        self._keep(activity_regularizer=activity_regularizer, kernel_constraint=kernel_constraint)
+        self._keep(recurrent_constraint=recurrent_constraint, bias_constraint=bias_constraint)
         self.reset_after = check_bool(reset_after, "reset_after")
         self.num_layers = check_int(num_layers, "num_layers", 1)
         self.bidirectional = check_bool(bidirectional, "bidirectional")
@@ -176,6 +203,7 @@ class GRU(Stack):
         self._state_is_flat = self.num_layers == 1 and not self.bidirectional
         self._runs_forward = not (self.bidirectional or self.reverse or self.go_backwards)
         special = self.stateful or self.learn_initial_state
+        self._check_axes()
         self._is_plain = self._state_is_flat and self._runs_forward and not special
         if input_size is not None:
             self.build(input_size)
@@ -291,10 +319,12 @@ class GRU(Stack):
     ) -> tuple[Array, Array, Tape | Any]:
         """Return (y, h, tape), as a call does; the tape is what `backward` needs, None unless `training`.
 
+        `tape.penalty` is what the regularizers add to the loss; their gradients are among what `backward` returns.
+
         The tape refers to x where x needed no conversion: leave its values alone until backward is done.
         """
         batch = self._as_batch(x, lengths, mask)
-        y, h, tape = self._run(batch, initial_state, check_bool(training, "training"))
+        y, h, _, tape = self._run(batch, initial_state, check_bool(training, "training"))
         self._keep_state(h)
         return self._time_order(y), h, tape
 
@@ -347,7 +377,7 @@ class GRU(Stack):
             if dh.shape != expected:
                 raise ValueError(f"dh: expected the shape of the state, {expected}, got {dh.shape}")
         dx, dh0, grads = self._pull(dy, dh, tape, check_bool(need_dx, "need_dx"))
-        return self._time_order(dx), dh0, grads
+        return self._time_order(dx), dh0, self.add_penalties(grads)
 
     def step(self, x_t: ArrayLike, h: ArrayLike | None = None, out: Array | None = None) -> Array:
         """One time step: return the state after `h` and the input `x_t`.
@@ -434,7 +464,7 @@ class GRU(Stack):
         >>> z.shape, bool((h == layer(x, lengths=[5, 2])).all()), bool((z[1, 2:] == 0).all())
         ((2, 5, 4), True, True)
         """
-        _, _, tape = self._run(self._as_batch(x, lengths, mask), initial_state, training=True)
+        *_, tape = self._run(self._as_batch(x, lengths, mask), initial_state, training=True)
         assert tape is not None
         found = [gates.Gates(*map(self._time_order, gates.of_tape(cell))) for cell in tape.cells]
         if self._state_is_flat:
@@ -464,10 +494,15 @@ class GRU(Stack):
         data = batch.data
         if data.dtype != self.dtype:
             data = as_numeric(data, self.dtype)
-        y, h, tape = self._run(batch.with_data(data), state, training)
+        y, h, penalty, tape = self._run(batch.with_data(data), state, training)
         if not self.return_sequences:
-            return Batch(y), h, 0.0, tape
-        return (flipped(batch) if self.go_backwards else batch).with_data(y), h, 0.0, tape
+            return Batch(y), h, penalty, tape
+        return (flipped(batch) if self.go_backwards else batch).with_data(y), h, penalty, tape
+
+    def output_steps(self, batch: Batch) -> Batch:
+        if not self.return_sequences:
+            return Batch(np.empty((len(batch.data), 0)))
+        return super().output_steps(flipped(batch) if self.go_backwards else batch)
 
     def backward_batch(
         self, d_out: Array, d_state: Array | None, tape: Tape, need_dx: bool = True, need_grads: bool = True

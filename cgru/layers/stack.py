@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from cgru import initializers, kernels, recurrence
 from cgru.checks import sequence_advice
-from cgru.layers.base import Layer
+from cgru.layers.base import Layer, expected_sequences
 from cgru.locks import owned
 from cgru.sequences import Batch, as_numeric
 from cgru.typing import (
@@ -21,7 +21,6 @@ from cgru.typing import (
     Array,
     BoolArray,
     Initializer,
-    InitializerName,
     IntArray,
     MergeMode,
     Shape,
@@ -39,6 +38,8 @@ class Tape(NamedTuple):
     ]  # per layer: the outputs of its directions where the merge needs them, else None
     learned: bool  # the initial state came from the parameters
     output_shape: Shape  # of the gradient that backward takes
+    d_penalty: Array | None  # gradient of the penalty on the outputs, of their shape
+    penalty: float  # of the outputs and the parameters
 
 
 class _Prepared(NamedTuple):
@@ -59,9 +60,6 @@ class Stack(Layer):
     go_backwards: bool
     reverse: bool
     stateful: bool
-    kernel_initializer: InitializerName
-    recurrent_initializer: InitializerName
-    bias_initializer: InitializerName
     reset_after: bool
     num_layers: int
     bidirectional: bool
@@ -74,6 +72,7 @@ class Stack(Layer):
     _state: Array | None
     _directions: tuple[str, ...]
     _state_is_flat: bool
+    _takes_sequences = True
 
     # -- parameters
 
@@ -85,10 +84,7 @@ class Stack(Layer):
         return (shape[0], *steps, self.output_size(shape[-1]))
 
     def expected_shape(self, shape: Shape) -> str | None:
-        if len(shape) == 3 and shape[2] == (self.input_size if self.built else max(1, shape[2])):
-            return None
-        D = self.input_size or ("D" if len(shape) != 3 else "D >= 1")
-        return f"(N, T, {D}) or a list of (T_i, {D}) arrays"
+        return expected_sequences(shape, self.input_size, "D")
 
     @cached_property
     def _prefixes(self) -> list[str]:
@@ -114,13 +110,10 @@ class Stack(Layer):
                 yield prefix + "initial_state", (H,)
 
     def _initial(self, name: str) -> Initializer:
-        kind = name.rpartition(".")[2]
-        return {
-            "kernel": initializers.get(self.kernel_initializer),
-            "recurrent_kernel": initializers.get(self.recurrent_initializer),
-            "bias": initializers.get(self.bias_initializer),
-            "initial_state": initializers.zeros,
-        }[kind]
+        return initializers.zeros if name.endswith("initial_state") else super()._initial(name)
+
+    def _inputs_of_an_output(self, input_size: int) -> int:
+        return self.units  # as PyTorch has it in a GRU
 
     def _changed(self) -> None:
         self._prepared = None
@@ -198,8 +191,10 @@ class Stack(Layer):
             )
         self.build(x.shape[-1])
 
-    def _run(self, batch: Batch, initial_state: ArrayLike | None, training: bool) -> tuple[Array, Array, Tape | None]:
-        """Return (y, h, tape); y is (N, T, F), or (N, F) without return_sequences."""
+    def _run(
+        self, batch: Batch, initial_state: ArrayLike | None, training: bool
+    ) -> tuple[Array, Array, float, Tape | None]:
+        """Return (y, h, penalty, tape); y is (N, T, F), or (N, F) without return_sequences."""
         x: Any = batch.data
         if x.ndim != 3:
             raise self._wrong_shape((x.swapaxes(0, 1) if self.time_major and x.ndim > 1 else x).shape)
@@ -242,7 +237,11 @@ class Stack(Layer):
         state = h[0] if self._state_is_flat else h
         if not self.return_sequences and x.base is not None:
             x = x.copy()  # y and h are the caller's, one each
-        return x, state, Tape(self, batch, cells, outputs, is_learned, x.shape) if training else None
+        penalty, d_penalty = self._activity(x, batch.valid if self.return_sequences else None, training)
+        if not training:
+            return x, state, penalty, None
+        whole = penalty + self.penalty()
+        return x, state, penalty, Tape(self, batch, cells, outputs, is_learned, x.shape, d_penalty, whole)
 
     def _wrong_shape(self, given: Shape) -> ValueError:
         shape = "(T, N, D)" if self.time_major else "(N, T, D)"
@@ -255,6 +254,8 @@ class Stack(Layer):
         """Return (dx, dh0, grads) for gradients in batch-major order; without `need_grads` the last is empty."""
         directions = len(self._directions)
         N = len(tape.batch.data)
+        if tape.d_penalty is not None:
+            dy = tape.d_penalty if dy is None else dy + tape.d_penalty
         shape = (len(tape.cells), N, self.units)
         dh = np.zeros(shape, self.dtype) if dh is None else dh.reshape(shape).copy()
         dh0 = np.empty_like(dh)

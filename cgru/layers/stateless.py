@@ -21,6 +21,7 @@ class Tape(NamedTuple):
     content: Any  # the tape of `forward_batch`
     shape: Shape  # of the outputs
     dtype: np.dtype[Any]
+    penalty: float  # what the regularizers add to the loss; their gradients are among what `backward` returns
 
 
 class Stateless(Layer):
@@ -79,14 +80,14 @@ class Stateless(Layer):
         training = check_bool(training, "training")
         key = None if seed is None else masks.Key(masks.seed_of(check_int(seed, "seed")))
         batch = self._checked(x, lengths, mask)
-        out, _, _, content = self.forward_batch(batch, None, key, training)
+        out, _, penalty, content = self.forward_batch(batch, None, key, training)
         y = out.data.copy() if training else _apart(out.data, batch.data)  # the tape may hold it
-        return y, Tape(self, content, y.shape, y.dtype) if training else None
+        return y, Tape(self, content, y.shape, y.dtype, penalty + self.penalty()) if training else None
 
     def backward(
         self, dy: ArrayLike, tape: Tape, need_dx: bool = True
     ) -> tuple[Array | Any, dict[str, Array]]:
-        """Return (dx, grads): the gradients of the input and of the parameters.
+        """Return (dx, grads): the gradients of the input and of the parameters, with those of `tape.penalty`.
 
         Parameters
         ----------
@@ -116,7 +117,7 @@ class Stateless(Layer):
         if dy.shape != tape.shape:
             raise ValueError(f"dy: expected the shape of y, {tape.shape}, got {dy.shape}")
         dx, _, grads = self.backward_batch(dy, None, tape.content, check_bool(need_dx, "need_dx"))
-        return None if dx is None else _apart(dx, dy), grads
+        return None if dx is None else _apart(dx, dy), self.add_penalties(grads)
 
     def _checked(self, x: ArrayLike, lengths: ArrayLike | None, mask: ArrayLike | None) -> Batch:
         dtype = None if self._takes_ids else self.dtype

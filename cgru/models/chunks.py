@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
+from cgru.layers import GRU, Dense, Dropout, Embedding, Layer, LayerNormalization, Masking
 from cgru.models import finite
 from cgru.models.examples import title
 from cgru.models.runs import Totals
@@ -23,7 +23,7 @@ from cgru.typing import IntArray, States
 if TYPE_CHECKING:
     from cgru.models.updates import Updatable
 
-_EACH_STEP_ALONE = (Dense, Dropout, Embedding)
+_EACH_STEP_ALONE = (Dense, Dropout, Embedding, LayerNormalization, Masking)
 
 
 def check(layers: Sequence[Layer]) -> None:
@@ -37,8 +37,8 @@ def check(layers: Sequence[Layer]) -> None:
                 )
         if not isinstance(layer, (GRU, *_EACH_STEP_ALONE)):
             raise ValueError(
-                f"chunk: expected layers that go from step to step, GRU, Dense, Dropout or Embedding, got "
-                f"{title(layers, i)}"
+                "chunk: expected layers that go from step to step, GRU, "
+                f"{', '.join(kind.__name__ for kind in _EACH_STEP_ALONE)}, got {title(layers, i)}"
             )
     if not any(isinstance(layer, GRU) for layer in layers):
         raise ValueError("chunk: expected a model with a GRU, got none")
@@ -63,7 +63,7 @@ def update(model: Updatable, piece: Piece, chunk: int, totals: Totals, place: fi
         if len(alive):
             key = model._key(here.take(alive))
             begun, no_tapes = _rows(before, goes_on), len(model.layers)
-            _, states, _ = model._forward(part.take(alive), begun, training=True, key=key, first=no_tapes)
+            _, states, *_ = model._forward(part.take(alive), begun, training=True, key=key, first=no_tapes)
         if len(ended):
             own = targets.take(ended, slice(None))
             model._update(part.take(ended), own, totals, here.take(ended), _rows(before, ~goes_on))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 import numpy as np
 
 from cgru.checks import check_int, check_name
-from cgru.layers import GRU, Attention, Dense, Embedding
+from cgru.layers import GRU, Attention, Dense, Embedding, Masking
 from cgru.layers.cross_attention import SCORES
 from cgru.models import decoding, pairs
 from cgru.models.examples import title
@@ -197,12 +197,13 @@ class EncoderDecoder(Trainable):
         key: Key = None,
         end: int | None = None,
         first: int = 0,
-    ) -> tuple[Batch, States, list[Any]]:
+    ) -> tuple[Batch, States, list[Any], float]:
         """As `Updatable._forward`; the tape of an encoder's layer comes with its state."""
         flow = encoded = batch.source
         tapes: list[Any] = []
         after: list[Any] = []
         begun: dict[int, Any] = {}
+        total = 0.0
         layer: Any
         for i, layer in enumerate(self.layers[:end]):
             if i == len(self.encoder.layers):
@@ -215,10 +216,11 @@ class EncoderDecoder(Trainable):
                 after.append(None)
                 continue
             wanted = training and (i >= first or layer.draws)
-            flow, state, _, tape = layer.forward_batch(flow, begun.get(i), self._layer_key(key, i, layer), wanted)
+            flow, state, penalty, tape = layer.forward_batch(flow, begun.get(i), self._layer_key(key, i, layer), wanted)
+            total += penalty
             after.append(state)
             tapes.append((tape, state) if i < len(self.encoder.layers) else tape)
-        return flow, [None] * len(after), tapes
+        return flow, [None] * len(after), tapes, total
 
     def _begun_states(self, after: States) -> dict[int, Any]:
         """dict layer index -> state that a GRU of the decoder starts from."""
@@ -250,7 +252,7 @@ class EncoderDecoder(Trainable):
                 need_dx = i > first and i != border
                 d, d_states[i], grads = layer.backward_batch(d, d_states[i], tape, need_dx=need_dx, **wanted)
             if i in trained:
-                gradients.update({(i, name): gradient for name, gradient in grads.items()})
+                gradients.update({(i, name): gradient for name, gradient in layer.add_penalties(grads).items()})
         return gradients
 
 
@@ -269,6 +271,13 @@ def _check_decoder(layers: Layers) -> int:
         raise ValueError(
             f"decoder: expected a Dense with softmax as its last layer (or a linear one, of logits), got {last!r}"
         )
+    for i, layer in enumerate(layers):
+        if layer._has_step_state or layer.refuses_steps() is not None or isinstance(layer, Masking):
+            raise ValueError(
+                f"decoder: expected GRUs, and layers that work on each step by itself, got {title(layers, i)}"
+            )
+    if first.mask_zero:
+        raise ValueError("decoder: expected mask_zero=False, because lengths say what padding is, got mask_zero=True")
     for i in grus:
         for option in ("bidirectional", "reverse", "go_backwards", "stateful"):
             if getattr(layers[i], option):

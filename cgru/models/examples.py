@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgru.checks import sequence_advice, shape_text
-from cgru.layers import GRU, Embedding, Layer
+from cgru.layers import GRU, Conv1D, Embedding, Layer
 from cgru.sequences import Batch, as_batch
 from cgru.typing import IntArray, Shape
 
@@ -72,7 +72,12 @@ def converted(layers: Sequence[Layer], batch: Batch) -> Batch:
 
 def _input_dtype(layers: Sequence[Layer]) -> np.dtype[Any] | None:
     """The type of the inputs, which is that of the first layer; None for ids, which stay as they are."""
-    return None if isinstance(layers[0], Embedding) else layers[0].dtype or np.dtype("float32")
+    return None if isinstance(layers[0], Embedding) else dtype_of(layers)
+
+
+def dtype_of(layers: Sequence[Layer]) -> np.dtype[Any]:
+    """The type of the first layer that has one."""
+    return next((layer.dtype for layer in layers if layer.dtype is not None), np.dtype("float32"))
 
 
 def _is_large(x: Any) -> bool:
@@ -105,9 +110,12 @@ def _misfit(layers: Sequence[Layer], i: int, given: Shape, shape: Shape, expecte
     if i == 0:
         return f"{name}: expected shape {expected} for {who}, got {got}{_advice(layers[0], given, got)}"
     below = f"got {shape_text(shape)} from {title(layers, i - 1)}"
-    if not isinstance(layers[i], GRU) or len(shape) == 3:
+    if not layers[i]._takes_sequences or len(shape) == 3:
         return f"{who}: expected {expected}, {below}"
     ends = [j for j in range(i) if isinstance(layers[j], GRU)]
+    pooled = [j for j in range(i) if layers[j]._takes_sequences and not isinstance(layers[j], GRU)]
+    if not ends and pooled:
+        return f"{who}: expected sequences (N, T, F), {below}"
     if ends:
         return f"{who}: expected sequences (N, T, D), {below}: give {title(layers, ends[-1])} return_sequences=True"
     return f"{name}: expected sequences, for {who}, got {got}{_advice(layers[i], given, got)}"
@@ -161,10 +169,26 @@ def taken(layers: Sequence[Layer], batch: Batch, rows: IntArray) -> Batch:
 
 def padding_first(layers: Sequence[Layer]) -> bool:
     """Whether outputs come in the opposite order of the inputs: from the last step, behind what pads them."""
-    return sum(isinstance(layer, GRU) and layer.go_backwards and layer.return_sequences for layer in layers) % 2 == 1
+    first = False
+    for layer in layers:
+        if isinstance(layer, GRU) and layer.go_backwards and layer.return_sequences:
+            first = not first
+        elif isinstance(layer, Conv1D) and not layer.keeps_steps:
+            first = False
+    return first
+
+
+def output_steps(layers: Sequence[Layer], batch: Batch, masked: bool = False) -> Batch:
+    """Return which steps the outputs of a model of sequences have for such inputs: their lengths or mask, around data
+    (N, T, 0). With `masked`, without those that the first layer takes for padding because of its values."""
+    batch = layers[0].masked(batch) if masked else batch
+    steps = batch.with_data(np.empty((*batch.data.shape[:2], 0)))
+    for layer in layers:
+        steps = layer.output_steps(steps)
+    return steps
 
 
 def steps_of(layers: Sequence[Layer], part: Batch, steps: int) -> slice:
     """Where the outputs of a batch that `Batch.take` has cut stand among those of `steps` steps."""
-    cut = part.data.shape[1]
+    cut = output_steps(layers, part).data.shape[1]
     return slice(steps - cut, steps) if padding_first(layers) else slice(cut)

@@ -11,7 +11,20 @@ from numpy.typing import ArrayLike
 from cgru import masks
 from cgru.checks import check_int, shape_text
 from cgru.configured import Configured
-from cgru.layers import GRU, Attention, Dense, Dropout, Embedding, Layer
+from cgru.layers import (
+    GRU,
+    Attention,
+    AttentionPooling,
+    Conv1D,
+    Dense,
+    Dropout,
+    Embedding,
+    GlobalAveragePooling1D,
+    GlobalMaxPooling1D,
+    Layer,
+    LayerNormalization,
+    Masking,
+)
 from cgru.locks import Locked
 from cgru.models.stateful import stateful_layers
 from cgru.typing import Array, Shape, States
@@ -20,7 +33,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 # What configurations and files may name.
-LAYERS = {layer.__name__: layer for layer in (Dense, Dropout, Embedding, GRU, Attention)}
+LAYERS: dict[str, Any] = {
+    layer.__name__: layer
+    for layer in (
+        *(Dense, Dropout, Embedding, GRU, Conv1D, GlobalMaxPooling1D, GlobalAveragePooling1D, AttentionPooling),
+        *(LayerNormalization, Masking, Attention),
+    )
+}
 
 
 class Model(Locked, Configured):
@@ -208,11 +227,12 @@ class Model(Locked, Configured):
     def _output_shapes(self) -> Iterator[Shape | None]:
         """Yield the shape of each layer's outputs, names standing for what is not known; None where no data fit."""
         first = self.layers[0]
-        steps = ("T",) if any(isinstance(layer, (GRU, Embedding)) for layer in self.layers) else ()
+        sequences = any(layer._takes_sequences or isinstance(layer, Embedding) for layer in self.layers)
+        steps = ("T",) if sequences else ()
         shape: Shape | None
         shape = ("N", *steps) if isinstance(first, Embedding) else ("N", *steps, first.input_size or "D")
         for layer in self.layers:
             if shape is not None:
-                fits = not isinstance(layer, GRU) or len(shape) == 3
+                fits = not layer._takes_sequences or len(shape) == 3
                 shape = layer.output_shape(shape) if fits else None
             yield shape

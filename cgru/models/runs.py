@@ -25,12 +25,12 @@ class Run:
 
     def __init__(self, model: Updatable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
         self.model, self.targets = model, targets
-        self.outputs, self.logits, self.states, self.tapes = _forward(
+        self.outputs, self.logits, self.states, self.tapes, self.penalty = _forward(
             model, batch, states, training=True, key=key, first=model._first_trained()
         )
 
     def seen(self, totals: Totals) -> dict[str, Counts]:
-        return totals.of(self.outputs, self.targets, self.logits)
+        return with_penalty(totals.of(self.outputs, self.targets, self.logits), self.penalty)
 
     def row_losses(self, count: int) -> Iterable[float]:
         """Yield the loss of each row of the batch."""
@@ -50,24 +50,33 @@ class Run:
 
 def _forward(
     model: Updatable, batch: Batch, states: States | None, **options: Any
-) -> tuple[Batch, Array | None, States, list[Any]]:
-    """Return (outputs, logits, states, tapes): with them the logits (M, K) of what counts, if the loss is better
-    computed from those than from what the last layer makes of them."""
+) -> tuple[Batch, Array | None, States, list[Any], float]:
+    """Return (outputs, logits, states, tapes, penalty): with them the logits (M, K) of what counts, if the loss is
+    better computed from those than from what the last layer makes of them, and what the regularizers add to the
+    loss."""
     loss = model.loss
     wanted = loss.knows("logit_values") and loss.fused_activation != "linear"  # of which the outputs are logits
     if not wanted or not model._fuses_loss("forward_batch"):
-        outputs, after, tapes = model._forward(batch, states, **options)
-        return outputs, None, after, tapes
+        outputs, after, tapes, penalty = model._forward(batch, states, **options)
+        return outputs, None, after, tapes, penalty + model.penalty()
     last = model.layers[-1]
     assert isinstance(last, Dense)
-    hidden, after, tapes = model._forward(batch, states, **options, end=-1)
+    hidden, after, tapes, penalty = model._forward(batch, states, **options, end=-1)
     outputs, _, _, tape = last.forward_batch(hidden, training=options.get("training", False))
     valid = outputs.valid
     count = outputs.data[..., 0].size if valid is None else np.count_nonzero(valid)
     logits = np.empty((count, last.units), last.dtype)
     bias, _ = last.forward_logits(hidden, logits)
     logits += bias
-    return outputs, logits, [*after, None], [*tapes, tape]
+    return outputs, logits, [*after, None], [*tapes, tape], penalty + model.penalty()
+
+
+def with_penalty(seen: dict[str, Counts], penalty: float) -> dict[str, Counts]:
+    """What a batch gave, with the penalty in the loss: it counts as often as there are terms, as if each had it."""
+    if penalty:
+        total, count = seen["loss"]
+        seen["loss"] = np.array([total + penalty * count, count], np.float64)
+    return seen
 
 
 class FusedRun:
@@ -76,9 +85,10 @@ class FusedRun:
     def __init__(self, model: Updatable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
         self.model, last, loss = model, model.layers[-1], model.loss
         assert isinstance(last, Dense)
-        hidden, after, self.tapes = model._forward(
+        hidden, after, self.tapes, penalty = model._forward(
             batch, states, training=True, key=key, end=-1, first=model._first_trained()
         )
+        self.penalty = penalty + model.penalty()
         self.states: States = [*after, None]
         self.leading, self.valid = hidden.data.shape[:-1], hidden.valid
         shape = (*self.leading, last.units)
@@ -93,7 +103,8 @@ class FusedRun:
         self.values, self.best = loss.replace_logits(self.d, bias, self.labels, classes, self.weights)
 
     def seen(self, totals: Totals) -> dict[str, Counts]:
-        return totals.of_fused(self.values, self.best, self.labels, self.weights, self.d.shape[1])
+        seen = totals.of_fused(self.values, self.best, self.labels, self.weights, self.d.shape[1])
+        return with_penalty(seen, self.penalty)
 
     def row_losses(self, count: int) -> Iterable[float]:
         steps = np.ones(self.leading, bool) if self.valid is None else self.valid
@@ -182,8 +193,8 @@ class Evaluation(Totals):
 
     def batch(self, batch: Batch, targets: Targets, rows: IntArray, states: States | None) -> States:
         """Run a batch that is made of these rows of the data, and add what it gives; return the states after it."""
-        outputs, logits, after, _ = _forward(self._model, batch, states)
-        self.add(self.of(outputs, targets, logits))
+        outputs, logits, after, _, penalty = _forward(self._model, batch, states)
+        self.add(with_penalty(self.of(outputs, targets, logits), penalty))
         if self._functions:
             data, valid = outputs.data, outputs.valid
             steps = np.ones(data.shape[:-1], bool) if valid is None else valid

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from cgru import masks
 from cgru.checks import check_bool, check_int
+from cgru.layers.rows import counts_of
 from cgru.models import examples, stateful, stepping
 from cgru.models.training import Trainable
 from cgru.sequences import Batch, as_numeric, unpad
@@ -28,6 +29,7 @@ class Tape(NamedTuple):
     valid: BoolArray | None
     shape: Shape  # of the outputs
     dtype: np.dtype[Any]
+    penalty: float  # what the regularizers add to the loss; their gradients are among what `Sequential.backward` gives
 
 
 class Sequential(Trainable):
@@ -168,6 +170,7 @@ class Sequential(Trainable):
             Zero at invalid steps; of a list of sequences, padded.
         tape : object
             None unless `training`. `tape.valid` says at which steps there are outputs, (N, T); None means at all.
+            `tape.penalty` is what the layers' regularizers add to the loss.
 
         Raises
         ------
@@ -190,13 +193,16 @@ class Sequential(Trainable):
             drawn = masks.seed_of(check_int(seed, "seed"))
             key = masks.Key(drawn, drawn)
         batch, _ = examples.inputs(self.layers, x, lengths, mask)
-        out, states, tapes = self._forward(batch, training=training, key=key)
+        out, states, tapes, penalty = self._forward(batch, training=training, key=key)
         self._keep_states(states)
         y = out.data.copy() if training or out.data is batch.data else out.data  # the tape may hold it
-        return y, Tape(self, tapes, out.valid, y.shape, y.dtype) if training else None
+        if not training:
+            return y, None
+        return y, Tape(self, tapes, out.valid, y.shape, y.dtype, penalty + self.penalty())
 
     def backward(self, dy: ArrayLike, tape: Tape) -> dict[str, Array]:
-        """Return the gradients of the trainable layers' parameters, dict "layer index.name" -> array.
+        """Return the gradients of the trainable layers' parameters, dict "layer index.name" -> array: of the loss
+        whose gradient at the outputs is given, and of `tape.penalty`.
 
         Parameters
         ----------
@@ -228,8 +234,9 @@ class Sequential(Trainable):
         x_t : array_like of shape (N, D), or ids (N,) before an Embedding
             One time step of N sequences.
         state : tuple, optional
-            What the last step returned: one entry for each GRU, (N, H) or (num_layers, N, H). None at the start, or as
-            an entry, is where a sequence starts from; in a stateful GRU, which a step leaves as it is, from its state.
+            What the last step returned: one entry for each layer with a state: of a GRU (N, H) or (num_layers, N, H),
+            of a causal Conv1D the inputs before, of pooling what it has seen. None at the start, or as an entry, is
+            where a sequence starts from; in a stateful GRU, which a step leaves as it is, from its state.
 
         Returns
         -------
@@ -240,7 +247,8 @@ class Sequential(Trainable):
         Raises
         ------
         TypeError, ValueError
-            If a GRU is bidirectional, reverse or go_backwards, or an argument does not fit.
+            If a GRU is bidirectional, reverse or go_backwards, another layer needs steps that come later, or an
+            argument does not fit.
 
         Examples
         --------
@@ -269,10 +277,11 @@ class Sequential(Trainable):
         outputs: Any = None
         for rows in self._chunks(batch, batch_size):
             taken = examples.taken(self.layers, batch, rows)
-            y, states, _ = self._forward(taken)
+            y, states, *_ = self._forward(taken)
             part = y.data
             if outputs is None:
-                shape = (count, batch.data.shape[1]) if part.ndim == 3 else (count,)
+                steps = examples.output_steps(self.layers, batch)
+                shape = (count, steps.data.shape[1]) if part.ndim == 3 else (count,)
                 outputs = np.zeros((*shape, part.shape[-1]), part.dtype)
             if part.ndim == 3:
                 outputs[rows, examples.steps_of(self.layers, taken, outputs.shape[1])] = part
@@ -280,7 +289,7 @@ class Sequential(Trainable):
                 outputs[rows] = part
         self._keep_states(states)
         if ragged and outputs.ndim == 3:
-            return unpad(outputs, batch.lengths, examples.padding_first(self.layers))
+            return unpad(outputs, counts_of(steps), examples.padding_first(self.layers))
         return outputs
 
     def _forward(
@@ -291,19 +300,23 @@ class Sequential(Trainable):
         key: Key = None,
         end: int | None = None,
         first: int = 0,
-    ) -> tuple[Batch, States, list[Any]]:
-        tapes, after = [], []
+    ) -> tuple[Batch, States, list[Any], float]:
+        """Return (Batch of outputs, list of the layers' states, list of their tapes, what the outputs of the layers add
+        to the loss); nothing is kept. With `end`, of the layers before that one. Those before `first` need no tapes."""
+        tapes, after, total = [], [], 0.0
         for i, layer in enumerate(self.layers[:end]):
             state = None if states is None else states[i]
             taped = training and (i >= first or layer.draws)
-            batch, state, _, tape = layer.forward_batch(batch, state, self._layer_key(key, i, layer), taped)
+            batch, state, penalty, tape = layer.forward_batch(batch, state, self._layer_key(key, i, layer), taped)
             after.append(state)
             tapes.append(tape)
-        return batch, after, tapes
+            total += penalty
+        return batch, after, tapes, total
 
     def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
         """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
-        outputs, or with `at_logits` from that at the input of the last activation, (M, K) for the valid steps."""
+        outputs, or with `at_logits` from that at the input of the last activation, (M, K) for the valid steps; with
+        those of the penalties."""
         trained = [i for i, layer in enumerate(self.layers) if layer.trainable and layer._built_parameters()]
         first, last = self._first_trained(), len(self.layers) - 1
         gradients, d = {}, d_out
@@ -315,5 +328,5 @@ class Sequential(Trainable):
             else:
                 d, _, grads = layer.backward_batch(d, None, tapes[i], need_dx=need_dx, **wanted)
             if i in trained:
-                gradients.update({(i, name): gradient for name, gradient in grads.items()})
+                gradients.update({(i, name): gradient for name, gradient in layer.add_penalties(grads).items()})
         return gradients

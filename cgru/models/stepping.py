@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cgru.models.sequential import Sequential
 
 Call: TypeAlias = Callable[[Any], Any]  # of a layer without a state
-StepCall: TypeAlias = Callable[[Any, Any], Array]  # of a GRU
+StepCall: TypeAlias = Callable[[Any, Any], Any]  # of a layer with a state: its output and state, or what is both
 Run: TypeAlias = Callable[[Any, Any], tuple[Array, tuple[Array, ...]]]
 
 
@@ -44,6 +44,9 @@ def plan(model: Sequential, x_t: ArrayLike) -> Plan:
                 raise ValueError(
                     f"step: expected layers that run forward in time, got {name}=True in {examples.title(layers, i)}"
                 )
+        refused = layer.refuses_steps()
+        if refused is not None:
+            raise ValueError(f"step: expected {refused} in {examples.title(layers, i)}")
     x = _checked(layers, x_t)
     examples.output_shape(layers, (len(x), 1, *x.shape[1:]), "x_t", f"{shape_text(x.shape)}, one time step")
     model.build(x.shape[1] if x.ndim == 2 else None)
@@ -51,17 +54,21 @@ def plan(model: Sequential, x_t: ArrayLike) -> Plan:
     calls: list[list[Call]] = [[]]  # of vectors: those before the first GRU, those before the second, and so on
     steps: list[StepCall] = []  # of the GRUs between
     if not isinstance(first, GRU):  # which converts its input itself
-        dtype = None if isinstance(first, Embedding) else first.dtype or "float32"
+        dtype = None if isinstance(first, Embedding) else examples.dtype_of(layers)
         calls[-1].append(lambda values: as_numeric(values, dtype, "x_t"))
     for layer in layers:
         if isinstance(layer, GRU):
             steps.append(layer.step)
             calls.append([_top] if layer.num_layers > 1 else [])
+        elif layer._has_step_state:
+            steps.append(layer.step)
+            calls.append([])
         elif not isinstance(layer, Dropout):
             calls[-1].append(layer.step_rows)
     if steps and calls[-1] in ([], [_top]):
         calls[-1].append(np.copy)  # of a state, which the caller keeps beside it
-    run = _one(calls[0], steps[0], calls[1]) if len(steps) == 1 else _many(calls, steps)
+    plain = len(steps) == 1 and any(isinstance(layer, GRU) for layer in layers)
+    run = _one(calls[0], steps[0], calls[1]) if plain else _many(calls, steps)
     return Plan(run, (None,) * len(steps))
 
 
@@ -94,6 +101,8 @@ def _many(calls: list[list[Call]], steps: list[StepCall]) -> Run:
             y = call(y)
         for h, step, behind in zip(state, steps, calls[1:], strict=True):
             y = h = step(y, h)
+            if type(y) is tuple:  # of a layer whose output is not its state
+                y, h = y
             after.append(h)
             for call in behind:
                 y = call(y)
@@ -106,12 +115,15 @@ def wrong_step(layers: Sequence[Layer], x_t: ArrayLike, state: Any, error: Excep
     """The error for a step that failed with `error`, in the words of whoever called it."""
     x = _checked(layers, x_t)
     layers[0].check_values(Batch(x), "x_t")
-    recurrent = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, GRU)]
+    recurrent = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, GRU) or layer._has_step_state]
+    if state is None:
+        return error
     if not isinstance(state, (tuple, list)) or len(state) != len(recurrent):
         got = f"{len(state)} entries" if isinstance(state, (tuple, list)) else type(state).__name__
-        return TypeError(f"state: expected a tuple with one entry for each of {len(recurrent)} GRUs, got {got}")
+        kind = "GRUs" if all(isinstance(layer, GRU) for _, layer in recurrent) else "layers with a state"
+        return TypeError(f"state: expected a tuple with one entry for each of {len(recurrent)} {kind}, got {got}")
     for j, (i, layer) in enumerate(recurrent):
-        if state[j] is not None:
+        if state[j] is not None and isinstance(layer, GRU):
             shape, expected = as_numeric(state[j], None, f"state[{j}]").shape, layer._state_shape(len(x))
             if shape != expected:
                 who = f"{examples.title(layers, i)} for {len(x)} rows"
@@ -126,7 +138,7 @@ def _checked(layers: Sequence[Layer], x_t: ArrayLike) -> AnyArray:
     if x.ndim != (1 if ids else 2):
         shape = "(N,)" if ids else "(N, D)"
         raise ValueError(f"x_t: expected shape {shape}, one time step of N sequences, got {shape_text(x.shape)}")
-    if not ids and first.built and not isinstance(first, Dropout) and x.shape[1] != first.input_size:
+    if not ids and first.input_size is not None and x.shape[1] != first.input_size:
         raise ValueError(
             f"x_t: expected {first.input_size} features, as {examples.title(layers, 0)} was built for, "
             f"got shape {shape_text(x.shape)}"

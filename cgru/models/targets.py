@@ -24,8 +24,9 @@ from cgru.checks import (
     without_column,
 )
 from cgru.layers import Layer
+from cgru.layers.rows import counts_of
 from cgru.losses import Loss
-from cgru.models.examples import padding_first
+from cgru.models.examples import output_steps, padding_first
 from cgru.sequences import Batch
 from cgru.typing import AnyArray, Array, BoolArray, ClassWeight, IntArray, Shape
 
@@ -101,9 +102,7 @@ def targets(
         If labels or weights do not fit.
     """
     steps = len(outputs) == 3
-    valid = batch.valid if steps else None
-    if valid is not None and padding_first(layers):
-        valid = valid[:, ::-1]
+    valid = output_steps(layers, batch, masked=True).valid if steps else None
     labels = _labels(layers, loss, y, batch, outputs, valid, name)
     counted = labels if valid is None else labels[valid]
     for metric in metrics:
@@ -139,7 +138,7 @@ def _labels(
     """Return the labels: classes of the shape of `outputs` without its last axis, or values of its shape."""
     steps, values = len(outputs) == 3, loss.labels == "values"
     if _is_ragged(y) and steps:
-        found = _pad_labels(y, batch, outputs, loss, name, padding_first(layers))
+        found = _pad_labels(y, layers, batch, outputs, loss, name)
     else:
         found = as_array(y, name, _wanted(outputs, values))
     if values and found.ndim and found.dtype.kind not in "fiub":  # text says more than its shape
@@ -200,7 +199,7 @@ def _is_ragged(values: Any) -> bool:
     return listed and getattr(values, "ndim", 1) > 0 and len(values) > 0 and np.ndim(values[0]) > 0
 
 
-def _pad_labels(y: Any, batch: Batch, outputs: Shape, loss: Loss, name: str, first: bool) -> AnyArray:
+def _pad_labels(y: Any, layers: Sequence[Layer], batch: Batch, outputs: Shape, loss: Loss, name: str) -> AnyArray:
     """Return labels (N, T), or (N, T, K) of values, zero in the padding, from a list of N arrays (T_i, ...)."""
     number = f"classes, labels = np.unique(np.concatenate({name}), return_inverse=True), and split `labels` again"
     values, K = loss.labels == "values", outputs[-1]
@@ -214,16 +213,18 @@ def _pad_labels(y: Any, batch: Batch, outputs: Shape, loss: Loss, name: str, fir
             return real_numbers(row, own, None, None, _mapping(loss, own)).reshape(expected)
         return whole_numbers(row, own, numbering=number)
 
-    return _padded(y, batch, name, "labels", first, (K,) if values else (), np.float64 if values else np.intp, checked)
+    trailing, dtype = ((K,), np.float64) if values else ((), np.intp)
+    return _padded(y, layers, batch, name, "labels", trailing, dtype, checked)
 
 
 def _padded(
-    rows: Any, batch: Batch, name: str, what: str, first: bool, trailing: Shape, dtype: Any, checked: Any
+    rows: Any, layers: Sequence[Layer], batch: Batch, name: str, what: str, trailing: Shape, dtype: Any, checked: Any
 ) -> AnyArray:
-    """Return (N, T, ...), zero in the padding, from a list of N arrays as long as the sequences; `first`: the padding
-    stands before them. `checked` takes an array, its name and its length."""
-    steps = batch.data.shape[1]
-    lengths = np.full(len(batch.data), steps) if batch.lengths is None else batch.lengths
+    """Return (N, T, ...), zero in the padding, from a list of N arrays as long as the sequences that the model makes of
+    the batch. `checked` takes an array, its name and its length."""
+    out, first = output_steps(layers, batch), padding_first(layers)
+    steps = out.data.shape[1]
+    lengths = np.full(len(batch.data), steps) if batch.lengths is None else counts_of(out)
     if len(rows) != len(lengths):
         raise ValueError(f"{name}: expected {len(lengths)} sequences of {what}, got {len(rows)}")
     padded = np.zeros((len(lengths), steps, *trailing), dtype)
@@ -249,7 +250,7 @@ def _sample_weights(
                 raise ValueError(f"{own}: expected shape ({length},), a weight for each step, got {row.shape}")
             return counted_weights(row, (length,), None, own)
 
-        weights = _padded(sample_weight, batch, name, "weights", padding_first(layers), (), np.float64, checked)
+        weights = _padded(sample_weight, layers, batch, name, "weights", (), np.float64, checked)
     else:
         weights = without_column(as_array(sample_weight, name), shape)
         if shape[1:] != (1,):

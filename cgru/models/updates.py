@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from cgru import masks
+from cgru import constraints, masks
 from cgru.applying import by_layer, ready
 from cgru.layers import Dense, Layer
 from cgru.locks import owned, unshared
@@ -61,14 +61,14 @@ class Updatable(Model):
         key: Any = None,
         end: int | None = None,
         first: int = 0,
-    ) -> tuple[Batch, States, list[Any]]:
-        """Return (Batch of outputs, list of the layers' states, list of their tapes); nothing is kept. With `end`, of
-        the layers before that one. Those before `first` need no tapes."""
+    ) -> tuple[Batch, States, list[Any], float]:
+        """Return (Batch of outputs, list of the layers' states, list of their tapes, what the outputs of the layers add
+        to the loss); nothing is kept. With `end`, of the layers before that one. Those before `first` need no tapes."""
         raise NotImplementedError
 
     def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
         """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
-        outputs, or with `at_logits` from that at the input of the last activation."""
+        outputs, or with `at_logits` from that at the input of the last activation; with those of the penalties."""
         raise NotImplementedError
 
     # -- what goes in: a subclass of other inputs than one array has its own
@@ -109,6 +109,10 @@ class Updatable(Model):
 
     # -- an update
 
+    def penalty(self) -> float:
+        """Return what the regularizers of the parameters add to the loss."""
+        return sum((layer.penalty() for layer in self.layers), 0.0)
+
     def _first_trained(self) -> int:
         """Index of the first layer with parameters that are trained, to which gradients go back."""
         for i, layer in enumerate(self.layers):
@@ -148,6 +152,7 @@ class Updatable(Model):
             current, spare = self._states
             proposed = self._proposed = unshared(self._proposed)
             known = self.optimizer.propose(parameters, gradients, current, proposed, spare)
+            known = not constraints.act(self.layers, proposed) and known
             if not known and not finite.all_finite(gradients.values(), squares=True):
                 raise finite.gradient_error(self, batch, targets, gradients, place, states)
             if not known and not finite.all_finite(proposed.values()):
@@ -176,6 +181,7 @@ class Updatable(Model):
             isinstance(last, Dense)
             and self.loss.knows("logit_gradients")
             and last.activation == self.loss.fused_activation
+            and last.activity_regularizer is None
             and all(getattr(type(last), name) is getattr(Dense, name) for name in methods)
         )
 

@@ -613,7 +613,7 @@ HUGE = 10**9
         ({"activation": "eval"}, "activation: expected one of"),
         ({"activation": ["tanh"]}, "activation: expected one of"),
         ({"kernel_initializer": "os.system"}, "kernel_initializer: expected one of"),
-        ({"kernel_initializer": {}}, "kernel_initializer: expected one of"),
+        ({"kernel_initializer": {}}, "kernel_initializer: expected a dict of 'class'"),
         ({"units": 7.0}, "units: expected an integer, got 7.0"),
         ({"units": True}, "units: expected an integer, got True"),
         ({"units": "7"}, "units: expected an integer, got '7'"),

@@ -84,7 +84,7 @@ BOOLS = (
         ({"merge_mode": "avg"}, ValueError, ["merge_mode", "'ave'", "'concat'", "'mul'", "'sum'", "'avg'"]),
         ({"kernel_initializer": "he"}, ValueError, ["kernel_initializer", "'glorot_uniform'", "'he'"]),
         ({"recurrent_initializer": 3}, ValueError, ["recurrent_initializer", "'orthogonal'", "3"]),
-        ({"bias_initializer": "ones"}, ValueError, ["bias_initializer", "'zeros'", "'ones'"]),
+        ({"bias_initializer": "twos"}, ValueError, ["bias_initializer", "'zeros'", "'twos'"]),
         ({"dtype": "float16"}, ValueError, ["dtype", "'float32'", "'float64'", "'float16'"]),
         ({"dtype": ">f4"}, ValueError, ["dtype", "'float32'", "'>f4'"]),
         ({"dtype": None}, ValueError, ["dtype", "'float32'", "None"]),

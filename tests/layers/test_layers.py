@@ -200,8 +200,8 @@ def test_config_pickle_and_deepcopy(layer, size):
 def test_from_config_refuses():
     with pytest.raises(TypeError, match="config: expected a dict of Dense's arguments, got list"):
         cgru.Dense.from_config([4])
-    with pytest.raises(TypeError, match="kernel_regularizer"):
-        cgru.Dense.from_config({"units": 4, "kernel_regularizer": "l2"})
+    with pytest.raises(TypeError, match="kernel_quantizer"):
+        cgru.Dense.from_config({"units": 4, "kernel_quantizer": "l2"})
 
 
 def test_base_class_leaves_the_work_to_subclasses():
@@ -238,9 +238,9 @@ def test_seed_fixes_the_parameters():
         (lambda: cgru.Dense(2, activation=np.tanh), ValueError, "activation: expected one of"),
         (lambda: cgru.Dense(2, use_bias=1), TypeError, "use_bias: expected True or False, got 1"),
         (
-            lambda: cgru.Dense(2, kernel_initializer="he_normal"),
+            lambda: cgru.Dense(2, kernel_initializer="he"),
             ValueError,
-            "kernel_initializer: expected one of ['glorot_uniform', 'orthogonal', 'uniform', 'zeros'], got 'he_normal'",
+            "or an Initializer or a function of (shape, dtype, rng), got 'he'",
         ),
         (lambda: cgru.Dense(2, bias_initializer=0), ValueError, "bias_initializer: expected one of"),
         (lambda: cgru.Dense(2, dtype="float16"), ValueError, "dtype: expected 'float32' or 'float64', got 'float16'"),
@@ -248,11 +248,20 @@ def test_seed_fixes_the_parameters():
         (lambda: cgru.Dense(2, dtype="nonsense"), ValueError, "dtype: expected 'float32' or 'float64', got 'nonsense'"),
         (lambda: cgru.Dense(2, seed=-1), ValueError, "seed: expected at least 0, got -1"),
         (lambda: cgru.Dense(2, seed="one"), TypeError, "seed: expected an integer, got 'one'"),
-        (lambda: cgru.Dense(2, kernel_regularizer="l2"), TypeError, "kernel_regularizer"),
+        (
+            lambda: cgru.Dense(2, kernel_regularizer="l3"),
+            ValueError,
+            "kernel_regularizer: expected one of ['l1', 'l1_l2', 'l2'] or a Regularizer or None, got 'l3'",
+        ),
+        (
+            lambda: cgru.Dense(2, bias_constraint="norm"),
+            ValueError,
+            "bias_constraint: expected one of ['max_norm', 'min_max_norm', 'non_neg', 'unit_norm'] or a Constraint",
+        ),
         (lambda: cgru.Embedding(0, 2), ValueError, "input_dim: expected at least 1, got 0"),
         (lambda: cgru.Embedding(2, 0), ValueError, "output_dim: expected at least 1, got 0"),
-        (lambda: cgru.Embedding(2, 2, embeddings_initializer="normal"), ValueError, "embeddings_initializer: expected"),
-        (lambda: cgru.Embedding(2, 2, mask_zero=True), TypeError, "mask_zero"),
+        (lambda: cgru.Embedding(2, 2, embeddings_initializer="norm"), ValueError, "embeddings_initializer: expected"),
+        (lambda: cgru.Embedding(2, 2, mask_zero=1), TypeError, "mask_zero: expected True or False, got 1"),
         (lambda: cgru.Dropout(1), ValueError, "rate: expected a number of at least 0 and less than 1, got 1"),
         (lambda: cgru.Dropout(-0.1), ValueError, "rate: expected a number of at least 0 and less than 1, got -0.1"),
         (lambda: cgru.Dropout(float("nan")), ValueError, "rate: expected a number of at least 0 and less"),
@@ -290,9 +299,8 @@ def test_glorot_uniform_and_uniform_fill_their_range(rng):
 
 
 def test_unknown_initializer():
-    message = "initializer: expected one of ['glorot_uniform', 'orthogonal', 'uniform', 'zeros'], got 'ones'"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        initializers.get("ones")
+    with pytest.raises(ValueError, match=r"initializer: expected one of \['constant', 'glorot_normal', .* got 'twos'"):
+        initializers.get("twos")
     with pytest.raises(ValueError, match="initializer: expected one of"):
         initializers.get(["zeros"])
 

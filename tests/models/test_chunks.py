@@ -166,13 +166,13 @@ def test_gradients_are_cut_where_the_chunk_begins(rng, x, tags, reset_after):
     model = made(reset_after=reset_after).build(D)
     weights = model.get_weights()
     batch = cgru.sequences.as_batch(x, np.array(LENGTHS))
-    _, states, _ = model._forward(chunks._cut(batch, 0, 4))
+    _, states, *_ = model._forward(chunks._cut(batch, 0, 4))
     part, labels = chunks._cut(batch, 4, 8), tags[:, 4:8]
     found = {f"{i}.{name}": g for (i, name), g in model._gradients(part, Targets(labels, steps=True), states).items()}
 
     def loss(arrays):
         model.set_weights(list(arrays.values()))
-        outputs, _, _ = model._forward(part, states)
+        outputs, *_ = model._forward(part, states)
         value = model.loss(outputs.data, labels, outputs.valid)
         model.set_weights(weights)
         return value

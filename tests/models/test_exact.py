@@ -231,7 +231,7 @@ class TestParametersAreExchanged:
         model = model_of("float64")
         x, y = batch_of(rng, 8)
         batch = cgru.sequences.as_batch(x)
-        outputs, _, tapes = model._forward(batch, training=True)
+        outputs, _, tapes, _ = model._forward(batch, training=True)
         d = rng.standard_normal(outputs.data.shape)
         before = model._backward(d, tapes, at_logits=False)
         for _ in range(3):

@@ -469,7 +469,7 @@ class Custom(Layer):
         (
             lambda: Sequential.from_config({"layers": [{"class": "LSTM", "config": {}}], "seed": 0}),
             ValueError,
-            "config: expected a class among ['Attention', 'Dense', 'Dropout', 'Embedding', 'GRU'], got 'LSTM'",
+            "config: expected a class among ['Attention', 'AttentionPooling', 'Conv1D', 'Dense', ",
         ),
         (
             lambda: Sequential.from_config({"layers": ["GRU"], "seed": 0}),

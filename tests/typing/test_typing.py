@@ -11,7 +11,17 @@ import children
 import pytest
 
 import cgru
-from cgru import backends, convert, initializers, losses, metrics, optimizers, recurrence
+from cgru import (
+    backends,
+    constraints,
+    convert,
+    initializers,
+    losses,
+    metrics,
+    optimizers,
+    recurrence,
+    regularizers,
+)
 from cgru import typing as types
 from cgru.layers import dense, gru
 
@@ -120,9 +130,11 @@ def names_of(alias):
 
 def test_literals_are_the_names_that_the_code_knows():
     assert names_of(types.Activation) == set(recurrence.ACTIVATIONS)
-    assert names_of(types.DenseActivation) == set(dense._ACTIVATIONS)
+    assert names_of(types.DenseActivation) == set(dense.ACTIVATIONS)
     assert names_of(types.MergeMode) == set(gru.MERGE_MODES)
-    assert names_of(types.InitializerName) == set(initializers._INITIALIZERS)
+    assert names_of(types.InitializerName) == set(initializers._KIND.known)
+    assert names_of(types.RegularizerName) == set(regularizers._KIND.known)
+    assert names_of(types.ConstraintName) == set(constraints._KIND.known)
     assert names_of(types.OptimizerName) == set(optimizers._OPTIMIZERS)
     assert names_of(types.LossName) == set(losses._LOSSES)
     assert names_of(types.MetricName) == set(metrics._METRICS)

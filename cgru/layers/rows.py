@@ -1,0 +1,74 @@
+"""The valid steps of a batch as rows, one sequence after the other, and sums over them.
+
+Every sum runs over its terms in order, in one chain, so results depend on no padding, no batch and no thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cgru import kernels
+from cgru.layers.base import valid_rows
+from cgru.sequences import Batch
+from cgru.typing import Array, BoolArray, IntArray, Shape
+
+_TILE = 0  # the way of products that sum in order, whatever backend is in use
+
+
+class Rows(NamedTuple):
+    """The M valid steps of the N sequences of a batch."""
+
+    data: Array  # (M, F)
+    counts: IntArray  # (N,): how many of them each sequence has
+    shape: Shape  # (N, T, F), of the batch
+    valid: BoolArray | None  # (N, T); None means every step
+
+    @property
+    def owners(self) -> IntArray:
+        """(M,): which sequence each row is of."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    @property
+    def starts(self) -> IntArray:
+        """(N,): where the rows of each sequence begin."""
+        return np.cumsum(self.counts) - self.counts
+
+
+def rows_of(batch: Batch, dtype: np.dtype[Any]) -> Rows:
+    """Return the rows of a batch (N, T, F); what is not valid is not read."""
+    return Rows(valid_rows(batch.data, batch.valid, dtype), counts_of(batch), batch.data.shape, batch.valid)
+
+
+def counts_of(batch: Batch) -> IntArray:
+    """(N,): the number of valid steps of each sequence."""
+    if batch.lengths is not None:
+        return batch.lengths
+    N, T = batch.data.shape[:2]
+    return np.full(N, T, np.intp) if batch.mask is None else batch.mask.sum(axis=1, dtype=np.intp)
+
+
+def sums_by_owner(terms: Array, owners: IntArray, N: int) -> Array:
+    """(N, F): the sum of the terms (M, F) of each sequence, in their order."""
+    total = np.zeros((N, terms.shape[1]), terms.dtype)
+    kernels.scatter_add(total, owners, None, np.ascontiguousarray(terms), kernels.get_num_threads())
+    return total
+
+
+def row_sums(terms: Array) -> Array:
+    """(M, 1): the sum of each row of `terms` (M, F)."""
+    return _product(terms, np.ones((terms.shape[1], 1), terms.dtype))
+
+
+def column_sums(terms: Array) -> Array:
+    """(F,): the sum of each column of `terms` (M, F)."""
+    return _product(np.ones((1, len(terms)), terms.dtype), terms)[0]
+
+
+def _product(a: Array, b: Array) -> Array:
+    if 0 in a.shape or 0 in b.shape:
+        return np.zeros((len(a), b.shape[1]), a.dtype)
+    c = np.empty((len(a), b.shape[1]), a.dtype)
+    kernels.multiply(a, b, c, None, False, _TILE, kernels.get_num_threads())
+    return c
