@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cgru.checks import as_array, check_bool, check_int, shape_text, whole_numbers
-from cgru.layers import Dense, Embedding
+from cgru.layers import Dense, Embedding, Masking
 from cgru.layers.base import from_valid_rows, valid_rows
 from cgru.models import Sequential, examples, stateful
 from cgru.sequences import Batch, unpad
@@ -56,6 +56,8 @@ class Case:
         self.batch, self.shape = examples.inputs(self.layers, x, lengths, mask)
         self.listed = lengths is None and self.batch.lengths is not None
         self.embeds = isinstance(self.layers[0], Embedding)
+        # What is explained are the inputs of this layer: ids have no gradient, and what is padding follows from x.
+        self.first = int(isinstance(self.layers[0], (Embedding, Masking)))
 
     def choose(self, target: Any, step: Any, logits: bool) -> None:
         """Check and keep what is explained; see `saliency`."""
@@ -78,11 +80,9 @@ class Case:
             if len(self.shape) != 3:
                 raise ValueError(f"step: expected None for a model with one output for each sequence, got {step!r}")
             self._step = check_int(step, "step")
-            valid = self.batch.valid
+            valid = examples.output_steps(self.layers, self.batch, masked=True).valid
             taken = np.broadcast_to(np.arange(self.shape[1]) == self._step, self.shape[:2])
-            if valid is not None:
-                taken = taken & (valid[:, ::-1] if examples.padding_first(self.layers) else valid)
-            missing = np.flatnonzero(~taken.any(axis=1))
+            missing = np.flatnonzero(~(taken if valid is None else taken & valid).any(axis=1))
             if len(missing):
                 got = f"got {step}, which row {missing[0]} lacks"
                 raise ValueError(f"step: expected a step that every sequence has, {got}")
@@ -98,18 +98,16 @@ class Case:
             if not len(rows):
                 continue
             part = examples.taken(self.layers, self.batch, rows)
-            inputs = part
-            if self.embeds:
-                inputs = self.layers[0].record_batch(part)[0]
+            inputs = self.layers[0].record_batch(part)[0] if self.first else part
             yield Chunk(rows, part, inputs)
 
     def forward(self, chunk: Chunk) -> tuple[Batch, list[Any]]:
-        """Return (outputs, or logits; tapes of the layers), from the inputs or, behind an Embedding, what came out of
-        it. The chunk is told which outputs are explained, if it does not know."""
+        """Return (outputs, or logits; tapes of the layers) for the inputs of a chunk, which is told which outputs are
+        explained, if it does not know."""
         states = stateful.first_states(self.layers, len(chunk.rows))
         tapes: list[Any] = []
-        batch, first, last = chunk.inputs, int(self.embeds), len(self.layers) - 1
-        for i, layer in enumerate(self.layers[first:], start=first):
+        batch, last = chunk.inputs, len(self.layers) - 1
+        for i, layer in enumerate(self.layers[self.first :], start=self.first):
             if self._logits and i == last:
                 batch, tape = self._last(batch)
             else:
@@ -132,7 +130,7 @@ class Case:
         d = np.zeros(outputs.data.shape, outputs.data.dtype)
         if d.size:
             d[chunk.place()] = 1
-        layers = list(zip(self.layers[int(self.embeds) :], tapes, strict=True))
+        layers = list(zip(self.layers[self.first :], tapes, strict=True))
         if self._logits:
             last, tape = layers.pop()
             d, _ = last.backward_logits(valid_rows(d, outputs.valid, last.dtype), tape, need_grads=False)
@@ -155,9 +153,12 @@ class Case:
             at = data[rows, chunk.steps] if T else np.zeros((len(rows), data.shape[2]))
         chunk.target = at.argmax(axis=1) if self._target is None else self._target[chunk.rows]
 
-    def input_steps(self, chunk: Chunk) -> IntArray:
-        """The step of the input at which the explained output of each row stands."""
-        assert chunk.steps is not None
+    def input_steps(self, chunk: Chunk) -> IntArray | None:
+        """The step of the input at which the explained output of each row stands, if `step` says which output."""
+        if self._step is None or chunk.steps is None:
+            return None
+        if not all(getattr(layer, "keeps_steps", True) for layer in self.layers):
+            raise ValueError(f"step: expected None where a Conv1D leaves steps out, got {self._step}")
         return chunk.part.data.shape[1] - 1 - chunk.steps if examples.padding_first(self.layers) else chunk.steps
 
     def spread(self, parts: Iterable[tuple[IntArray, Array]]) -> ArrayOrList:

@@ -104,18 +104,19 @@ def permutation_importance(
     count = len(batch.data)
     if count < 2:
         raise ValueError(f"x: expected at least two sequences to exchange a feature between, got {count}")
-    valid = batch.valid if len(case.shape) == 3 else None
-    if valid is not None and examples.padding_first(model.layers):
-        valid = valid[:, ::-1]
+    valid = None
+    if len(case.shape) == 3:
+        valid = examples.output_steps(model.layers, batch, masked=True).valid
 
     def score(change: Callable[[AnyArray, IntArray], AnyArray] | None = None) -> float:
         return _score(model, measure, case.outputs(change), labels, valid)
 
     whole = batch.data[..., None] if case.embeds else batch.data
     base = score()
+    taken = model.layers[0].masked(batch).valid
     drops = np.empty((whole.shape[-1], repeats))
     for repeat in range(repeats):
-        donors = _donors(rng.permutation(count), batch.valid)
+        donors = _donors(rng.permutation(count), taken)
         for feature in range(len(drops)):
             column = whole[..., feature]
             other = column[donors[:, 0]] if column.ndim == 1 else column[donors, np.arange(column.shape[1])]
@@ -150,7 +151,7 @@ def _donors(order: IntArray, valid: BoolArray | None) -> IntArray:
     following = np.where(following == count, nearest[0], following)  # round the circle
     donors = np.empty(valid.shape, np.intp)
     donors[order] = order[np.minimum(following, count - 1)]
-    return donors
+    return np.where(valid, donors, np.arange(count)[:, None])  # padding may be known by its values: it stays
 
 
 # -- measures

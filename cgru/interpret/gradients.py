@@ -89,7 +89,7 @@ def gradient_norm_by_distance(
     Parameters
     ----------
     model, x, target, lengths, mask, step, logits, batch_size
-        As in `saliency`; distances count from `step`.
+        As in `saliency`; distances count from `step`, or from the last step of the input.
 
     Returns
     -------
@@ -120,8 +120,9 @@ def gradient_norm_by_distance(
         gradient = case.gradient(chunk, *case.forward(chunk))
         norms = np.sqrt(np.square(gradient, dtype=np.float64).sum(axis=-1))
         valid = np.ones(norms.shape, bool) if chunk.inputs.valid is None else chunk.inputs.valid
-        if chunk.steps is not None:
-            valid = valid & (np.arange(norms.shape[1]) <= case.input_steps(chunk)[:, None])
+        ends = case.input_steps(chunk)
+        if ends is not None:
+            valid = valid & (np.arange(norms.shape[1]) <= ends[:, None])
         distances = (valid[:, ::-1].cumsum(axis=1)[:, ::-1] - 1)[valid]
         np.add.at(sums, distances, norms[valid])
         np.add.at(counts, distances, 1)

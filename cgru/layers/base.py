@@ -177,8 +177,10 @@ class Layer(Locked, Configured):
 
     def record_batch(self, batch: Batch, state: Array | None = None) -> tuple[Batch, Array | None, float, Any]:
         """As `forward_batch` in inference, nothing dropped, with a tape for `backward_batch`: what it computes can be
-        looked into. A layer that does something else in training than in inference says here how to do without."""
-        return self.forward_batch(batch, state, training=True)
+        looked into. A layer that does something else in training than in inference says here how to do without; the
+        gradient of the activity's penalty is taken off the tape, where that has it by this name."""
+        out, state, _, tape = self.forward_batch(batch, state, training=True)
+        return out, state, 0.0, tape._replace(d_penalty=None) if hasattr(tape, "d_penalty") else tape
 
     def step_rows(self, x: AnyArray) -> Array:
         """Return the outputs for one time step of N sequences, (N, F) or ids (N,), as `forward_batch` has them in

@@ -157,6 +157,9 @@ class Embedding(Stateless):
         penalty, d_penalty = self._activity(out, valid, training)
         return batch.with_data(out), None, penalty, (ids, places, leading, d_penalty)
 
+    def record_batch(self, batch: Batch, state: Array | None = None) -> tuple[Batch, None, float, Any]:
+        return self.forward_batch(batch)
+
     def step_rows(self, x: AnyArray) -> Array:
         self.check_values(Batch(x), "ids")
         if self.mask_zero and (x == 0).any():

@@ -112,6 +112,8 @@ def test_values_are_exchanged_at_each_step_among_those_who_have_it(rng, kind):
         assert sorted(donors[rows, t]) == rows.tolist()
         if len(rows) > 1:
             assert (donors[rows, t] != rows).all()
+        others = np.flatnonzero(~valid[:, t])
+        assert (donors[others, t] == others).all()
     if kind == "lengths":  # who gives goes on giving until it has ended
         i, t = np.nonzero(valid[:, 1:])
         goes_on = valid[donors[i, t], t + 1]
