@@ -147,7 +147,7 @@ def _from_model(model, node, options):
         taking = next(operator for operator in operators if operator.takes_state)
         refuse(taking.name, "initial_h in a row of nodes", "a Sequential starts from constant states",
                "Each node by itself can be converted: give node=")  # fmt: skip
-    left = graph.weights_besides(nodes) if node is None else []
+    left = graph.left_besides(nodes) if node is None else []
     if left:
         names = [operator.name for operator in operators]
         warn_partial(f"from_onnx: only the GRU nodes {names} were converted; left out: {some(left)}. node= says which "

@@ -14,6 +14,11 @@ from cgru.reading import short
 _MERGES = {"ReduceSum": "sum", "ReduceProd": "mul", "ReduceMean": "ave"}
 # Operators that may stand between an array and the GRU that takes it, or between two GRUs.
 _MOVING = {"Dropout", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", *_MERGES}
+# Those that change numbers without arrays; a sum or a product may be one of shapes, and is not counted.
+_CHANGING = set(
+    "AveragePool Celu Clip Elu Exp Gelu GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish LeakyRelu Log LogSoftmax "
+    "LpNormalization MaxPool Mish Relu Selu Sigmoid Softmax Softplus Softsign Sqrt Tanh ThresholdedRelu".split()
+)
 
 
 def _labels(axes, indices):
@@ -110,8 +115,9 @@ class Graph:
             array = None if array is None else np.array(array, ndmin=3)
         return array
 
-    def weights_besides(self, nodes):
-        """Names of the initializers, arrays of floating-point numbers, that these GRU nodes are not made of."""
+    def left_besides(self, nodes):
+        """Names of what these GRU nodes are not made of: initializers, arrays of floating-point numbers, and operators
+        that change numbers without any."""
         left, used = [value for node in nodes for value in node.inputs[1:]], set()
         while left:
             value = left.pop()
@@ -120,12 +126,14 @@ class Graph:
                 left += value.producer.inputs if value.producer is not None else ()
         types = {getattr(self._onnx.TensorProto, kind) for kind in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")}
         scopes = {node.scope: None for node in self._nodes}
-        return [
+        arrays = [
             name
             for scope in scopes
             for name, tensor in scope.initializers.items()
             if Value(scope, name) not in used and tensor.data_type in types and any(size > 1 for size in tensor.dims)
         ]
+        changing = [node for node in self._nodes if node.op in _CHANGING and node.outputs]
+        return arrays + [node.op for node in changing if Value(node.scope, node.outputs[0]) not in used]
 
     # -- axes
 

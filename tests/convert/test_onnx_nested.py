@@ -270,3 +270,10 @@ def test_other_weights_are_named(rng):
     with pytest.warns(PartialConversionWarning, match="left out: denseW"):
         cgru.from_onnx(source)
     cgru.from_onnx(source, "a")
+
+
+def test_operators_without_weights_are_named(rng):
+    source = model([gru("x", "a", "y"), node("Tanh", ["y"], ["t"]), node("Softmax", ["t"], ["out"])], weights(rng, "a"))
+    with pytest.warns(PartialConversionWarning, match=r"left out: Tanh, Softmax\. node="):
+        cgru.from_onnx(source)
+    cgru.from_onnx(source, "a")
