@@ -94,7 +94,8 @@ class Attention(Layer):
     >>> steps, memory = np.ones((2, 5, 3)), np.ones((2, 7, 4))
     >>> layer(steps, memory, memory_lengths=[7, 3]).shape
     (2, 5, 7)
-    >>> layer.weights(steps, memory, memory_lengths=[7, 3])[1, 0].round(2).tolist()
+    >>> weights = layer.weights(steps, memory, memory_lengths=[7, 3])
+    >>> [round(weight, 2) for weight in weights[1, 0].tolist()]
     [0.33, 0.33, 0.33, 0.0, 0.0, 0.0, 0.0]
     """
 
