@@ -122,8 +122,9 @@ class Identity(_Seedless):
         self.gain = check_finite(gain, "gain")
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Array:
-        rows, columns = _matrix(shape, "Identity")
-        return self.gain * np.eye(rows, columns)
+        if len(shape) != 2:
+            raise ValueError(f"Identity: expected a matrix, got weights of shape {shape}")
+        return self.gain * np.eye(*shape)
 
 
 class RandomUniform(Initializer):
@@ -230,7 +231,7 @@ class VarianceScaling(Initializer):
 
 
 class _Scaled(VarianceScaling):
-    """A `VarianceScaling` that has a name."""
+    """A `VarianceScaling` that has a name, and a seed as its one option."""
 
     _settings: tuple[float, Any, Any]
 
@@ -245,22 +246,13 @@ class GlorotUniform(_Scaled):
     """Uniform on [-a, a) with a = sqrt(6 / (fan_in + fan_out)); also called "xavier_uniform".
 
     X. Glorot and Y. Bengio (2010), "Understanding the difficulty of training deep feedforward neural networks".
-
-    Parameters
-    ----------
-    seed : int, optional
     """
 
     _settings = (1.0, "fan_avg", "uniform")
 
 
 class GlorotNormal(_Scaled):
-    """Truncated normal of variance 2 / (fan_in + fan_out); also called "xavier_normal".
-
-    Parameters
-    ----------
-    seed : int, optional
-    """
+    """Truncated normal of variance 2 / (fan_in + fan_out); also called "xavier_normal"."""
 
     _settings = (1.0, "fan_avg", "truncated_normal")
 
@@ -269,44 +261,25 @@ class HeUniform(_Scaled):
     """Uniform on [-a, a) with a = sqrt(6 / fan_in).
 
     K. He, X. Zhang, S. Ren and J. Sun (2015), "Delving deep into rectifiers".
-
-    Parameters
-    ----------
-    seed : int, optional
     """
 
     _settings = (2.0, "fan_in", "uniform")
 
 
 class HeNormal(_Scaled):
-    """Truncated normal of variance 2 / fan_in.
-
-    Parameters
-    ----------
-    seed : int, optional
-    """
+    """Truncated normal of variance 2 / fan_in."""
 
     _settings = (2.0, "fan_in", "truncated_normal")
 
 
 class LecunUniform(_Scaled):
-    """Uniform on [-a, a) with a = sqrt(3 / fan_in).
-
-    Parameters
-    ----------
-    seed : int, optional
-    """
+    """Uniform on [-a, a) with a = sqrt(3 / fan_in)."""
 
     _settings = (1.0, "fan_in", "uniform")
 
 
 class LecunNormal(_Scaled):
-    """Truncated normal of variance 1 / fan_in.
-
-    Parameters
-    ----------
-    seed : int, optional
-    """
+    """Truncated normal of variance 1 / fan_in."""
 
     _settings = (1.0, "fan_in", "truncated_normal")
 
@@ -521,10 +494,4 @@ def _truncated(shape: Shape, rng: np.random.Generator) -> Array:
         flat[wrong] = rng.standard_normal(len(wrong))
         wrong = wrong[np.abs(flat[wrong]) > 2]
     return values
-
-
-def _matrix(shape: Shape, who: str) -> tuple[int, int]:
-    if len(shape) != 2:
-        raise ValueError(f"{who}: expected a matrix, got weights of shape {shape}")
-    return shape[0], shape[1]
 

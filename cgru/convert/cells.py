@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from cgru.layers import GRU, Dense, Dropout, Embedding, Layer
+from cgru.layers import GRU, Dense, Dropout, Embedding, Layer, Masking
 from cgru.models import Sequential
 from cgru.typing import Array, DenseActivation, LayerOrModel
 
@@ -216,9 +216,9 @@ def dense_of(kernel: Array, bias: Array | None, activation: DenseActivation = "l
     return layer
 
 
-def embedding_of(table: Array) -> Embedding:
+def embedding_of(table: Array, mask_zero: bool = False) -> Embedding:
     """A built Embedding."""
-    layer = Embedding(*table.shape, dtype=table.dtype)
+    layer = Embedding(*table.shape, mask_zero=mask_zero, dtype=table.dtype)
     layer.build_from(1, [table])
     return layer
 
@@ -299,9 +299,17 @@ def gru_layers(layer: Any) -> list[GRU]:
     return _built(layer, (GRU,), "a cgru.GRU or a Sequential of them")
 
 
-def built_layers(layer: Any) -> list[Any]:
-    """The built layers of a model, or the one layer, where converters know them all."""
-    return _built(layer, (GRU, Dense, Dropout, Embedding), "a GRU, Dense, Embedding, Dropout or a Sequential of them")
+def built_layers(layer: Any, more: tuple[type[Layer], ...] = ()) -> list[Any]:
+    """The built layers of a model, or the one layer, where converters know them all: GRU, Dense, Embedding, Dropout and
+    `more`; an Embedding that makes a mask is refused where Masking is not among those."""
+    kinds = (GRU, Dense, Embedding, Dropout, *more)
+    names = [kind.__name__ for kind in kinds]
+    parts = _built(layer, kinds, f"a {', '.join(names[:-1])}, {names[-1]} or a Sequential of them")
+    for part in parts:
+        if isinstance(part, Embedding) and part.mask_zero and Masking not in more:
+            refuse("Embedding", "mask_zero=True", "it makes no masks there",
+                   "layer.with_options(mask_zero=False) can be converted, for calls with lengths")  # fmt: skip
+    return parts
 
 
 def _built(layer: Any, kinds: tuple[type[Layer], ...], expected: str) -> list[Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cgru import constraints, regularizers
 from cgru.convert.cells import (
     built_layers,
     cells_of,
@@ -17,9 +18,21 @@ from cgru.convert.cells import (
     require_reset,
 )
 from cgru.convert.keras import ORDER
-from cgru.layers import GRU, Dense, Embedding, Layer
+from cgru.layers import (
+    GRU,
+    Conv1D,
+    Dense,
+    Embedding,
+    GlobalAveragePooling1D,
+    GlobalMaxPooling1D,
+    Layer,
+    LayerNormalization,
+    Masking,
+)
 from cgru.models import Sequential
 from cgru.typing import Array
+
+_MORE = (Conv1D, LayerNormalization, GlobalMaxPooling1D, GlobalAveragePooling1D, Masking)
 
 
 def to_keras(layer: Layer | Sequential, *, cudnn: bool = False, without_initial_state: bool = False) -> list[Array]:
@@ -29,7 +42,8 @@ def to_keras(layer: Layer | Sequential, *, cudnn: bool = False, without_initial_
 
     Parameters
     ----------
-    layer : GRU, Dense, Embedding, or Sequential of these and Dropout
+    layer : GRU, Dense, Embedding, Conv1D, LayerNormalization, or Sequential
+        Of these, Dropout, Masking and global pooling.
     cudnn : bool
         Whether it is for the CuDNNGRU of Keras 2.
     without_initial_state : bool
@@ -57,7 +71,7 @@ def to_keras(layer: Layer | Sequential, *, cudnn: bool = False, without_initial_
     [(3, 6), (2, 6), (6,)]
     """
     weights = []
-    for part in built_layers(layer):
+    for part in built_layers(layer, _MORE):
         if isinstance(part, GRU):
             weights += _gru_weights(part, cudnn, without_initial_state)
         else:
@@ -99,7 +113,9 @@ def to_keras_model(layer: Layer | Sequential) -> Any:
 
     Parameters
     ----------
-    layer : GRU, Dense, Embedding, or Sequential of these and Dropout
+    layer : GRU, Dense, Embedding, Conv1D, LayerNormalization, or Sequential
+        Of these, Dropout, Masking and global pooling.
+        Regularizers and constraints go with them, initializers do not: the weights are there.
 
     Returns
     -------
@@ -120,15 +136,20 @@ def to_keras_model(layer: Layer | Sequential) -> Any:
         import keras
     except ImportError:
         raise ImportError("to_keras_model needs Keras 3: pip install keras") from None
-    parts = built_layers(layer)
+    parts = built_layers(layer, _MORE)
+    masked = False
     for part in parts:
         if isinstance(part, GRU):
             _require_keras_3(part, alone=not isinstance(layer, Sequential))
+        if masked and isinstance(part, (Conv1D, GlobalMaxPooling1D)):
+            refuse("Keras", f"{type(part).__name__} behind a mask", "it reads there what is masked",
+                   "Without Masking and mask_zero it can be converted")  # fmt: skip
+        masked |= isinstance(part, Masking) or (isinstance(part, Embedding) and part.mask_zero)
     sized = [part for part in parts if part.input_size is not None]
     if any(isinstance(part, Embedding) for part in sized[:1]):
         layers = [keras.Input((None,), dtype="int64")]
     else:
-        steps = (None,) if any(isinstance(part, GRU) for part in parts) else ()
+        steps = (None,) if any(part._takes_sequences for part in parts) else ()
         layers = [keras.Input((*steps, sized[0].input_size), dtype=sized[0].dtype.name)]
     for part in parts:
         layers += _keras_layers(keras, part, sized[0].dtype.name)
@@ -147,15 +168,49 @@ def _require_keras_3(part, alone):
         refuse("Keras 3", "time_major=True", "it takes (N, T, D)", "to_keras gives the weights")
 
 
+def _held(keras, part):
+    """The regularizers and constraints of a layer, as Keras' objects."""
+    held = {}
+    for option in part._options:
+        kind = {"regularizer": regularizers, "constraint": constraints}.get(option.rpartition("_")[2])
+        value = None if kind is None else kind.get(getattr(part, option))
+        if value is None:
+            continue
+        name = type(value).__name__
+        if not isinstance(kind.config_of(value), dict):
+            reason, module = "it has no such object", kind.__name__
+            refuse("Keras", f"{option}={value!r}", reason, f"Those of {module} can be converted")
+        if name == "NonNeg" and isinstance(part, GRU):
+            refuse("Keras", f"{option}={value!r} of a GRU", "the signs of z differ there", "Norms can be converted")
+        if option == "activity_regularizer" and isinstance(part, GRU) and part.bidirectional:
+            reason = "it is of each direction there"
+            refuse("Keras", f"{option}={value!r} of two directions", reason, "Without it the layer can be converted")
+        held[option] = getattr(getattr(keras, kind.__name__[5:]), name)(**value.get_config())
+    return held
+
+
 def _keras_layers(keras, part, dtype):
     """The layers of Keras, without weights, that a layer becomes; `dtype` is for those that have none here."""
+    own = {"dtype": dtype if part.dtype is None else part.dtype.name, **_held(keras, part)}
     if isinstance(part, Embedding):
-        return [keras.layers.Embedding(part.input_dim, part.output_dim, dtype=part.dtype.name)]
+        return [keras.layers.Embedding(part.input_dim, part.output_dim, mask_zero=part.mask_zero, **own)]
     if isinstance(part, Dense):
-        return [keras.layers.Dense(part.units, part.activation, part.use_bias, dtype=part.dtype.name)]
+        return [keras.layers.Dense(part.units, part.activation, part.use_bias, **own)]
+    if isinstance(part, Conv1D):
+        names = ("strides", "padding", "dilation_rate", "activation", "use_bias")
+        options = {name: getattr(part, name) for name in names}
+        return [keras.layers.Conv1D(part.filters, part.kernel_size, **options, **own)]
+    if isinstance(part, LayerNormalization):
+        options = {name: getattr(part, name) for name in ("epsilon", "center", "scale")}
+        return [keras.layers.LayerNormalization(**options, **own)]
+    if isinstance(part, Masking):
+        return [keras.layers.Masking(part.mask_value, **own)]
+    if isinstance(part, (GlobalMaxPooling1D, GlobalAveragePooling1D)):
+        return [getattr(keras.layers, type(part).__name__)(**own)]
     if not isinstance(part, GRU):
-        return [keras.layers.Dropout(part.rate, dtype=dtype)]
+        return [keras.layers.Dropout(part.rate, **own)]
     made = []
+    activity = own.pop("activity_regularizer", None)
     for i in range(part.num_layers):
         layer = keras.layers.GRU(
             part.units,
@@ -166,7 +221,8 @@ def _keras_layers(keras, part, dtype):
             return_sequences=part.return_sequences or i < part.num_layers - 1,
             go_backwards=part.go_backwards and i == 0,  # a stack is turned once
             zero_output_for_mask=part.zero_output_for_mask,
-            dtype=part.dtype.name,
+            activity_regularizer=activity if i == part.num_layers - 1 else None,
+            **own,
         )
         if part.bidirectional:
             layer = keras.layers.Bidirectional(layer, merge_mode=part.merge_mode, dtype=part.dtype.name)

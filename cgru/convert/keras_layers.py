@@ -10,14 +10,26 @@ from typing import Any
 from cgru.convert.arrays import Arrays
 from cgru.convert.cells import activate, dense_of, embedding_of, refuse
 from cgru.convert.keras_config import object_in
-from cgru.convert.keras_layouts import LAYERS, SAME, Part, unwrapped
-from cgru.layers import Dense, Dropout, Embedding
+from cgru.convert.keras_layouts import LAYERS, POOLING, SAME, Part, unwrapped
+from cgru.layers import (
+    Conv1D,
+    Dense,
+    Dropout,
+    Embedding,
+    GlobalAveragePooling1D,
+    GlobalMaxPooling1D,
+    LayerNormalization,
+    Masking,
+)
 from cgru.models import Sequential
 from cgru.reading import short
 from cgru.typing import DenseActivation
 
 _ACTIVATIONS = ("linear", "relu", "sigmoid", "softmax", "tanh")
-_HAVE = "Embedding, GRU, Dense, Dropout and activations after a Dense can be converted"
+_HAVE = (
+    "Embedding, Masking, GRU, Conv1D, LayerNormalization, GlobalMaxPooling1D, GlobalAveragePooling1D, Dense, Dropout "
+    "and activations after a Dense can be converted"
+)
 _NOT_PLAIN = {"lora_enabled": "LoRA", "quantization_mode": "quantization"}
 
 
@@ -60,7 +72,7 @@ def from_keras_embedding(weights: Any, *, without_masks: bool = False) -> Embedd
     weights : list of arrays, or keras.layers.Embedding
         What get_weights() returns: embeddings (input_dim, output_dim).
     without_masks : bool
-        Whether a layer with mask_zero=True is taken all the same, because calls give ``mask=ids != 0``.
+        Whether mask_zero=True is left out, because calls give ``mask=ids != 0``.
 
     Returns
     -------
@@ -69,7 +81,7 @@ def from_keras_embedding(weights: Any, *, without_masks: bool = False) -> Embedd
     Raises
     ------
     TypeError, ValueError
-        If the array is missing or misshapen, or mask_zero is True.
+        If the array is missing or misshapen.
 
     Examples
     --------
@@ -100,11 +112,54 @@ def _dense(named, use_bias, activation):
     return dense_of(kernel, bias, activation)
 
 
-def _embedding(named):
+def _embedding(named, mask_zero=False):
     arrays = Arrays(dict(named), "weights")
     table = arrays.take(named[0][0] if named else "embeddings", "V F")
     arrays.finish()
-    return embedding_of(table)
+    return embedding_of(table, mask_zero)
+
+
+def _convolution(part):
+    arrays, config = Arrays(dict(part.arrays), "weights"), part.config
+    names = [name for name, _ in part.arrays] + ["kernel", "bias"][len(part.arrays) :]
+    if config.get("data_format") not in (None, "channels_last") or config.get("groups", 1) != 1:
+        got = f"data_format={short(config.get('data_format'))!r}, groups={short(config.get('groups'))}"
+        refuse(part.name, got, "features come last here, in one group", _HAVE)
+    kernel = arrays.take(names[0], "S F U")
+    use_bias = config.get("use_bias", True)
+    bias = [arrays.take(names[1], "U")] if use_bias else []
+    arrays.finish()
+    try:
+        layer = Conv1D(
+            kernel.shape[2],
+            kernel.shape[0],
+            strides=config.get("strides", 1),
+            padding=config.get("padding", "valid"),
+            dilation_rate=config.get("dilation_rate", 1),
+            activation=_activation(part, config.get("activation")),
+            use_bias=bool(bias),
+            dtype=kernel.dtype,
+        )
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{part.name}: {error}") from None
+    layer.build_from(kernel.shape[1], [kernel, *bias])
+    return layer
+
+
+def _normalization(part):
+    arrays, config = Arrays(dict(part.arrays), "weights"), part.config
+    axis = config.get("axis", -1)
+    if axis not in (-1, [-1], 2, [2]) or config.get("rms_scaling"):
+        got = "rms_scaling" if config.get("rms_scaling") else f"axis={short(axis)}"
+        refuse(part.name, got, "it is over the features here, the last axis, less their mean", _HAVE)
+    scale, center = (bool(config.get(name, True)) for name in ("scale", "center"))
+    taken = [arrays.take(name, "F") for name, _ in part.arrays[: scale + center]]
+    arrays.finish()
+    if len(taken) != scale + center:
+        raise ValueError(f"{part.name}: expected {scale + center} arrays, got {len(taken)}")
+    layer = LayerNormalization(epsilon=config.get("epsilon", 1e-3), scale=scale, center=center, dtype=taken[0].dtype)
+    layer.build_from(len(taken[0]), taken)
+    return layer
 
 
 # -- layers of models and files
@@ -133,7 +188,8 @@ def part_of(layer, class_name=None):
     arrays = layer.get_weights() if own in LAYERS else []
     if own in LAYERS and not arrays:
         raise ValueError(f"{layer.name}: expected a layer that is built, got one without weights")
-    roles = ("embeddings",) if own == "Embedding" else ("kernel", "bias", *["another array"] * len(arrays))
+    roles = {"Embedding": ("embeddings",), "LayerNormalization": ("gamma", "beta")}.get(own, ("kernel", "bias"))
+    roles = (*roles, *["another array"] * len(arrays))
     named = [(f"{role} of {layer.name}", array) for role, array in zip(roles, arrays, strict=False)]
     return Part(layer.name, own, config, None, named)
 
@@ -151,7 +207,13 @@ def whole(parts, convert_gru, return_sequences, without_masks):
     without_masks : bool
     """
     layers, recurrent = [], [part for part in parts if part.recurrent is not None]
+    masked = None  # which layer made a mask
     for part in parts:
+        if masked is not None and part.class_name in ("Conv1D", "GlobalMaxPooling1D"):
+            refuse(part.name, f"{part.class_name} behind the mask of {masked}", "it reads what is masked in Keras",
+                   "With without_masks=True it can be converted: give each call mask=")  # fmt: skip
+        if not without_masks and (part.class_name == "Masking" or part.config.get("mask_zero")):
+            masked = part.name
         if part.recurrent is not None:
             wanted = _returns_sequences(part)
             if part is recurrent[-1] and return_sequences is not None:
@@ -168,7 +230,11 @@ def whole(parts, convert_gru, return_sequences, without_masks):
             layers.append(Dropout(_rate_of(part)))
         elif part.class_name == "Masking":
             if not without_masks:
-                refuse(part.name, "Masking", "masks are given with each call", _masks_advice())
+                layers.append(Masking(part.config.get("mask_value", 0.0)))
+        elif part.class_name in POOLING:
+            if part.config.get("keepdims") or part.config.get("data_format") not in (None, "channels_last"):
+                refuse(part.name, "keepdims or data_format", "the outputs are (N, F) here", _HAVE)
+            layers.append((GlobalMaxPooling1D if part.class_name == POOLING[0] else GlobalAveragePooling1D)())
         elif part.class_name not in SAME:
             activation = _activation_of(part)
             if activation != "linear":
@@ -177,21 +243,19 @@ def whole(parts, convert_gru, return_sequences, without_masks):
 
 
 def layer_of(part, without_masks=False):
-    """The layer of a Dense or an Embedding."""
+    """The layer of one that has arrays and is no GRU."""
     if part.class_name == "Dense":
         activation = _activation(part, part.config.get("activation"))
         return _dense(part.arrays, part.config.get("use_bias", True), activation)
-    if part.config.get("mask_zero") and not without_masks:
-        refuse(part.name, "mask_zero=True", "masks are given with each call", _masks_advice())
-    return _embedding(part.arrays)
+    if part.class_name == "Conv1D":
+        return _convolution(part)
+    if part.class_name == "LayerNormalization":
+        return _normalization(part)
+    return _embedding(part.arrays, bool(part.config.get("mask_zero")) and not without_masks)
 
 
 def _advice(part):
     return f"name={part.name!r} converts the layer alone"
-
-
-def _masks_advice():
-    return "With without_masks=True it can be converted: give each call mask=, for ids mask=ids != 0"
 
 
 def _returns_sequences(part):

@@ -23,10 +23,11 @@ from cgru.reading import short
 
 ROLES = ("kernel", "recurrent_kernel", "bias")
 CLASSES = ("GRU", "CuDNNGRU", "RNN", "Bidirectional")
-LAYERS = ("Dense", "Embedding")  # those beside them that have arrays and a counterpart here
+LAYERS = ("Dense", "Embedding", "Conv1D", "LayerNormalization")  # beside them what has arrays and a counterpart here
 NOISE = ("SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization")
 SAME = ("InputLayer", "Dropout", "Identity", *NOISE)  # give what they get, in inference
-KNOWN = (*LAYERS, *SAME, "Activation", "Softmax", "ReLU", "Masking")
+POOLING = ("GlobalMaxPooling1D", "GlobalAveragePooling1D")
+KNOWN = (*LAYERS, *SAME, *POOLING, "Activation", "Softmax", "ReLU", "Masking")
 _NOT_LAYERS = ("vars", "optimizer", "seed_generator", "metrics", "_metrics")  # groups beside those of layers
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cgru.checks import as_array, check_bool, check_int, shape_text, whole_numbers
 from cgru.layers import Dense, Embedding, Masking
-from cgru.layers.base import from_valid_rows, valid_rows
+from cgru.layers.rows import from_valid_rows, valid_rows
 from cgru.models import Sequential, examples, stateful
 from cgru.sequences import Batch, unpad
 from cgru.typing import AnyArray, Array, ArrayOrList, BoolArray, IntArray

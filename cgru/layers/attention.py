@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 
 from cgru import kernels
 from cgru.checks import check_bool, check_int
-from cgru.layers.base import check_gradient, expected_sequences, from_valid_rows
+from cgru.layers.base import check_gradient, expected_sequences
 from cgru.layers.dense import ACTIVATIONS
-from cgru.layers.rows import Rows, column_sums, row_sums, rows_of, sums_by_owner
+from cgru.layers.rows import Rows, column_sums, from_valid_rows, row_sums, rows_of, sums_by_owner
 from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch
 from cgru.typing import Array, ConstraintLike, DType, InitializerLike, Key, RegularizerLike, Shape

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru import constraints, initializers, masks, regularizers
+from cgru import initializers, masks
 from cgru.checks import as_array, check_bool, check_dtype, check_int
 from cgru.configured import Configured
+from cgru.layers.options import Optioned, in_config, kind_of
 from cgru.locks import Locked, owned
 from cgru.sequences import Batch
-from cgru.typing import AnyArray, Array, BoolArray, DType, Initializer, Key, Shape
+from cgru.typing import AnyArray, Array, DType, Initializer, Key, Shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,7 +53,7 @@ class _Writable(MutableMapping[str, Array]):
         return len(self._arrays)
 
 
-class Layer(Locked, Configured):
+class Layer(Optioned, Locked, Configured):
     """Base class of the layers: parameters, their construction and their update.
 
     A subclass implements `parameter_shapes`, `_initial`, `forward_batch`, `backward_batch` and `output_size`, and lists
@@ -78,7 +79,6 @@ class Layer(Locked, Configured):
     seed: int | None
     _options: tuple[str, ...] = ("dtype", "seed")
     _has_dtype = True  # False: results have the type of the inputs
-    activity_regularizer: Any = None
     _takes_sequences = False  # True: data (N, T, F) alone
     _has_step_state = False  # True: `step(x_t, state)` returns (y_t, state)
 
@@ -231,12 +231,12 @@ class Layer(Locked, Configured):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor as a dict that JSON can hold."""
-        config = {name: _in_config(name, value) for name, value in super().get_config().items()}
+        config = {name: in_config(name, value) for name, value in super().get_config().items()}
         dtype = config.pop("dtype")
         return config | ({"dtype": dtype.name} if self._has_dtype else {}) | {"trainable": self.trainable}
 
     def _arguments(self) -> dict[str, Any]:
-        return {name: getattr(self, name) if _kind(name) else value for name, value in self.get_config().items()}
+        return {name: getattr(self, name) if kind_of(name) else value for name, value in self.get_config().items()}
 
     def _instead_of_change(self, name: str, value: str) -> str:
         return f"with_options({name}={value}) makes a layer with the same weights and other options"
@@ -382,61 +382,6 @@ class Layer(Locked, Configured):
         if self._inherited_seed is None:
             self._inherited_seed = seed
 
-    # -- options for parameters
-
-    def _keep(self, **options: Any) -> None:
-        """Check and keep options whose names end in _initializer, _regularizer and _constraint."""
-        for name, value in options.items():
-            setattr(self, name, _kind(name).check(value, name))
-
-    def _check_axes(self) -> None:
-        """ValueError if a constraint is about axes that its parameter does not have. Called when options are set."""
-        seen = set()
-        for name, shape in self.parameter_shapes(None):
-            if _role(name) in seen:  # the other layers and directions have the same shapes, and may be very many
-                return
-            seen.add(_role(name))
-            constraint = self.constraint_of(name)
-            if isinstance(constraint, constraints.Norm):
-                constraint.check_axes(shape, f"{_role(name)}_constraint")
-
-    def _option_for(self, name: str, what: str) -> Any:
-        return getattr(self, f"{_role(name)}_{what}", None)
-
-    def constraint_of(self, name: str) -> Any:
-        """Return what is to be done with the parameter called `name` after each update, or None."""
-        return constraints.get(self._option_for(name, "constraint"))
-
-    def penalty(self) -> float:
-        """Return what the regularizers of the parameters add to the loss; 0.0 if the layer is not trainable."""
-        return sum((regularizer.value(array) for _, array, regularizer in self._regularized()), 0.0)
-
-    def penalty_gradients(self) -> dict[str, Array]:
-        """Return its gradients: dict name -> array, of the parameters that have a regularizer."""
-        return {name: regularizer.gradient(array) for name, array, regularizer in self._regularized()}
-
-    def add_penalties(self, grads: dict[str, Array]) -> dict[str, Array]:
-        """Return gradients of the parameters with those of the penalties added."""
-        return grads | {name: grads[name] + d for name, d in self.penalty_gradients().items() if name in grads}
-
-    def _regularized(self) -> Iterator[tuple[str, Array, regularizers.Regularizer]]:
-        for name, array in self._built_parameters().items() if self.trainable else ():
-            regularizer = regularizers.get(self._option_for(name, "regularizer"))
-            if regularizer is not None:
-                yield name, array, regularizer
-
-    def _activity(self, y: Array, valid: BoolArray | None, training: bool) -> tuple[float, Array | None]:
-        """Return (penalty on the outputs `y` (N, ...) at the valid steps, its gradient, if `training`, or None)."""
-        if self.activity_regularizer is None or not len(y):
-            return 0.0, None
-        regularizer = regularizers.get(self.activity_regularizer)
-        rows = y if valid is None else y[valid]
-        penalty = regularizer.value(rows) / len(y)
-        if not training:
-            return penalty, None
-        d = regularizer.gradient(rows) / y.dtype.type(len(y))
-        return penalty, d if valid is None else from_valid_rows(d, y.shape[:-1], valid)
-
     # -- parameters
 
     def _built_parameters(self) -> dict[str, Array]:
@@ -532,43 +477,6 @@ class Layer(Locked, Configured):
         super().__setstate__(state)
         if self._parameters is not None:
             self._parameters = {name: owned(array) for name, array in self._parameters.items()}
-
-
-_KINDS = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
-
-
-def _kind(option: str) -> Any:
-    """The module of an option that names one of its things, or None."""
-    return _KINDS.get(option.rpartition("_")[2])
-
-
-def _in_config(option: str, value: Any) -> Any:
-    kind = _kind(option)
-    return value if kind is None else kind.config_of(value)
-
-
-def _role(name: str) -> str:
-    """What the options for a parameter begin with: of "l0.forward.recurrent_kernel" recurrent_initializer and so on."""
-    return name.rpartition(".")[2].removesuffix("_kernel")
-
-
-# -- rows of the valid steps
-
-
-def valid_rows(data: AnyArray, valid: BoolArray | None, dtype: np.dtype[Any]) -> Array:
-    """Return the valid steps of `data` (..., F) as C-contiguous rows (M, F) of `dtype`; valid None means every step."""
-    rows = data.reshape(-1, data.shape[-1]) if valid is None else data[valid]
-    return np.ascontiguousarray(rows, dtype)
-
-
-def from_valid_rows(rows: Array, leading: Shape, valid: BoolArray | None) -> Array:
-    """Return (*leading, F) with `rows` (M, F) at the valid steps and zero elsewhere; valid None means every step."""
-    shape = (*leading, rows.shape[-1])
-    if valid is None:
-        return rows.reshape(shape)
-    data = np.zeros(shape, rows.dtype)
-    data[valid] = rows
-    return data
 
 
 def expected_sequences(shape: Shape, input_size: int | None, F: str = "F") -> str | None:

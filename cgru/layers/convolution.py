@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 
 from cgru import kernels
 from cgru.checks import check_bool, check_int, check_name
-from cgru.layers.base import check_gradient, expected_sequences, from_valid_rows, valid_rows
+from cgru.layers.base import check_gradient, expected_sequences
 from cgru.layers.dense import ACTIVATIONS
-from cgru.layers.rows import Rows, column_sums, counts_of, rows_of
+from cgru.layers.rows import Rows, column_sums, counts_of, from_valid_rows, rows_of, valid_rows
 from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch, as_numeric
 from cgru.typing import (

@@ -9,7 +9,8 @@ import numpy as np
 
 from cgru import kernels
 from cgru.checks import check_bool, check_int, check_name
-from cgru.layers.base import check_gradient, expected_vectors, from_valid_rows, valid_rows
+from cgru.layers.base import check_gradient, expected_vectors
+from cgru.layers.rows import from_valid_rows, valid_rows
 from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch
 from cgru.typing import (

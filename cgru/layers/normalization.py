@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 
 from cgru.checks import check_bool, check_positive
-from cgru.layers.base import check_gradient, expected_vectors, from_valid_rows, valid_rows
-from cgru.layers.rows import column_sums, row_sums
+from cgru.layers.base import check_gradient, expected_vectors
+from cgru.layers.rows import column_sums, from_valid_rows, row_sums, valid_rows
 from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch
 from cgru.typing import Array, BoolArray, ConstraintLike, DType, InitializerLike, Key, RegularizerLike, Shape

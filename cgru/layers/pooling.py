@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgru.checks import check_int
-from cgru.layers.base import check_gradient, expected_sequences, from_valid_rows
-from cgru.layers.rows import Rows, rows_of, sums_by_owner
+from cgru.layers.base import check_gradient, expected_sequences
+from cgru.layers.rows import Rows, from_valid_rows, rows_of, sums_by_owner
 from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch, as_numeric
 from cgru.typing import Array, Key, Shape

@@ -10,11 +10,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgru import kernels
-from cgru.layers.base import valid_rows
 from cgru.sequences import Batch
-from cgru.typing import Array, BoolArray, IntArray, Shape
+from cgru.typing import AnyArray, Array, BoolArray, IntArray, Shape
 
 _TILE = 0  # the way of products that sum in order, whatever backend is in use
+
+
+def valid_rows(data: AnyArray, valid: BoolArray | None, dtype: np.dtype[Any]) -> Array:
+    """Return the valid steps of `data` (..., F) as C-contiguous rows (M, F) of `dtype`; valid None means every step."""
+    rows = data.reshape(-1, data.shape[-1]) if valid is None else data[valid]
+    return np.ascontiguousarray(rows, dtype)
+
+
+def from_valid_rows(rows: Array, leading: Shape, valid: BoolArray | None) -> Array:
+    """Return (*leading, F) with `rows` (M, F) at the valid steps and zero elsewhere; valid None means every step."""
+    shape = (*leading, rows.shape[-1])
+    if valid is None:
+        return rows.reshape(shape)
+    data = np.zeros(shape, rows.dtype)
+    data[valid] = rows
+    return data
 
 
 class Rows(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 
 from cgru.checks import counted_labels
 from cgru.layers import Dense
-from cgru.layers.base import valid_rows
+from cgru.layers.rows import valid_rows
 from cgru.metrics import Function, Metric
 from cgru.metrics.base import Counts
 from cgru.models.targets import Targets

@@ -193,3 +193,81 @@ def test_training_with_penalties_and_constraints(reset_after, rng):
     found, expected = (model.fit(x, y, **options).history["loss"] for model in (ours, theirs))
     np.testing.assert_allclose(found, expected, rtol=5e-6)
     checks.assert_close(ours(x), np.asarray(theirs(x)), 1e-5, "outputs")
+
+
+def test_whole_models_there_and_back(rng, tmp_path):
+    theirs = keras.Sequential(
+        [
+            keras.Input((None, 3)),
+            keras.layers.Conv1D(5, 3, padding="causal", dilation_rate=2, activation="relu"),
+            keras.layers.LayerNormalization(epsilon=1e-4),
+            keras.layers.Bidirectional(keras.layers.GRU(4, return_sequences=True)),
+            keras.layers.GlobalMaxPooling1D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    theirs.set_weights([rng.standard_normal(array.shape) for array in theirs.get_weights()])
+    x = rng.standard_normal((4, 9, 3)).astype(np.float32)
+    theirs.save(tmp_path / "model.keras")
+    for source in (theirs, tmp_path / "model.keras"):
+        ours = cgru.from_keras(source)
+        checks.assert_close(ours(x), np.asarray(theirs(x)), 1e-5, "y")
+    again = cgru.convert.to_keras_model(ours)
+    checks.assert_close(ours(x), np.asarray(again(x)), 1e-5, "back")
+
+
+def test_options_go_along(rng):
+    ours = cgru.Sequential(
+        [
+            cgru.Masking(2.0),
+            cgru.GRU(
+                3,
+                num_layers=2,
+                reset_after=True,
+                return_sequences=True,
+                kernel_regularizer="l2",
+                activity_regularizer="l1",
+            ),
+            cgru.GlobalAveragePooling1D(),
+            cgru.Dense(2, kernel_constraint=constraints.MaxNorm(0.5), kernel_regularizer=regularizers.L1L2(0.1, 0.2)),
+        ],
+        seed=0,
+    ).build(4)
+    x, y = rng.standard_normal((8, 5, 4)).astype(np.float32), rng.standard_normal((8, 2)).astype(np.float32)
+    theirs = cgru.convert.to_keras_model(ours)
+    ours.compile(cgru.optimizers.SGD(0.1), "mse")
+    theirs.compile(keras.optimizers.SGD(0.1), "mse")
+    options = {"epochs": 3, "batch_size": 4, "shuffle": False, "verbose": 0}
+    found, expected = (model.fit(x, y, **options).history["loss"] for model in (ours, theirs))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    x[:, 3:] = 2
+    checks.assert_close(ours(x), np.asarray(theirs(x)), 1e-5, "masked")
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([cgru.AttentionPooling()], "got AttentionPooling"),
+        ([cgru.Masking(), cgru.Conv1D(2, 2)], "Conv1D behind a mask"),
+        ([cgru.GRU(2, kernel_constraint="non_neg")], "the signs of z differ"),
+        ([cgru.GRU(2, bidirectional=True, activity_regularizer="l2")], "it is of each direction"),
+        ([cgru.Dense(2, bias_constraint=np.abs)], "it has no such object"),
+    ],
+)
+def test_what_keras_does_not_have_is_refused(layers, words):
+    model = cgru.Sequential(layers)
+    model(np.ones((2, 5, 3)))
+    with pytest.raises((TypeError, ValueError), match=words):
+        cgru.convert.to_keras_model(model)
+
+
+def test_what_there_is_not_here_is_refused():
+    layers = keras.layers
+    for model, words in (
+        ([layers.Masking(), layers.Conv1D(2, 2), layers.GRU(3)], "Conv1D behind the mask of"),
+        ([layers.Conv1D(4, 2, groups=2), layers.GRU(3)], "groups=2"),
+        ([layers.LayerNormalization(axis=1), layers.GRU(3)], "axis="),
+        ([layers.GRU(3, return_sequences=True), layers.GlobalMaxPooling1D(keepdims=True)], "keepdims"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            cgru.from_keras(keras.Sequential([keras.Input((6, 4)), *model]))

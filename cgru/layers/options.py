@@ -1,0 +1,92 @@
+"""Options about the parameters and the outputs of a layer: initializers, regularizers, constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from cgru import constraints, initializers, regularizers
+from cgru.layers.rows import from_valid_rows
+from cgru.typing import Array, BoolArray, Shape
+
+_KINDS = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
+
+
+def kind_of(option: str) -> Any:
+    """The module of an option that names one of its things, or None."""
+    return _KINDS.get(option.rpartition("_")[2])
+
+
+def in_config(option: str, value: Any) -> Any:
+    kind = kind_of(option)
+    return value if kind is None else kind.config_of(value)
+
+
+def _role(name: str) -> str:
+    """What the options for a parameter begin with: of "l0.forward.recurrent_kernel" recurrent_initializer and so on."""
+    return name.rpartition(".")[2].removesuffix("_kernel")
+
+
+class Optioned:
+    """What a layer does with such options. Of a parameter "kernel" they are kernel_initializer, kernel_regularizer and
+    kernel_constraint; of "recurrent_kernel" recurrent_initializer and so on."""
+
+    activity_regularizer: Any = None
+    trainable: Any
+    _built_parameters: Any
+
+    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
+        raise NotImplementedError
+
+    def _keep(self, **options: Any) -> None:
+        """Check and keep options whose names end in _initializer, _regularizer and _constraint."""
+        for name, value in options.items():
+            setattr(self, name, kind_of(name).check(value, name))
+
+    def _check_axes(self) -> None:
+        """ValueError if a constraint is about axes that its parameter does not have. Called when options are set."""
+        seen = set()
+        for name, shape in self.parameter_shapes(None):
+            if _role(name) in seen:  # the other layers and directions have the same shapes, and may be very many
+                return
+            seen.add(_role(name))
+            constraint = self.constraint_of(name)
+            if isinstance(constraint, constraints.Norm):
+                constraint.check_axes(shape, f"{_role(name)}_constraint")
+
+    def _option_for(self, name: str, what: str) -> Any:
+        return getattr(self, f"{_role(name)}_{what}", None)
+
+    def constraint_of(self, name: str) -> Any:
+        """Return what is to be done with the parameter called `name` after each update, or None."""
+        return constraints.get(self._option_for(name, "constraint"))
+
+    def penalty(self) -> float:
+        """Return what the regularizers of the parameters add to the loss; 0.0 if the layer is not trainable."""
+        return sum((regularizer.value(array) for _, array, regularizer in self._regularized()), 0.0)
+
+    def penalty_gradients(self) -> dict[str, Array]:
+        """Return its gradients: dict name -> array, of the parameters that have a regularizer."""
+        return {name: regularizer.gradient(array) for name, array, regularizer in self._regularized()}
+
+    def add_penalties(self, grads: dict[str, Array]) -> dict[str, Array]:
+        """Return gradients of the parameters with those of the penalties added."""
+        return grads | {name: grads[name] + d for name, d in self.penalty_gradients().items() if name in grads}
+
+    def _regularized(self) -> Iterator[tuple[str, Array, regularizers.Regularizer]]:
+        for name, array in self._built_parameters().items() if self.trainable else ():
+            regularizer = regularizers.get(self._option_for(name, "regularizer"))
+            if regularizer is not None:
+                yield name, array, regularizer
+
+    def _activity(self, y: Array, valid: BoolArray | None, training: bool) -> tuple[float, Array | None]:
+        """Return (penalty on the outputs `y` (N, ...) at the valid steps, its gradient, if `training`, or None)."""
+        if self.activity_regularizer is None or not len(y):
+            return 0.0, None
+        regularizer = regularizers.get(self.activity_regularizer)
+        rows = y if valid is None else y[valid]
+        penalty = regularizer.value(rows) / len(y)
+        if not training:
+            return penalty, None
+        d = regularizer.gradient(rows) / y.dtype.type(len(y))
+        return penalty, d if valid is None else from_valid_rows(d, y.shape[:-1], valid)
