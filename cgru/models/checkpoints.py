@@ -164,15 +164,15 @@ def _optimizer_states(model: Trainable, state: Any) -> tuple[State, State]:
 
 
 def _run_state(model: Trainable, course: Course) -> dict[str, Any]:
-    batches, updates = course.done
+    batches, part = course.done
     ended = course.epoch - course.first  # a run that was interrupted may have entered one epoch more
     return {
         "settings": course.settings,
         "first": course.first,
         "epoch": course.epoch,
         "order": course.order,
-        # One that was interrupted between an update and this entry has one batch more behind it.
-        "batches": batches + (model.iterations > updates),
+        "batches": batches,
+        "part": None if part is None else {"step": part[0], "states": part[1]},
         "begun": list(course.begun),
         "results": course.history._results[:ended],
         "totals": None if course.totals is None else course.totals.get_state(),
@@ -192,14 +192,19 @@ def _run(model: Trainable, state: Any) -> Course:
         raise ValueError("training: expected callbacks with class and state")
     if len(results) != epoch - first or not all(_is_result(result) for result in results):
         raise ValueError(f"training: expected the figures of {epoch - first} epochs, got {len(results)}")
-    course = Course(settings, first, order, model.iterations, begun)
-    course.epoch, course.done = epoch, (batches, model.iterations)
+    part = state["part"]
+    if part is not None:
+        part = check_int(part["step"], "training: step", 1), part["states"]
+        if part[1] is not None and len(part[1]) != len(model.layers):
+            raise ValueError(f"training: expected {len(model.layers)} states of layers, got {len(part[1])}")
+    course = Course(settings, first, order, begun)
+    course.epoch, course.done = epoch, (batches, part)
     course.history = History(first, results)
     course.stopped, course.callbacks = bool(state["stopped"]), callbacks
     if state["totals"] is not None:
         course.totals = Totals(model)
         course.totals.set_state(state["totals"])
-    elif batches:
+    elif course.within_epoch:
         raise ValueError("training: expected the figures of the epoch that ran")
     return course
 

@@ -7,8 +7,8 @@ ends, and the chunks before only lead there. A row that has ended takes no part 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from cgru.typing import IntArray, States
 if TYPE_CHECKING:
     from cgru.models.updates import Updatable
 
+Part: TypeAlias = tuple[int, States | None]  # at which step a batch goes on, and the states of the rows that do
 _EACH_STEP_ALONE = (Dense, Dropout, Embedding, LayerNormalization, Masking)
 
 
@@ -44,29 +45,47 @@ def check(layers: Sequence[Layer]) -> None:
         raise ValueError("chunk: expected a model with a GRU, got none")
 
 
-def update(model: Updatable, piece: Piece, chunk: int, totals: Totals, place: finite.Place) -> None:
-    """The updates of one batch, `chunk` steps each; adds what they saw to `totals`."""
+def update(
+    model: Updatable,
+    piece: Piece,
+    chunk: int,
+    totals: Totals,
+    place: finite.Place,
+    begun: Part | None = None,
+    passed: Callable[[Part], None] = lambda part: None,
+) -> None:
+    """The updates of one batch, `chunk` steps each; adds what they saw to `totals`. With each goes a call of `passed`,
+    with what is to be `begun` where the batch goes on from there."""
     batch, targets = piece.batch, piece.targets
     ends = _ends(batch)
     by_step = all(layer.return_sequences for layer in model.layers if isinstance(layer, GRU))
-    alive, states = np.arange(len(ends)), None
-    for start in range(0, max(1, ends.max(initial=0)), chunk):
+    first, states = begun or (0, None)
+    alive = np.flatnonzero(ends > first) if first else np.arange(len(ends))
+    for start in range(first, max(1, ends.max(initial=0)), chunk):
         stop = start + chunk
         part, here = _cut(batch, start, stop), place._replace(step=start)
         if by_step:
             if part.valid is None or part.valid.any() or not start:
-                states = model._update(part, targets.take(slice(None), slice(start, stop)), totals, here, states)
+                own = targets.take(slice(None), slice(start, stop))
+                states = model._update(part, own, totals, here, states, _noting(passed, stop))
             continue
         goes_on = ends[alive] > stop
         ended, alive = alive[~goes_on], alive[goes_on]
         before = states
         if len(alive):
             key = model._key(here.take(alive))
-            begun, no_tapes = _rows(before, goes_on), len(model.layers)
-            _, states, *_ = model._forward(part.take(alive), begun, training=True, key=key, first=no_tapes)
+            here_from, no_tapes = _rows(before, goes_on), len(model.layers)
+            _, states, *_ = model._forward(part.take(alive), here_from, training=True, key=key, first=no_tapes)
         if len(ended):
-            own = targets.take(ended, slice(None))
-            model._update(part.take(ended), own, totals, here.take(ended), _rows(before, ~goes_on))
+            own, ended_from = targets.take(ended, slice(None)), _rows(before, ~goes_on)
+            note = _noting(passed, stop, states)
+            model._update(part.take(ended), own, totals, here.take(ended), ended_from, note)
+
+
+def _noting(passed: Callable[[Part], None], step: int, kept: States | None = None) -> Callable[[States], None]:
+    """What notes that an update was made, and that the batch goes on at `step`: from the states `kept`, or else from
+    those after the update."""
+    return lambda after: passed((step, after if kept is None else kept))
 
 
 def _ends(batch: Batch) -> IntArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ class Course:
     order : int
         Which one of the model's orders of the examples belongs to the first epoch.
     done : tuple
-        (batches finished in this epoch, updates made by then).
+        (batches finished in this epoch, None); or, with `chunk`, where the next one goes on: (batches, (step, states)).
     begun : list
         The states that each epoch starts from.
     history : History
@@ -44,14 +45,19 @@ class Course:
         The states of the callbacks, when the run has ended.
     """
 
-    def __init__(self, settings: dict[str, Any], first: int, order: int, updates: int, begun: States) -> None:
+    def __init__(self, settings: dict[str, Any], first: int, order: int, begun: States) -> None:
         self.settings, self.first, self.epoch, self.order, self.begun = settings, first, first, order, begun
-        self.done = (0, updates)  # one object: what is half assigned is seen by nobody
+        self.done: tuple[int, chunks.Part | None] = (0, None)  # one object: nobody sees one half assigned
         self.history = History(first)
         self.totals: Totals | None = None
         self.stopped = False
         self.callbacks: list[dict[str, Any]] = []
         self.hooks: Hooks | None = None  # while it runs
+
+    @property
+    def within_epoch(self) -> bool:
+        """Whether there was an update in the epoch that runs."""
+        return self.done != (0, None)
 
     @property
     def order_now(self) -> int:
@@ -68,7 +74,15 @@ class Course:
     @property
     def next_order(self) -> int:
         """Which one belongs to the first epoch of the run after this one, wherever this one has ended."""
-        return self.order_now + (self.done[0] > 0)
+        return self.order_now + self.within_epoch
+
+    def enter(self, batches: int, part: chunks.Part | None = None) -> None:
+        """Let the run go on behind these batches of the epoch, and this part of the next one."""
+        self.done = (batches, part)
+
+    def entering(self, batches: int) -> Callable[[States], None]:
+        """What lets it go on behind these, whatever the states are there."""
+        return lambda states: self.enter(batches)
 
     def check(self, settings: dict[str, Any], initial_epoch: int) -> None:
         """ValueError unless a run with these settings can go on from here."""
@@ -101,29 +115,31 @@ class Loop:
     def run(self, resumed: bool) -> None:
         """Train to the last epoch, or until a callback stops it."""
         course, hooks = self.course, self.hooks
-        context = Context(self, resumed)
+        context, states = Context(self, resumed), course.callback_states()  # before the same objects begin anew
+        self.model.history = course.history
         hooks.call("on_train_begin", context)
         if resumed:
-            hooks.set_states(course.callbacks)
-        course.hooks = hooks
+            hooks.set_states(states)
+        self.model._course, course.hooks = course, hooks
         try:
             context.save_what_was_asked()
             with progress_of(self.epochs, self.verbose) as progress:
-                while course.epoch < self.epochs and (not course.stopped or course.done[0]):  # the last one is ended
+                while course.epoch < self.epochs and (not course.stopped or course.within_epoch):  # that is ended
                     self._epoch(context, progress)
             hooks.call("on_train_end")
             context.save_what_was_asked()
         finally:
             self.model._logits = None
-            with contextlib.suppress(Exception):  # the error that is on its way is the one to see
-                course.callbacks = hooks.get_states()
-            course.hooks = None
+            if course.hooks is not None:
+                with contextlib.suppress(Exception):  # the error that is on its way is the one to see
+                    course.callbacks = hooks.get_states()
+                course.hooks = None
 
     def _epoch(self, context: Context, progress: Any) -> None:
         model, course, hooks, source = self.model, self.course, self.hooks, self.source
-        epoch, skip = course.epoch, course.done[0]
+        epoch, (skip, part) = course.epoch, course.done
         del course.history._results[epoch - course.first :]  # of one that was interrupted at its very end
-        if not skip:
+        if not course.within_epoch:
             course.totals = Totals(model)
             model._keep_states(course.begun)
             hooks.call("on_epoch_begin", epoch)
@@ -135,10 +151,11 @@ class Loop:
             model._build_for(piece.batch)
             place = finite.Place(epoch + 1, number + 1, piece.rows, piece.examples)
             if self.chunk is None:
-                model._update(piece.batch, piece.targets, totals, place)
+                model._update(piece.batch, piece.targets, totals, place, passed=course.entering(number + 1))
             else:
-                chunks.update(model, piece, self.chunk, totals, place)
-            course.done = (number + 1, model.iterations)
+                chunks.update(model, piece, self.chunk, totals, place, part, functools.partial(course.enter, number))
+                course.enter(number + 1)
+                part = None
             progress.update()
             if hooks.wants("on_batch_end"):
                 hooks.call("on_batch_end", number, totals.means())
@@ -150,9 +167,23 @@ class Loop:
             results |= {f"val_{name}": value for name, value in self.validate().items()}
         course.history._results.append(results)
         progress.end(epoch, results)
-        hooks.call("on_epoch_end", epoch, dict(results))
-        course.epoch, course.done, course.totals = epoch + 1, (0, model.iterations), None
+        self._end(epoch, results)
         context.save_what_was_asked()
+
+    def _end(self, epoch: int, results: dict[str, float]) -> None:
+        """Tell the callbacks that the epoch has ended. If that is interrupted it has not, and is done once more where
+        the run goes on: with the callbacks, and the learning rate that they set, as they were."""
+        course, hooks, optimizer = self.course, self.hooks, self.model.optimizer
+        rate, stopped = optimizer.learning_rate, course.stopped
+        course.callbacks, course.hooks = hooks.get_states(), None
+        try:
+            hooks.call("on_epoch_end", epoch, dict(results))
+            course.epoch, course.done, course.totals, course.hooks = epoch + 1, (0, None), None, hooks
+        except BaseException:
+            course.stopped = stopped
+            if not callable(rate):
+                optimizer.learning_rate = rate
+            raise
 
     def _order(self) -> IntArray | None:
         """The order of the examples in the epoch that runs: of the model's seed and the epoch's number alone."""

@@ -153,10 +153,16 @@ class Totals:
                 seen[metric.name] = metric.counts_of_classes(best, labels, classes)
         return seen
 
-    def add(self, seen: Mapping[str, Counts]) -> None:
+    def plus(self, seen: Mapping[str, Counts]) -> dict[str, Counts | None]:
+        """What the sums are when these counts are added."""
+        sums = dict(self.sums)
         for name, counts in seen.items():
-            known = self.sums[name]
-            self.sums[name] = counts if known is None else known + counts
+            known = sums[name]
+            sums[name] = counts if known is None else known + counts
+        return sums
+
+    def add(self, seen: Mapping[str, Counts]) -> None:
+        self.sums = self.plus(seen)
 
     def get_state(self) -> dict[str, Array | None]:
         """Return the sums, for `set_state`."""

@@ -301,7 +301,6 @@ class Trainable(Updatable):
         if isinstance(source, Arrays):
             self._build_for(source.batch)
         course = before or self._new_course(settings, initial_epoch)
-        self._course, self.history = course, course.history
         Loop(self, source, validate, course, hooks, epochs, shown).run(resumed=course is before)
         return course.history
 
@@ -366,7 +365,7 @@ class Trainable(Updatable):
         """A run that begins; its orders of the examples are those behind the last run's."""
         before = 0 if self._course is None else self._course.next_order
         begun = [getattr(layer, "_state", None) for layer in self.layers]
-        return Course(settings, first, max(first, before), self.iterations, begun)
+        return Course(settings, first, max(first, before), begun)
 
     def _validation(
         self, data: Any, held: Arrays | None, source: Arrays | Batches, batch_size: int

@@ -8,7 +8,7 @@ at any moment: before the exchange nothing has changed, and one that it interrup
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
@@ -137,10 +137,16 @@ class Updatable(Model):
         return key._replace(seed=masks.seed_of(layer.seed), layer=i)
 
     def _update(
-        self, batch: Batch, targets: Targets, totals: Totals, place: finite.Place, states: States | None = None
+        self,
+        batch: Batch,
+        targets: Targets,
+        totals: Totals,
+        place: finite.Place,
+        states: States | None = None,
+        passed: Callable[[States], None] | None = None,
     ) -> States:
         """One update from a batch that starts from these states; adds what it saw to `totals`, and returns the states
-        after it. It is made whole, or refused whole."""
+        after it. It is made whole, or refused whole. `passed` notes that it was made, and may do so twice."""
         with np.errstate(all="ignore"):  # what is not finite is looked for below
             run = self._run(batch, targets, states, self._key(place))
             seen = run.seen(totals)
@@ -157,8 +163,14 @@ class Updatable(Model):
                 raise finite.gradient_error(self, batch, targets, gradients, place, states)
             if not known and not finite.all_finite(proposed.values()):
                 raise finite.update_error(self, proposed, place)
-        self._publish((spare, current), run.states)
-        totals.add(seen)
+        sums = totals.plus(seen)
+
+        def enter() -> None:
+            totals.sums = sums
+            if passed is not None:
+                passed(run.states)
+
+        self._publish((spare, current), run.states, enter)
         return run.states
 
     def _gradients(
@@ -193,15 +205,15 @@ class Updatable(Model):
             kept = self._logits = np.empty(size, layer.dtype)
         return kept[:size].reshape(rows, layer.units)
 
-    def _publish(self, optimizer_states: tuple[State, State], states: States) -> None:
-        """Exchange the parameters for those proposed."""
+    def _publish(self, optimizer_states: tuple[State, State], states: States, enter: Callable[[], None]) -> None:
+        """Exchange the parameters for those proposed, and `enter` the update in what counts them."""
         new = by_layer(self.layers, self._proposed)
         spare = {(i, name): self.layers[i]._built_parameters()[name] for i, name in self._proposed}
         with self._lock:
             try:
-                self._exchange(new, spare, optimizer_states, states)
+                self._exchange(new, spare, optimizer_states, states, enter)
             except KeyboardInterrupt:
-                self._exchange(new, spare, optimizer_states, states)
+                self._exchange(new, spare, optimizer_states, states, enter)
                 raise
 
     def _exchange(
@@ -210,12 +222,14 @@ class Updatable(Model):
         spare: dict[Parameter, Array],
         optimizer_states: tuple[State, State],
         states: States,
+        enter: Callable[[], None],
     ) -> None:
         """Doing it twice is doing it once."""
         for i, parameters in new.items():
             self.layers[i]._publish(parameters)
         self._proposed, self._states = spare, optimizer_states
         self._keep_states(states)
+        enter()
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_logits": None}

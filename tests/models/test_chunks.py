@@ -157,7 +157,7 @@ def apply(model, gradients):
     model._states, model._proposed = ready(model.optimizer, parameters, model._states, model._proposed or {})
     current, spare = model._states
     model.optimizer.propose(parameters, gradients, current, model._proposed, spare)
-    model._publish((spare, current), [None] * len(model.layers))
+    model._publish((spare, current), [None] * len(model.layers), lambda: None)
 
 
 @pytest.mark.parametrize("reset_after", [False, True])
