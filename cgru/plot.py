@@ -13,6 +13,7 @@ from cgru.checks import check_int, shape_text
 from cgru.layers.gates import Gates
 from cgru.sequences import as_numeric
 from cgru.typing import IntArray, Path
+from cgru.writing import check_writable
 
 if TYPE_CHECKING:
     from cgru.models import History
@@ -63,17 +64,6 @@ def check_file(path: Path) -> None:
     if ending not in endings:
         raise ValueError(f"{path}: expected a file name ending in one of {', '.join(endings)}")
     check_writable(path)
-
-
-def check_writable(path: Path) -> None:
-    """Raise OSError unless a file can be written to `path`: its folder does not exist or may not be written, say."""
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{path}: there is no folder {folder}")
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{path}: is a folder")
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise PermissionError(f"{path}: may not be written")
 
 
 def learning_curves(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from cgru.reading import require_regular
+from cgru.typing import Path
 
 _PIECE = 1 << 24  # bytes that are written at a time; Ctrl-C is looked for in between
 
@@ -41,6 +42,17 @@ def replace_file(path: str, chunks: Sequence[Any]) -> None:
     except BaseException:
         task.cancel()
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise OSError unless a file can be written to `path`: its folder does not exist or may not be written, say."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{path}: there is no folder {folder}")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path}: is a folder")
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise PermissionError(f"{path}: may not be written")
 
 
 class _Replacement:

@@ -55,8 +55,8 @@ class Training(Protocol):
     def save(self, path: str, training_state: bool = True) -> None:
         """Have the model saved, in one piece, once all callbacks have seen this epoch or batch."""
 
-    def check_saving(self, training_state: bool = True) -> None:
-        """Raise now what `save` would raise because of what the model is."""
+    def check_saving(self, training_state: bool = True, path: str | None = None) -> None:
+        """Raise now what `save` would raise because of what the model is, or because no file can be written there."""
 
 
 class Callback:
@@ -174,8 +174,19 @@ class Monitor(Callback, Configured):
     def on_train_begin(self, training: Training) -> None:
         super().on_train_begin(training)
         if self.monitor not in training.names:
-            advice = "; validation_data or validation_split gives it" if self.monitor.startswith("val_") else ""
+            lacks = self.monitor.startswith("val_") and not any(name.startswith("val_") for name in training.names)
+            advice = "; validation_data or validation_split gives it" if lacks else ""
             raise ValueError(f"monitor: expected one of {training.names}, got {self.monitor!r}{advice}")
+
+    def get_state(self) -> dict[str, Any]:
+        return {"monitor": self.monitor, "upwards": self.upwards}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned; ValueError if it watched another figure, or the other way."""
+        watched, now = (state["monitor"], state["upwards"]), (self.monitor, self.upwards)
+        if watched != now:
+            kept, given = (f"{name!r} with mode={'max' if up else 'min'!r}" for name, up in (watched, now))
+            raise ValueError(f"monitor: expected {kept}, as in the run that is resumed, got {given}")
 
 
 def path_text(path: Path) -> str:

@@ -111,9 +111,10 @@ class EarlyStopping(Monitor):
 
     def get_state(self) -> dict[str, Any]:
         names = ("best", "best_epoch", "stopped_epoch", "_wait", "_best_weights")
-        return {name.lstrip("_"): getattr(self, name) for name in names}
+        return super().get_state() | {name.lstrip("_"): getattr(self, name) for name in names}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
         self.best, self.best_epoch, self.stopped_epoch = (state[n] for n in ("best", "best_epoch", "stopped_epoch"))
         self._wait, self._best_weights = state["wait"], state["best_weights"]
 
@@ -197,7 +198,9 @@ class ReduceLROnPlateau(Monitor):
                 self._cooldown_left, self._wait = self.cooldown, 0
 
     def get_state(self) -> dict[str, Any]:
-        return {"best": self._best, "wait": self._wait, "cooldown_left": self._cooldown_left}
+        own = {"best": self._best, "wait": self._wait, "cooldown_left": self._cooldown_left}
+        return super().get_state() | own
 
     def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
         self._best, self._wait, self._cooldown_left = (state[name] for name in ("best", "wait", "cooldown_left"))

@@ -39,6 +39,8 @@ class ModelCheckpoint(Monitor):
     TypeError, ValueError
         If an argument is of the wrong type, or out of range; in `fit`, before anything is trained, if there is no such
         figure, or the model cannot be saved.
+    RuntimeError
+        In `fit`, before anything is trained, if no file can be written there.
     """
 
     _options = ("path", "save_best_only", "training_state", "every", "initial_value_threshold")
@@ -82,7 +84,8 @@ class ModelCheckpoint(Monitor):
                 raise ValueError(f"path: expected fields among {known}, got {{{field}}} in {self.path!r}")
         if self._fields - {"epoch"} and self.every != "epoch":
             raise ValueError(f"path: expected no field but {{epoch}} beside every={self.every}, got {self.path!r}")
-        training.check_saving(self.training_state)
+        named_later = "{" in os.path.dirname(self.path)
+        training.check_saving(self.training_state, None if named_later else self.path)
         self._best = self.worst if self.initial_value_threshold is None else self.initial_value_threshold
         self._batches = 0
 
@@ -107,9 +110,11 @@ class ModelCheckpoint(Monitor):
         self.training.save(path, self.training_state)
 
     def get_state(self) -> dict[str, Any]:
-        return {"best": self._best, "batches": self._batches}
+        return super().get_state() | {"best": self._best, "batches": self._batches}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        if self.save_best_only:
+            super().set_state(state)
         self._best, self._batches = state["best"], state["batches"]
 
 
@@ -130,8 +135,8 @@ class CSVLogger(Callback, Configured):
     ------
     TypeError, ValueError
         If an argument is of the wrong type.
-    OSError
-        In `fit`, if the file cannot be written.
+    RuntimeError
+        In `fit`, before anything is trained, if the file cannot be written.
     """
 
     _options = ("path", "separator", "append")

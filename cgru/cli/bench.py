@@ -19,6 +19,7 @@ from cgru import kernels, plot
 from cgru.cli.case import Case
 from cgru.cli.contest import Contest, Process
 from cgru.cli.contestants import CONTESTANTS
+from cgru.writing import check_writable
 
 ROUNDS, SECONDS = 5, 0.05  # SECONDS: of one contestant's calls in one round
 LONGEST = 2.5  # s after which a cell has no further round
@@ -58,7 +59,7 @@ def run(threads: int | None = None, json_file: str | None = None, plot_file: str
     if plot_file is not None:
         plot.check_file(plot_file)
     if json_file is not None:
-        plot.check_writable(json_file)
+        check_writable(json_file)
     found = _measure(cgru.get_num_threads() if threads is None else threads)
     _print(found)
     if json_file is not None:

@@ -165,6 +165,9 @@ def _optimizer_states(model: Trainable, state: Any) -> tuple[State, State]:
 
 def _run_state(model: Trainable, course: Course) -> dict[str, Any]:
     batches, part = course.done
+    callbacks = course.callback_states()
+    for entry in callbacks:
+        packed(entry["state"], {}, f"callbacks: {entry['class']}.get_state")
     ended = course.epoch - course.first  # a run that was interrupted may have entered one epoch more
     return {
         "settings": course.settings,
@@ -177,7 +180,7 @@ def _run_state(model: Trainable, course: Course) -> dict[str, Any]:
         "results": course.history._results[:ended],
         "totals": None if course.totals is None else course.totals.get_state(),
         "stopped": course.stopped,
-        "callbacks": course.callback_states(),
+        "callbacks": callbacks,
     }
 
 
@@ -216,8 +219,8 @@ def _is_result(result: Any) -> bool:
 # -- texts and tensors
 
 
-def packed(value: Any, tensors: dict[str, AnyArray]) -> Any:
-    """Return `value` as JSON has it, and add its arrays to `tensors`.
+def packed(value: Any, tensors: dict[str, AnyArray], what: str = "training_state") -> Any:
+    """Return `value` as JSON has it, and add its arrays to `tensors`; errors call it `what`.
 
     Raises
     ------
@@ -235,12 +238,10 @@ def packed(value: Any, tensors: dict[str, AnyArray]) -> Any:
         tensors[name] = value
         return {"$tensor": name}
     if isinstance(value, (list, tuple)):
-        return [packed(item, tensors) for item in value]
+        return [packed(item, tensors, what) for item in value]
     if isinstance(value, dict) and all(isinstance(name, str) and name[:1] != "$" for name in value):
-        return {name: packed(item, tensors) for name, item in value.items()}
-    raise TypeError(
-        f"training_state: expected numbers, texts, arrays, lists and dicts of them, got {type(value).__name__}"
-    )
+        return {name: packed(item, tensors, what) for name, item in value.items()}
+    raise TypeError(f"{what}: expected numbers, texts, arrays, lists and dicts of them, got {type(value).__name__}")
 
 
 def unpacked(value: Any, tensors: Mapping[str, AnyArray]) -> Any:

@@ -91,9 +91,13 @@ class Course:
         for name, value in settings.items():
             expected = self.settings.get(name)
             if value != expected:
-                what = "x" if name == "examples" else name
-                of = " examples" if name == "examples" else ""
-                raise ValueError(f"{what}: expected {expected}{of}, as in the run that is resumed, got {value}{of}")
+                if name == "examples":
+                    name, expected, value = "x", _amount(expected), _amount(value)
+                raise ValueError(f"{name}: expected {expected}, as in the run that is resumed, got {value}")
+
+
+def _amount(examples: int | None) -> str:
+    return "an iterable of batches" if examples is None else f"{examples} examples"
 
 
 class Loop:
@@ -233,10 +237,12 @@ class Context:
     def _saved(self) -> Any:
         return self._model
 
-    def check_saving(self, training_state: bool = True) -> None:
-        from cgru import files  # which stands above: it is looked up when it is needed
+    def check_saving(self, training_state: bool = True, path: str | None = None) -> None:
+        from cgru import files, writing  # of which one stands above: it is looked up when it is needed
 
         files.check_saving(self._saved, training_state)
+        if path is not None:
+            writing.check_writable(path)
 
     def save(self, path: str, training_state: bool = True) -> None:
         self._asked.append((path, training_state))

@@ -48,7 +48,7 @@ class Fake:
     def set_weights(self, weights):
         self.weights = int(weights[0])
 
-    def check_saving(self, training_state):
+    def check_saving(self, training_state, path=None):
         pass
 
     def save(self, path, training_state=True):
@@ -352,7 +352,26 @@ def test_one_that_fails_is_named_and_the_model_is_whole(x, y, hook):
 
 
 def test_a_save_that_fails_leaves_the_model_whole(x, y, tmp_path):
-    model = made()
+    model, folder = made(), tmp_path / "folder"
+    folder.mkdir()
+    removing = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: folder.rmdir())
     with pytest.raises(OSError):
-        model.fit(x, y, callbacks=[callbacks.ModelCheckpoint(tmp_path)], verbose=0)
+        model.fit(x, y, callbacks=[callbacks.ModelCheckpoint(folder / "m.st"), removing], verbose=0)
     assert model.iterations == 1 and model.history.epochs == [0]
+
+
+@pytest.mark.parametrize("path", ["", "none/m.st", "none/{epoch}.st"])
+def test_where_no_file_can_be_written_nothing_is_trained(x, y, tmp_path, path):
+    model = made()
+    for made_for in (callbacks.ModelCheckpoint, callbacks.CSVLogger):
+        with pytest.raises(RuntimeError, match=rf"callbacks: {made_for.__name__}.on_train_begin: .*Error: .*"):
+            model.fit(x, y, callbacks=[made_for(tmp_path / path)], verbose=0)
+        assert model.iterations == 0
+
+
+def test_only_a_figure_that_validation_would_bring_is_told_so(x, y):
+    model = made()
+    for name, data, told in (("val_acc", (x, y), False), ("val_loss", None, True), ("acc", None, False)):
+        with pytest.raises(ValueError, match="monitor: expected one of") as raised:
+            model.fit(x, y, validation_data=data, callbacks=[callbacks.EarlyStopping(name)], verbose=0)
+        assert ("validation_split gives it" in str(raised.value)) == told

@@ -394,6 +394,32 @@ def test_what_cannot_be_saved(x, y, tmp_path):
         cgru.save(model, path, training_state=1)
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ({"monitor": "loss"}, {"monitor": "accuracy"}, "monitor: expected 'loss' with mode='min', as in the run"),
+        ({"monitor": "loss"}, {"monitor": "loss", "mode": "max"}, "that is resumed, got 'loss' with mode='max'"),
+        ({"monitor": "loss"}, {"monitor": "loss", "mode": "min"}, None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["EarlyStopping", "ReduceLROnPlateau", "ModelCheckpoint"])
+def test_a_callback_that_watches_something_else_is_another_one(x, y, tmp_path, kind, first, then, message):
+    def kept(options):
+        made_of = {"path": tmp_path / "c.st", "save_best_only": True} if kind == "ModelCheckpoint" else {}
+        return [getattr(callbacks, kind)(**made_of, **options)]
+
+    model = made()
+    model.fit(x, y, epochs=1, verbose=0, callbacks=kept(first))
+    weights = model.get_weights()
+    if message is None:
+        model.fit(x, y, epochs=2, verbose=0, callbacks=kept(then), resume=True)
+        return
+    with pytest.raises(ValueError, match=f"callbacks: {kind}.set_state: monitor: ") as raised:
+        model.fit(x, y, epochs=2, verbose=0, callbacks=kept(then), resume=True)
+    assert message in str(raised.value)
+    checks.assert_same_arrays(model.get_weights(), weights)
+
+
 def test_states_of_ones_own(x, y, tmp_path):
     class Counting(callbacks.Callback):
         def __init__(self):
@@ -422,7 +448,7 @@ def test_states_of_ones_own(x, y, tmp_path):
         made().fit(x, y, callbacks=[kept, callbacks.ModelCheckpoint(path)], verbose=0)
     del kept.get_state
     kept.state["deep"]["array"] = {1, 2}
-    message = "training_state: expected numbers, texts, arrays, lists and dicts of them, got set"
+    message = "callbacks: Counting.get_state: expected numbers, texts, arrays, lists and dicts of them, got set"
     with pytest.raises(TypeError, match=message):
         made().fit(x, y, callbacks=[kept, callbacks.ModelCheckpoint(path)], verbose=0)
 

@@ -27,7 +27,7 @@ class Ours:
     def set_weights(self, weights):
         self.weights = int(weights[0])
 
-    def check_saving(self, training_state):
+    def check_saving(self, training_state, path=None):
         pass
 
     def save(self, path, training_state=True):
