@@ -62,7 +62,15 @@ class Arrays:
                 f"validation_split: expected at least one example to train on and one to validate with, got "
                 f"{first} and {self.count - first} of {self.count} examples by {fraction}"
             )
-        return self._part(slice(0, first)), self._part(slice(first, None))
+        parts = self._part(slice(0, first)), self._part(slice(first, None))
+        for part, what in zip(parts, ("trains", "validates"), strict=True):
+            weights = part.targets.weights
+            if weights is not None and not weights.any():
+                raise ValueError(
+                    f"sample_weight: expected some weight above 0 in the part that {what}, got zeros alone by "
+                    f"validation_split={fraction}"
+                )
+        return parts
 
     def _part(self, rows: slice) -> Arrays:
         return Arrays(self._model, self.batch.part(rows), self.targets.take(rows, slice(None)), self.batch_size)

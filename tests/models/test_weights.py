@@ -244,6 +244,16 @@ def test_a_validation_split_takes_its_weights_along(rng):
     checks.assert_same_arrays(twin.get_weights(), model.get_weights())
 
 
+@pytest.mark.parametrize(("part", "what"), [(slice(0, 7), "trains"), (slice(7, None), "validates")])
+def test_no_part_of_a_split_weighs_nothing(rng, part, what):
+    x, y, weight = rng.standard_normal((10, T, D)), np.arange(10) % K, np.ones(10)
+    weight[part] = 0
+    model = model_of(SCE)
+    with pytest.raises(ValueError, match=f"sample_weight: expected some weight above 0 in the part that {what}, got"):
+        model.fit(x, y, validation_split=0.3, sample_weight=weight, verbose=0)
+    assert model.iterations == 0
+
+
 def test_a_row_of_nan_is_found_beside_weights(rng):
     x, y = rng.standard_normal((6, T, D)), np.arange(6) % K
     model = model_of("mse")
