@@ -42,7 +42,8 @@ def check_name(value: str, name: str, allowed: Iterable[str], other: str = "") -
         for known in allowed:
             if _plain(known) == _plain(value):
                 return known
-    raise ValueError(f"{name}: expected one of {sorted(allowed)}{other}, got {value!r}")
+    got = f"the class {value.__name__}: write {value.__name__}(...)" if isinstance(value, type) else repr(value)
+    raise ValueError(f"{name}: expected one of {sorted(allowed)}{other}, got {got}")
 
 
 def _plain(text: str) -> str:
@@ -159,7 +160,8 @@ def whole_numbers(array: AnyArray, name: str, valid: BoolArray | None = None, nu
         raise TypeError(f"{name}: expected integer labels, got dtype {array.dtype}; number them: {numbering}")
     if kind == "f":
         counted = array if valid is None else array[valid]
-        broken = counted[~((counted == np.floor(counted)) & (np.abs(counted) < 2**53))]  # True for NaN as well
+        whole = (counted == np.floor(counted)) & (np.abs(counted) < np.float64(2**53))
+        broken = counted[~whole]  # NaN as well
         if broken.size:
             raise ValueError(f"{name}: expected integer labels, got {broken.flat[0]}")
     if valid is not None:

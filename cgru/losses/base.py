@@ -183,9 +183,7 @@ class Loss(Configured):
         """
         rows, labels, weights = self._counted(outputs, labels, valid, weights)
         kind = "logit_gradients" if at_logits else "gradients"
-        gradients = np.asarray(getattr(self, kind)(rows, labels))
-        if gradients.shape != rows.shape:
-            raise ValueError(f"{type(self).__name__}.{kind}: expected shape {rows.shape}, got {gradients.shape}")
+        gradients = self._checked(kind, getattr(self, kind)(rows, labels), rows.shape)
         gradients = gradients * scales_of(weights, len(rows), gradients.dtype)
         gradients = gradients.astype(rows.dtype, copy=False)
         if valid is None:
@@ -195,11 +193,16 @@ class Loss(Configured):
         return spread
 
     def checked_values(self, rows: Array, labels: AnyArray) -> Array:
-        """`values`, with their shape checked."""
-        values = np.asarray(self.values(rows, labels))
-        if values.shape != rows.shape[:1]:
-            raise ValueError(f"{type(self).__name__}.values: expected shape {rows.shape[:1]}, got {values.shape}")
-        return values
+        """`values`, with their shape and type checked."""
+        return self._checked("values", self.values(rows, labels), rows.shape[:1])
+
+    def _checked(self, method: str, found: Any, shape: tuple[int, ...]) -> Array:
+        array = np.asarray(found)
+        if array.shape != shape:
+            raise ValueError(f"{type(self).__name__}.{method}: expected shape {shape}, got {array.shape}")
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{type(self).__name__}.{method}: expected numbers, got dtype {array.dtype}")
+        return array
 
     @staticmethod
     def sum_of(values: Array, weights: Array | None) -> float:

@@ -25,8 +25,9 @@ _METRICS: dict[str, type[Metric]] = {
 }
 
 
-def get(metric: MetricName | Metric | Function | MetricFunction) -> Any:
-    """Return the metric called `metric`, or a `Function` of a callable; a `Metric` is returned as it is.
+def get(metric: MetricName | Metric | Function | MetricFunction, name: str = "metric") -> Any:
+    """Return the metric called `metric`, or a `Function` of a callable; a `Metric` is returned as it is. Errors call
+    it `name`.
 
     Raises
     ------
@@ -42,6 +43,6 @@ def get(metric: MetricName | Metric | Function | MetricFunction) -> Any:
     if isinstance(metric, (Metric, Function)):
         return metric
     if callable(metric) and not isinstance(metric, type):
-        return Function(metric)
+        return Function(metric, name)
     known: Any = metric
-    return _METRICS[check_name(known, "metric", _METRICS, ", a Metric or a function (y_true, y_pred)")]()
+    return _METRICS[check_name(known, name, _METRICS, ", a Metric or a function (y_true, y_pred)")]()

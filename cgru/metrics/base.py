@@ -134,10 +134,10 @@ class Function(Configured):
 
     _options = ("function",)
 
-    def __init__(self, function: MetricFunction) -> None:
+    def __init__(self, function: MetricFunction, called: str = "metric") -> None:
         name = getattr(function, "__name__", None)
         if not callable(function) or not isinstance(name, str):
-            raise TypeError(f"metric: expected a function with a name (def, not partial), got {function!r}")
+            raise TypeError(f"{called}: expected a function with a name (def, not partial), got {function!r}")
         self.function, self.name = function, name
 
     def value(self, labels: AnyArray, outputs: Array) -> float:

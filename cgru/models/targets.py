@@ -145,7 +145,7 @@ def _labels(
         real_numbers(found, name, mapping=_mapping(loss, name))
     found = like_outputs(found, outputs) if values else without_column(found, outputs[:-1])
     if found.shape != (outputs if values else outputs[:-1]):
-        got = shape_text(found.shape) if found.ndim or found.dtype != object else type(y).__name__
+        got = shape_text(found.shape) if found.ndim else type(y).__name__
         raise ValueError(
             f"{name}: expected {_wanted(outputs, values)}, got {got}{_advice(found, batch, outputs, values, loss)}"
         )

@@ -293,7 +293,7 @@ class Trainable(Updatable):
         else:
             source, held = self._arrays(x, y, given, batch_size, validation_split)
             stateful.check_batches(self.layers, source.count, batch_size, shuffle)
-        validate = self._validation(validation_data, held, source, batch_size)
+        validate = self._validation(validation_data, held, source, batch_size, epochs - initial_epoch)
         settings = {"examples": source.count, "batch_size": batch_size, "shuffle": shuffle, "chunk": chunk}
         before = self._course if resume else None
         if before is not None:
@@ -368,13 +368,13 @@ class Trainable(Updatable):
         return Course(settings, first, max(first, before), begun)
 
     def _validation(
-        self, data: Any, held: Arrays | None, source: Arrays | Batches, batch_size: int
+        self, data: Any, held: Arrays | None, source: Arrays | Batches, batch_size: int, epochs: int
     ) -> Callable[[], dict[str, float]] | None:
         """Return the function that validates, with `validation_data` or the rows that were held back."""
         if held is None and data is None:
             return None
         if held is None and not isinstance(data, (tuple, list)) and brings_batches(data):
-            opener = opener_of(data, sys.maxsize, "validation_data")
+            opener = opener_of(data, epochs, "validation_data")
             return lambda: self._evaluate_batches(Batches(self, opener, "validation_data"))[0]
         if held is None:
             x, y, options = examples.parts_of(data, "validation_data", self._beside)
@@ -429,7 +429,7 @@ def _get_metrics(
 ) -> list[Metric | Function]:
     if not isinstance(names, (list, tuple)):
         raise TypeError(f"metrics: expected a list of names, got {names!r}")
-    found = [metrics.get(name) for name in names]
+    found = [metrics.get(name, f"metrics[{i}]") for i, name in enumerate(names)]
     if len({metric.name for metric in found}) != len(found):
         raise ValueError(f"metrics: expected each name once, got {names!r}")
     if any(metric.name == "loss" for metric in found):

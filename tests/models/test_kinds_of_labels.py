@@ -44,6 +44,7 @@ KINDS = {
     "floats": lambda y: y.astype("float64"),
     "float32 column": lambda y: y[:, None].astype("float32"),
     "uint8": lambda y: y.astype("uint8"),
+    "float16": lambda y: y.astype("float16"),  # whose largest number is 65504
     "column": lambda y: y[:, None],
     "objects": lambda y: y.astype(object),
     "list of one-element lists": lambda y: [[int(v)] for v in y],

@@ -317,6 +317,21 @@ class TestOnesOwnLoss:
         with pytest.raises(ValueError, match="read-only"):
             Writing()(np.ones((2, 3)), np.ones((2, 3)))
 
+    @pytest.mark.parametrize("wrong", [lambda v: v * 1j, lambda v: v.astype(str), lambda v: v.astype(object)])
+    def test_values_and_gradients_are_numbers(self, wrong):
+        class Wrong(losses.Loss):
+            def values(self, outputs, labels):
+                return wrong(outputs[:, 0]) if self.fails == "values" else outputs[:, 0]
+
+            def gradients(self, outputs, labels):
+                return wrong(outputs)
+
+        ones, loss = np.ones((2, 3)), Wrong()
+        for fails, call in (("values", loss), ("gradients", loss.gradient)):
+            loss.fails = fails
+            with pytest.raises(TypeError, match=f"Wrong.{fails}: expected numbers, got dtype"):
+                call(ones, ones)
+
     def test_what_it_returns_is_left_alone_and_converted(self):
         kept = np.ones((2, 3))
 

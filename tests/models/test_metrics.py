@@ -435,7 +435,7 @@ class TestFunctions:
             model.evaluate(x, y)
 
     def test_refuses(self):
-        with pytest.raises(TypeError, match=r"metric: expected a function with a name \(def, not partial\), got"):
+        with pytest.raises(TypeError, match=r"metrics\[0\]: expected a function with a name \(def, not partial\), got"):
             self.model(functools.partial(max, 3))
         with pytest.raises(ValueError, match=r"metrics: expected other names than 'loss'"):
             self.model(named("loss"))

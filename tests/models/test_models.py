@@ -494,7 +494,11 @@ def test_wrong_models(call, error, message):
         ({"optimizer": "adagrad"}, ValueError, "'rmsprop', 'sgd'] or an Optimizer, got 'adagrad'"),
         ({"loss": None}, ValueError, f"'mse', '{LOSS}'] or a Loss, got None"),
         ({"metrics": "accuracy"}, TypeError, "metrics: expected a list of names, got 'accuracy'"),
-        ({"metrics": ["acc"]}, ValueError, "metric: expected one of ['accuracy', "),
+        ({"metrics": ["acc"]}, ValueError, "metrics[0]: expected one of ['accuracy', "),
+        ({"metrics": ["mse", metrics.AUC]}, ValueError, "metrics[1]: expected one of ['accuracy', "),
+        ({"metrics": [metrics.AUC]}, ValueError, "(y_true, y_pred), got the class AUC: write AUC(...)"),
+        ({"loss": losses.Huber}, ValueError, "or a Loss, got the class Huber: write Huber(...)"),
+        ({"optimizer": optimizers.Adam}, ValueError, "or an Optimizer, got the class Adam: write Adam(...)"),
         ({"metrics": ["mse"]}, ValueError, "metrics: 'mse' compares outputs with labels that are numbers like them"),
         ({"metrics": ["accuracy"] * 2}, ValueError, "metrics: expected each name once, got ['accuracy', 'accuracy']"),
         (

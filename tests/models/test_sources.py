@@ -124,7 +124,7 @@ def test_a_stateful_model_goes_on_from_batch_to_batch(x, y):
     [
         (lambda b: {"x": iter(b), "epochs": 2}, ValueError, "x: expected an iterable that starts anew for each of 2"),
         (lambda b: {"x": (p for p in b), "epochs": 2}, ValueError, "epochs, got a generator, which ends with the fi"),
-        (lambda b: {"x": b, "validation_data": iter(b)}, ValueError, "validation_data: expected an iterable that sta"),
+        (lambda b: {"x": b, "validation_data": iter(b), "epochs": 2}, ValueError, "starts anew for each of 2 epo"),
         (lambda b: {"x": b, "lengths": [1]}, ValueError, "lengths: expected none beside an iterable of batches"),
         (lambda b: {"x": b, "validation_split": 0.5}, ValueError, "validation_split: expected none beside an iterable"),
         (lambda b: {"x": iter(b), "y": [0]}, ValueError, "y: expected None beside an iterable of batches (x, y), got"),
