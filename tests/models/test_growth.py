@@ -2,8 +2,10 @@
 
 import gc
 import os
+import platform
 import sys
 
+import children
 import numpy as np
 import pytest
 
@@ -55,3 +57,23 @@ def test_fits_leave_nothing(kind):
     assert sys.getallocatedblocks() - blocks < 300
     if memory:
         assert resident() - memory < 1 << 21
+
+
+FAULTS = """
+import resource
+import numpy as np
+import cgru
+x, y = [np.ones((length, 12), np.float32) for length in range(12, 28)] * 4, np.arange(64) % 9
+model = cgru.Sequential([cgru.GRU(64, bidirectional=True), cgru.Dense(9, "softmax")], seed=0)
+model.compile(loss="sparse_categorical_crossentropy")
+model.fit(x, y, epochs=3, verbose=0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+model.fit(x, y, epochs=10, verbose=0)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other limits")
+def test_a_step_asks_the_system_for_no_memory():
+    """The memory of one batch serves the next: without that, there were 400 page faults a step."""
+    assert float(children.printed("-c", FAULTS)) < 40
