@@ -11,11 +11,12 @@ say step and example, and of four units which four. `philox` is the plain form, 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
 from cgru import kernels
+from cgru.checks import check_int
 from cgru.typing import Array, BoolArray, IntArray, Shape
 
 _WORD = 0xFFFFFFFF
@@ -63,6 +64,19 @@ def seed_of(seed: int | np.random.SeedSequence | None) -> int:
     """Return the seed of a `Key` for any seed of NumPy's; None draws one from the operating system."""
     sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     return int(sequence.generate_state(1, np.uint64)[0])
+
+
+def as_key(seed: SupportsIndex | Key | None) -> Key | None:
+    """Return the key of a seed that a user gives; None stays None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither an integer of at least 0 nor a `Key`.
+    """
+    if seed is None or isinstance(seed, Key):
+        return seed
+    return Key(seed_of(check_int(seed, "seed")))
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], rounds: int = 10) -> tuple[Any, Any, Any, Any]:

@@ -97,18 +97,23 @@ class Weights:
         W and U by their routes: in panels or row-major, units padded to whole vectors.
     bias : ndarray of shape (4Hp,)
         r z n q; biases that share a sum are added up.
+    gain : ndarray of shape (6Hp,), or None
+        Of the normalised products: of the input r z n, of the state r z n. None: they are not normalised.
+    zoneout : float
+        The probability with which a unit keeps its old state at a step.
     layout : Layout
         Of what this was made from, and of the gradients.
     """
 
     __slots__ = (
-        "D", "H", "Hp", "_back", "_sources", "activation", "backend", "bias", "dtype", "kernel", "layout",
-        "recurrent_activation", "recurrent_kernel", "reset_after", "route",
+        "D", "H", "Hp", "_back", "_sources", "activation", "backend", "bias", "dtype", "gain", "kernel", "layout",
+        "recurrent_activation", "recurrent_kernel", "reset_after", "route", "row", "zoneout",
     )  # fmt: skip
 
     def __init__(
         self, kernel: Array, recurrent_kernel: Array, bias: Bias, reset_after: bool, activation: Activation,
         recurrent_activation: Activation, backend: BackendName, layout: Layout, backward: Backward, threads: int | None,
+        gain: Array | None, zoneout: float,
     ) -> None:  # fmt: skip
         self.D, self.H = len(kernel), len(recurrent_kernel)
         self.dtype = kernel.dtype
@@ -119,6 +124,8 @@ class Weights:
         self.kernel = self._side_by_side(kernel, threads)
         self.recurrent_kernel = self._side_by_side(recurrent_kernel, threads)
         self.bias = self._sums(bias)
+        self.gain, self.zoneout = None if gain is None else self._padded(gain), zoneout
+        self.row = kernels.gates_row(self.H, reset_after, gain is not None, self.dtype.itemsize)
         self._sources: Any = (kernel, recurrent_kernel) if backward == "later" else None
         self._back = self._transposes(kernel, recurrent_kernel, threads) if backward == "now" else None
 
@@ -146,6 +153,11 @@ class Weights:
         self.layout.pack(array, matrix, places, columns, columns if self.route else 0, threads, below=True)
         return matrix
 
+    def _padded(self, gain: Array) -> Array:
+        padded = _zeros((2, 3, self.Hp), self.dtype)
+        padded[:, :, : self.H] = gain.reshape(2, 3, self.H)
+        return padded.reshape(-1)
+
     def _sums(self, bias: Bias) -> Array:
         sums = _zeros((4 * self.Hp,), self.dtype)
         vectors = () if bias is None else bias if self.reset_after else (bias,)
@@ -165,6 +177,7 @@ def prepare(
     kernel: Array, recurrent_kernel: Array, bias: Bias = None, *,
     reset_after: bool, activation: Activation = "tanh", recurrent_activation: Activation = "sigmoid",
     backend: BackendName | None = None, layout: Layout = OWN, backward: Backward = "later", threads: int | None = None,
+    gain: Array | None = None, zoneout: float = 0.0,
 ) -> Weights:  # fmt: skip
     """Return the `Weights` of parameters as DESIGN has them; bias None is zero.
 
@@ -181,6 +194,10 @@ def prepare(
         until then; at once; or not at all.
     threads : int, optional
         Limits those of this call, as `kernels.get_num_threads` limits those of all.
+    gain : ndarray of shape (2, 3H), optional
+        With it the products are normalised, of the input and of the state; in the layout OWN alone.
+    zoneout : float
+        The probability with which a unit keeps its old state at a step; without `Noise` as it is to be expected.
     """
     if max(4 * len(recurrent_kernel), len(kernel)) > kernels.BLAS_MOST:
         raise ValueError(f"kernel: expected sizes that BLAS' integers hold, got {kernel.shape}")
@@ -191,7 +208,7 @@ def prepare(
         )
     return Weights(
         kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation,
-        backend or kernels.get_backend(), layout, backward, threads,
+        backend or kernels.get_backend(), layout, backward, threads, gain, zoneout,
     )  # fmt: skip
 
 
@@ -277,14 +294,25 @@ def packed_view(array: Array, counts: NDArray[np.intp]) -> Array:
     return np.ndarray((N, *array.shape), array.dtype, array, strides=(0, *array.strides))
 
 
+class Noise(NamedTuple):
+    """What chance has chosen for one pass in training."""
+
+    mask: Array | None = None  # (N, H), C-contiguous: factors of the states as the products read them
+    taken: NDArray[np.uint8] | None = None  # (M, H), C-contiguous: 0 where a unit keeps its old state
+
+
+NO_NOISE = Noise()
+
+
 class Tape(NamedTuple):
     """What `backward` needs of a `forward`; x is the array that was given, not a copy, and must keep its values."""
 
     weights: Weights
     x: Array
     plan: Schedule
-    gates: Array | Any  # (M, 4Hp) r z n q, or (M, 3Hp) r z n when the reset comes before
+    gates: Array | Any  # (M, weights.row): r z n q, or r z n when the reset comes before; then products
     states: Array | Any  # (N + M, Hp) h0, then the state after each packed row
+    noise: Noise = NO_NOISE
 
 
 class Gradients(NamedTuple):
@@ -295,6 +323,7 @@ class Gradients(NamedTuple):
     kernel: Array | Any  # (D, 3H)
     recurrent_kernel: Array | Any  # (H, 3H)
     bias: Array | Any  # (3H,), or (2, 3H) with reset_after
+    gain: Array | Any = None  # (2, 3H), where products are normalised
 
 
 def readable(x: Array) -> Array:
@@ -343,6 +372,7 @@ def forward_pass(
     training: bool = False,
     h: Array | None = None,
     threads: int | None = None,
+    noise: Noise = NO_NOISE,
 ) -> Generator[Call, None, tuple[Array, Tape | None]]:
     """All steps of one cell; the result is (final state, Tape or None).
 
@@ -360,23 +390,26 @@ def forward_pass(
         Where the final state goes: that after each row's last step, h0 where there is none.
     threads : int, optional
         As in `prepare`.
+    noise : Noise
+        With `training` alone.
     """
     N, Hp, threads = len(h0), weights.Hp, _threads(weights, threads)
     h = np.empty((N, weights.H), x.dtype) if h is None else h
     gates = states = None
     if training:
-        gates = _empty((plan.steps, (4 if weights.reset_after else 3) * Hp), x.dtype)
-        states = _empty((N + plan.steps, Hp), x.dtype)
+        gates, states = _empty((plan.steps, weights.row), x.dtype), _empty((N + plan.steps, Hp), x.dtype)
     size = kernels.forward_work(
-        N, plan.steps, weights.D, weights.H, weights.reset_after, training, x.itemsize, weights.route, threads
-    )
+        N, plan.steps, weights.D, weights.H, weights.reset_after, weights.gain is not None, noise.mask is not None,
+        training, x.itemsize, weights.route, threads,
+    )  # fmt: skip
     work = np.empty(size, x.dtype)
     yield _KERNELS["forward", x.dtype](
         _in_order(x, plan), h0, weights.kernel, weights.recurrent_kernel, weights.bias,
+        weights.gain, weights.zoneout, noise.taken, noise.mask,
         plan.rows, plan.offsets, plan.times, _in_order(y, plan), h, gates, states, work,
         weights.reset_after, weights.recurrent_activation, weights.activation, weights.route, threads,
     )  # fmt: skip
-    return h, Tape(weights, x, plan, gates, states) if training else None
+    return h, Tape(weights, x, plan, gates, states, noise) if training else None
 
 
 def backward_pass(
@@ -404,26 +437,31 @@ def backward_pass(
     need_grads : bool
         Whether the gradients of the weights are wanted; without them their products are left out.
     """
-    weights, x, plan, gates, states = tape
+    weights, x, plan, gates, states, noise = tape
     N, D, H, Hp, dtype, threads = len(x), weights.D, weights.H, weights.Hp, x.dtype, _threads(weights, threads)
-    dx, dh0, kernel, recurrent_kernel, bias = out or (None,) * 5
+    dx, dh0, kernel, recurrent_kernel, bias, _ = out or (None,) * 6
     if not need_dx:
         dx = None
     elif dx is None:
         dx = np.empty(x.shape, dtype) if plan.steps == N * x.shape[1] else np.zeros(x.shape, dtype)
     dh0 = np.empty((N, H), dtype) if dh0 is None else dh0
-    dkernel = drecurrent_kernel = dbias = None
+    dkernel = drecurrent_kernel = dbias = dgain = None
     if need_grads:
         dkernel, drecurrent_kernel = _zeros((D, 3 * Hp), dtype), _zeros((H, 3 * Hp), dtype)
-        dbias = _zeros((gates.shape[1],), dtype)
+        dbias = _zeros(((4 if weights.reset_after else 3) * Hp,), dtype)
+        dgain = None if weights.gain is None else _zeros((6 * Hp,), dtype)
     dh = None if dh is None else np.ascontiguousarray(dh)
-    size = kernels.backward_work(N, plan.steps, D, H, weights.reset_after, x.itemsize, weights.route, threads)
+    size = kernels.backward_work(
+        N, plan.steps, D, H, weights.reset_after, weights.gain is not None, noise.mask is not None, weights.zoneout > 0,
+        x.itemsize, weights.route, threads,
+    )  # fmt: skip
     work = np.empty(size, dtype)
     W_back, U_back = weights.back(threads)
     yield _KERNELS["backward", dtype](
         _in_order(dy, plan), dh, _in_order(x, plan), W_back, U_back,
-        gates, states, plan.rows, plan.offsets, plan.times, _in_order(dx, plan), dh0,
-        dkernel, drecurrent_kernel, dbias, work,
+        weights.gain, weights.zoneout, noise.taken, noise.mask, gates, states,
+        plan.rows, plan.offsets, plan.times, _in_order(dx, plan), dh0,
+        dkernel, drecurrent_kernel, dbias, dgain, work,
         weights.reset_after, weights.recurrent_activation, weights.activation,
         weights.route, threads,
     )  # fmt: skip
@@ -442,7 +480,8 @@ def backward_pass(
     write(recurrent_kernel, drecurrent_kernel, (0, 1, 2))
     for vector, n in zip(bias if weights.reset_after else (bias,), (0, 3), strict=False):  # of the second one n is q's
         write(vector[None], dbias[None], (1, 2, n))
-    return Gradients(dx, dh0, kernel, recurrent_kernel, bias)
+    gain = None if dgain is None else np.ascontiguousarray(dgain.reshape(2, 3, Hp)[:, :, :H]).reshape(2, 3 * H)
+    return Gradients(dx, dh0, kernel, recurrent_kernel, bias, gain)
 
 
 def _most(threads: int | None) -> int:

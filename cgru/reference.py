@@ -10,6 +10,11 @@ Sizes: N batch, T time steps, D input features, H units. Gates in the order r, z
       n  = g(x W_n + (r * h) U_n + b_n)                             n  = g(x W_n + b_n + r * (h U_n + c_n))
       h' = (1 - z) * h + z * n                                      h' = (1 - z) * h + z * n
 
+With gains each of the products x W_rz, x W_n, h U_rz, h U_n (or (r * h) U_n) is normalised over its columns before the
+biases are added (Ba et al. 2016, arXiv:1607.06450): LN(v) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5). With dropout
+the products read x * m and h * m', where the factors m and m' of a row are the same at all its steps. With zoneout
+(Krueger et al. 2017, arXiv:1606.01305) a unit may keep its old state at a step.
+
 Everything is as plain as it can be: it imports NumPy only, checks nothing and computes in the dtype of what it is
 given.
 """
@@ -43,7 +48,8 @@ ACTIVATIONS = {
 
 
 class Tape(NamedTuple):
-    """What backward needs. `steps` holds for each step in processing order (t, valid rows, h before, r, z, n, q)."""
+    """What backward needs. `steps` holds for each step in processing order (t, valid rows, h before, r, z, n, q, that h
+    as the products read it, and what the gradients of the two products of the state need beside that)."""
 
     x: Array
     kernel: Array
@@ -52,13 +58,39 @@ class Tape(NamedTuple):
     reset_after: bool
     activation: str
     recurrent_activation: str
+    dropout: Array | None
+    recurrent_dropout: Array | None
+    zones: Array | float | None
+    gain: Array | None
+    of_input: tuple[Any, Any]  # what the gradients of the two products of the input need
     steps: list[Any]
+
+
+def _normalised(v: Array, gain: Array | None) -> tuple[Array, Any]:
+    """Return (LN(v) over the last axis, what its gradient needs); v itself without a gain."""
+    if gain is None:
+        return v, None
+    v = v - v.mean(axis=-1, keepdims=True)
+    scale = 1 / np.sqrt((v * v).mean(axis=-1, keepdims=True) + v.dtype.type(1e-5))
+    return gain * (v * scale), (v * scale, scale, gain)
+
+
+def _normalised_backward(d: Array, saved: Any) -> tuple[Array, Array | None]:
+    """Return (gradient of v, gradient of the gain) for the gradient of LN(v)."""
+    if saved is None:
+        return d, None
+    unit, scale, gain = saved
+    du = d * gain
+    dv = scale * (du - du.mean(axis=-1, keepdims=True) - unit * (du * unit).mean(axis=-1, keepdims=True))
+    return dv, (d * unit).reshape(-1, len(gain)).sum(axis=0)
 
 
 def forward(
     x: Array, kernel: Array, recurrent_kernel: Array, bias: Array, h0: Array,
     reset_after: bool = False, activation: str = "tanh", recurrent_activation: str = "sigmoid",
     lengths: NDArray[np.integer[Any]] | None = None, mask: NDArray[np.bool_] | None = None, reverse: bool = False,
+    dropout: Array | None = None, recurrent_dropout: Array | None = None, zones: Array | float | None = None,
+    gain: Array | None = None,
 ) -> tuple[Array, Array, Tape]:  # fmt: skip
     """Return (y, h, tape).
 
@@ -74,6 +106,12 @@ def forward(
         Row i takes a step at t where mask[i, t]; elsewhere its state is held and its output is zero.
     reverse : bool
         From the end to the start; y stays in the order of x.
+    dropout, recurrent_dropout : ndarrays of shape (N, D) and (N, H), optional
+        Factors of the input and of the state as the products read them.
+    zones : ndarray of shape (N, T, H), or float; optional
+        1 where a unit keeps its old state, else 0; or the probability of it, for the expectation.
+    gain : ndarray of shape (2, 3H), optional
+        Of the normalised products: the input row and the recurrent row. Without it they are not normalised.
 
     Returns
     -------
@@ -91,28 +129,51 @@ def forward(
     if mask is None:
         mask = np.ones((N, T), bool)
     x = np.where(mask[:, :, None], x, 0).astype(x.dtype)  # what is not valid is not read
+    if dropout is not None:
+        x = x * dropout[:, None]
+    gain_rz, gain_n, state_gain_rz, state_gain_n = _gains(gain, H)
 
-    xg = x @ kernel + b
+    xg = x @ kernel
+    xg_rz, of_rz = _normalised(xg[..., : 2 * H], gain_rz)
+    xg_n, of_n = _normalised(xg[..., 2 * H :], gain_n)
     y = np.zeros((N, T, H), x.dtype)
     h, steps = h0, []
     for t in reversed(range(T)) if reverse else range(T):
-        rz = f(xg[:, t, : 2 * H] + h @ U_rz + c[: 2 * H])
+        read = h if recurrent_dropout is None else h * recurrent_dropout
+        hg_rz, of_state_rz = _normalised(read @ U_rz, state_gain_rz)
+        rz = f(xg_rz[:, t] + b[: 2 * H] + hg_rz + c[: 2 * H])
         r, z = rz[:, :H], rz[:, H:]
         if reset_after:
-            q = h @ U_n + c[2 * H :]
-            n = g(xg[:, t, 2 * H :] + r * q)
+            q, of_state_n = _normalised(read @ U_n, state_gain_n)
+            q = q + c[2 * H :]
+            n = g(xg_n[:, t] + b[2 * H :] + r * q)
         else:
-            q = None
-            n = g(xg[:, t, 2 * H :] + (r * h) @ U_n)
+            q, of_state_n = _normalised((r * read) @ U_n, state_gain_n)
+            n = g(xg_n[:, t] + b[2 * H :] + q)
         valid = mask[:, t, None]
-        steps.append((t, valid, h, r, z, n, q))
-        h = np.where(valid, (1 - z) * h + z * n, h)
+        steps.append((t, valid, h, r, z, n, q, read, of_state_rz, of_state_n))
+        new = (1 - z) * h + z * n
+        if zones is not None:
+            new = _zone(zones, t) * h + (1 - _zone(zones, t)) * new
+        h = np.where(valid, new, h)
         y[:, t] = np.where(valid, h, 0)
-    return y, h, Tape(x, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation, steps)
+    return y, h, Tape(
+        x, kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation,
+        dropout, recurrent_dropout, zones, gain, (of_rz, of_n), steps,
+    )  # fmt: skip
+
+
+def _gains(gain: Array | None, H: int) -> Any:
+    """Those of the four products: x W_rz, x W_n, and the two of the state."""
+    return (None,) * 4 if gain is None else (gain[0, : 2 * H], gain[0, 2 * H :], gain[1, : 2 * H], gain[1, 2 * H :])
+
+
+def _zone(zones: Array | float, t: int) -> Array | float:
+    return zones[:, t] if isinstance(zones, np.ndarray) else zones
 
 
 def backward(dy: Array | None, dh: Array | None, tape: Tape) -> dict[str, Array]:
-    """Return the gradients as a dict: dx, dh0, kernel, recurrent_kernel, bias.
+    """Return the gradients as a dict: dx, dh0, kernel, recurrent_kernel, bias, and gain if there is one.
 
     Parameters
     ----------
@@ -120,41 +181,56 @@ def backward(dy: Array | None, dh: Array | None, tape: Tape) -> dict[str, Array]
     dh : ndarray of shape (N, H), the gradient of the final state, or None
     tape : Tape
     """
-    x, W, U, _, reset_after, activation, recurrent_activation, steps = tape
+    x, W, U, zones = tape.x, tape.kernel, tape.recurrent_kernel, tape.zones
     N, H = len(x), len(U)
-    f_slope, g_slope = ACTIVATIONS[recurrent_activation][1], ACTIVATIONS[activation][1]
+    f_slope, g_slope = ACTIVATIONS[tape.recurrent_activation][1], ACTIVATIONS[tape.activation][1]
     U_rz, U_n = U[:, : 2 * H], U[:, 2 * H :]
-    dW, dU, db, dc = np.zeros_like(W), np.zeros_like(U), np.zeros(3 * H, W.dtype), np.zeros(3 * H, W.dtype)
-    dx = np.zeros_like(x)
+    dU, dc = np.zeros_like(U), np.zeros(3 * H, U.dtype)
+    dg = np.zeros((*x.shape[:2], 3 * H), x.dtype)  # of the pre-activations, whose parts from the input these are
+    dgain = np.zeros((2, 3 * H), U.dtype)
     dh = np.zeros((N, H), x.dtype) if dh is None else dh
-    for t, valid, h, r, z, n, q in reversed(steps):
+    for t, valid, h, r, z, n, q, read, of_rz, of_n in reversed(tape.steps):
         d = dh if dy is None else dh + dy[:, t]
-        d = np.where(valid, d, 0)  # of h', in the rows that took the step
+        d = np.where(valid, d, 0)  # of the new state, in the rows that took the step
+        kept = 0 if zones is None else _zone(zones, t) * d
+        d = d - kept
         dn = d * z * g_slope(n)
         dz = d * (n - h) * f_slope(z)
-        if reset_after:
-            dq = dn * r
+        dq = dn * r if tape.reset_after else dn
+        dv, dgain_n = _normalised_backward(dq, of_n)  # of the product
+        if tape.reset_after:
             dr = dn * q * f_slope(r)
-            from_candidate = dq @ U_n.T
-            dU[:, 2 * H :] += h.T @ dq
+            dread = dv @ U_n.T
+            dU[:, 2 * H :] += read.T @ dv
         else:
-            ds = dn @ U_n.T  # of r * h
-            dq = dn
-            dr = ds * h * f_slope(r)
-            from_candidate = ds * r
-            dU[:, 2 * H :] += (r * h).T @ dn
+            ds = dv @ U_n.T  # of r * h
+            dr = ds * read * f_slope(r)
+            dread = ds * r
+            dU[:, 2 * H :] += (r * read).T @ dv
         drz = np.concatenate([dr, dz], axis=1)
-        dg = np.concatenate([drz, dn], axis=1)
-        dx[:, t] = dg @ W.T
-        dW += x[:, t].T @ dg
-        dU[:, : 2 * H] += h.T @ drz
-        db += dg.sum(axis=0)
+        dv, dgain_rz = _normalised_backward(drz, of_rz)
+        dread = dread + dv @ U_rz.T
+        dU[:, : 2 * H] += read.T @ dv
+        if tape.gain is not None:
+            dgain[1] += np.concatenate([dgain_rz, dgain_n])
+        dg[:, t] = np.concatenate([drz, dn], axis=1)
         dc += np.concatenate([drz, dq], axis=1).sum(axis=0)
-        dh = np.where(valid, d * (1 - z) + drz @ U_rz.T + from_candidate, dh)
-    return {
-        "dx": dx,
+        if tape.recurrent_dropout is not None:
+            dread = dread * tape.recurrent_dropout
+        dh = np.where(valid, d * (1 - z) + kept + dread, dh)
+    dv_rz, dgain_rz = _normalised_backward(dg[..., : 2 * H], tape.of_input[0])
+    dv_n, dgain_n = _normalised_backward(dg[..., 2 * H :], tape.of_input[1])
+    dv = np.concatenate([dv_rz, dv_n], axis=-1)
+    dx = dv @ W.T
+    db = dg.sum(axis=(0, 1))
+    gradients = {
+        "dx": dx if tape.dropout is None else dx * tape.dropout[:, None],
         "dh0": dh,
-        "kernel": dW,
+        "kernel": np.tensordot(x, dv, ((0, 1), (0, 1))),
         "recurrent_kernel": dU,
-        "bias": np.stack([db, dc]) if reset_after else db,
+        "bias": np.stack([db, dc]) if tape.reset_after else db,
     }
+    if tape.gain is not None:
+        dgain[0] = np.concatenate([dgain_rz, dgain_n])
+        gradients["gain"] = dgain
+    return gradients

@@ -88,6 +88,10 @@ DictOrList: TypeAlias = dict[str, Any] | Any  # of one cell or layer by itself, 
 class CommonOptions(TypedDict, total=False):
     """Options of `GRU` that no convention of weights says anything about."""
 
+    dropout: float
+    recurrent_dropout: float
+    layer_dropout: float
+    zoneout: float
     go_backwards: bool
     reverse: bool
     stateful: bool

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.special
 
 import cgru
-from cgru import reference
+from cgru import masks, reference
 
 ACTIVATIONS = tuple(reference.ACTIVATIONS)
 PAIRS = [(g, f) for g in ACTIVATIONS for f in ACTIVATIONS]  # activation, recurrent activation
@@ -129,6 +129,8 @@ def random_layer(rng, units, **options):
                     parameters[dot + name] = value
             if dot + "initial_state" in parameters:
                 parameters[dot + "initial_state"] = rng.uniform(-1, 1, units)
+            if dot + "gain" in parameters:
+                parameters[dot + "gain"] = rng.uniform(0.5, 1.5, (2, 3 * units))
     return layer
 
 
@@ -210,7 +212,7 @@ def derivative(f, step=1e-3):
     return (8 * (f(step) - f(-step)) - (f(2 * step) - f(-2 * step))) / (12 * step)
 
 
-def assert_gradients(loss, arrays, gradients, rng=None, tolerance=2e-10):
+def assert_gradients(loss, arrays, gradients, rng=None, tolerance=2e-10, step=1e-3):
     """Compare gradients with finite differences of `loss`.
 
     Parameters
@@ -220,6 +222,8 @@ def assert_gradients(loss, arrays, gradients, rng=None, tolerance=2e-10):
     arrays, gradients : dict name -> float64 array
     rng : Generator, optional
         With it, each array is tried along two random directions of length 1, else every element by itself.
+    step : float
+        Of the differences: a smaller one where the loss is strongly curved.
     """
     assert set(arrays) == set(gradients)
     for name, array in arrays.items():
@@ -231,7 +235,8 @@ def assert_gradients(loss, arrays, gradients, rng=None, tolerance=2e-10):
         else:
             directions = rng.standard_normal((2, *array.shape))
             directions /= np.sqrt((directions**2).sum(axis=tuple(range(1, directions.ndim)), keepdims=True))
-        expected = [derivative(lambda e, v=v, a=array, n=name: loss({**arrays, n: a + e * v})) for v in directions]
+        along = [lambda e, v=v, a=array, n=name: loss({**arrays, n: a + e * v}) for v in directions]
+        expected = [derivative(f, step) for f in along]
         actual = [np.vdot(gradients[name], v) for v in directions]
         assert_close(actual, expected, tolerance, name)
 
@@ -304,10 +309,11 @@ def onnx_arrays(rng, directions=1, inputs=D, units=H, bias=True, dtype="float64"
 # -- cgru.GRU, cell by cell
 
 
-def reference_layer(layer, x, h0, dy=None, dh=None, **validity):
+def reference_layer(layer, x, h0, dy=None, dh=None, key=None, **validity):
     """Return (y, h, gradients) of a built cgru.GRU, from cgru.reference in float64 and batch-major throughout.
 
-    Gradients are a dict: "dx", "dh0" and those of the parameters; None if neither dy nor dh is given.
+    Gradients are a dict: "dx", "dh0" and those of the parameters; None if neither dy nor dh is given. With a key it is
+    training.
     """
     parameters = {name: array.astype(np.float64) for name, array in layer.parameters.items()}
     n, t, _ = x.shape
@@ -321,15 +327,18 @@ def reference_layer(layer, x, h0, dy=None, dh=None, **validity):
     backwards = [layer.reverse or c % directions == 1 for c in range(cells)]
     source = [_sources(valid, b) for b in backwards[:directions]]
 
-    tapes, outputs, finals, inputs = [], [], [], x
+    tapes, outputs, finals, inputs, factors = [], [], [], x, []
     for cell in range(cells):
         if cell % directions == 0 and cell:
             inputs = _merged(layer, outputs[-directions:])
+            factors.append(_between(layer, key, inputs.shape, cell // directions, valid))
+            inputs = inputs * factors[-1]
         y, h, tape = reference.forward(
             inputs, parameters[dot[cell] + "kernel"], parameters[dot[cell] + "recurrent_kernel"],
             parameters.get(dot[cell] + "bias", np.zeros((2, 3 * units) if layer.reset_after else 3 * units)),
             h0[cell], layer.reset_after, layer.activation, layer.recurrent_activation,
-            mask=valid, reverse=backwards[cell],
+            mask=valid, reverse=backwards[cell], gain=parameters.get(dot[cell] + "gain"),
+            **_chosen(layer, key, inputs.shape, cell // directions, backwards[cell], valid),
         )  # fmt: skip
         if cell >= cells - directions and not layer.zero_output_for_mask:
             for i, step in zip(*np.nonzero(source[cell % directions] >= 0), strict=True):
@@ -361,14 +370,42 @@ def reference_layer(layer, x, h0, dy=None, dh=None, **validity):
             g = reference.backward(d_out, dhs[cell], tapes[cell])
             dx = dx + g["dx"]
             dh0[cell] = g["dh0"]
-            for name in ("kernel", "recurrent_kernel", "bias"):
+            for name in ("kernel", "recurrent_kernel", "bias", "gain"):
                 if dot[cell] + name in parameters:
                     gradients[dot[cell] + name] = g[name]
         if first:
+            dx = dx * factors[first // directions - 1]
             dys = _split(layer, dx, outputs[first - directions : first])
     gradients["dx"] = dx[:, ::-1] if layer.go_backwards else dx
     gradients["dh0"] = dh0
     return y, h, gradients
+
+
+def _between(layer, key, shape, index, valid):
+    """Factors of the input of layer `index` above the first."""
+    if key is None or not layer.layer_dropout:
+        return 1.0
+    steps = valid.cumsum(axis=1) - 1
+    return masks.scales(key, shape, layer.layer_dropout, layer.dtype, "layers", index, 0, steps).astype(np.float64)
+
+
+def _chosen(layer, key, shape, index, backwards, valid):
+    """What chance chooses for one cell, as arguments of cgru.reference.forward."""
+    n, t, d = shape
+    if key is None:
+        return {"zones": layer.zoneout or None}
+    options = {}
+    if layer.dropout and index == 0:
+        options["dropout"] = masks.scales(key, (n, d), layer.dropout, layer.dtype, "input").astype(np.float64)
+    where = (index, int(backwards))
+    if layer.recurrent_dropout:
+        factors = masks.scales(key, (n, layer.units), layer.recurrent_dropout, layer.dtype, "recurrent", *where)
+        options["recurrent_dropout"] = factors.astype(np.float64)
+    if layer.zoneout:
+        taken = valid[:, ::-1].cumsum(axis=1)[:, ::-1] if backwards else valid.cumsum(axis=1)
+        keep = masks.keep(key, (n, t, layer.units), layer.zoneout, "zoneout", *where, taken - 1)
+        options["zones"] = 1.0 - keep
+    return options
 
 
 def _sources(valid, backwards):

@@ -79,6 +79,16 @@ def require_activations(layer: GRU, activation: str, recurrent_activation: str, 
             refuse(where, f"{name}={got!r}", f"it has {wanted!r} and nothing else", "Keras and ONNX have others")
 
 
+def require_plain(layer: Any) -> None:
+    """Refuse a GRU whose equations no convention has. Dropout, which is of training alone, is left behind."""
+    if getattr(layer, "layer_norm", False):
+        refuse("layer", "layer_norm=True", "its products are normalised, and that is not in the weights",
+               "Layers without it can be converted")  # fmt: skip
+    if getattr(layer, "zoneout", 0):
+        refuse("layer", f"zoneout={layer.zoneout}", "in inference its states are expectations, which no weights give",
+               "with_options(zoneout=0.0) can be converted, and computes something else")  # fmt: skip
+
+
 def require_no_initial_state(cells: Iterable[Cell], where: str, instead: str) -> None:
     """Refuse learned initial states other than zero, where `where` has no place for them."""
     for cell in cells:
@@ -193,6 +203,8 @@ def layer_of(
         raise TypeError(f"bidirectional: expected directions=1 or 2 instead, got {options['bidirectional']!r}")
     if not cells:
         raise ValueError("weights: expected at least one cell, got an empty list")
+    if options.get("layer_norm"):
+        raise ValueError("layer_norm: expected False, because weights of elsewhere have no gains, got True")
     if len(cells) % directions:
         raise ValueError(f"directions: expected cells in pairs, forward and backward, got {len(cells)}")
     rows = [cells[i : i + directions] for i in range(0, len(cells), directions)]
@@ -206,7 +218,7 @@ def layer_of(
         own = options | each[i] | within(i, len(rows))
         own |= {"go_backwards": False} if i else {}  # a stack is flipped once, before its first layer
         layers.append(_gru_of([row], own))
-    return chain(layers)
+    return chain(layers, options.get("layer_dropout", 0.0))
 
 
 def dense_of(kernel: Array, bias: Array | None, activation: DenseActivation = "linear") -> Dense:
@@ -235,15 +247,21 @@ def activate(layers: list[Layer], activation: DenseActivation, where: str, name:
 
 def within(i: int, count: int) -> dict[str, Any]:
     """Options of a GRU that is one of several in a Sequential, whatever they are for the whole: a Sequential takes
-    (N, T, D), and all but the last give their sequences to the next."""
-    return {"time_major": False} | ({} if i == count - 1 else {"return_sequences": True})
+    (N, T, D), all but the last give their sequences to the next, and `dropout` is of the first one's input."""
+    own: dict[str, Any] = {"time_major": False} | ({} if i == count - 1 else {"return_sequences": True})
+    return own | ({"dropout": 0.0} if i else {})
 
 
-def chain(layers: list[GRU]) -> LayerOrModel:
-    """The one layer, or a Sequential of several that fit one another."""
+def chain(layers: list[GRU], layer_dropout: float = 0.0) -> LayerOrModel:
+    """The one layer, or a Sequential of several that fit one another, with dropout between them."""
     for i, (below, layer) in enumerate(itertools.pairwise(layers), start=1):
         _check_chain(i, layer.input_size, below.output_size(None))
-    return Sequential(layers) if len(layers) > 1 else layers[0]
+    if len(layers) == 1:
+        return layers[0]
+    parts: list[Layer] = [layers[0]]
+    for layer in layers[1:]:
+        parts += [Dropout(layer_dropout), layer] if layer_dropout else [layer]
+    return Sequential(parts)
 
 
 def stack_of(cells: Sequence[Sequence[Cell]], kinds: Sequence[dict[str, Any]], options: Any) -> LayerOrModel:
@@ -265,7 +283,8 @@ def stack_of(cells: Sequence[Sequence[Cell]], kinds: Sequence[dict[str, Any]], o
     if all(kind == kinds[0] for kind in kinds) and not turned_again:  # a stack is turned once
         return layer_of([cell for own in cells for cell in own], **kinds[0] | options)
     parts = enumerate(zip(cells, kinds, strict=True))
-    return chain([layer_of(own, **kind | options | within(i, len(cells))) for i, (own, kind) in parts])
+    layers = [layer_of(own, **kind | options | within(i, len(cells))) for i, (own, kind) in parts]
+    return chain(layers, options.get("layer_dropout", 0.0))
 
 
 def _form(cell: Cell) -> tuple[int, bool, bool]:
@@ -319,6 +338,7 @@ def _built(layer: Any, kinds: tuple[type[Layer], ...], expected: str) -> list[An
             raise TypeError(f"layer: expected {expected}, got {type(part).__name__}")
         if not part.built:
             raise RuntimeError("layer: expected one with parameters: call build(input_size) or use it on data")
+        require_plain(part)
     return layers
 
 

@@ -72,7 +72,8 @@ def from_torch(
     -------
     GRU, Dense, Embedding or Sequential
         A Sequential of an nn.Sequential, and where the GRUs of a list differ in size. An nn.Sequential that ends in a
-        GRU gives (output, h_n), the Sequential the output. Dropout between the layers of a GRU is not carried over.
+        GRU gives (output, h_n), the Sequential the output. Dropout between the layers of a GRU module is the layer's
+        `layer_dropout`.
 
     Raises
     ------
@@ -113,6 +114,7 @@ def from_torch(
         reset_after=True,
         directions=directions.pop(),
         time_major=stacks[0].time_major,
+        layer_dropout=stacks[0].dropout if len(stacks) == 1 else 0.0,
         **options,
     )
 
@@ -150,6 +152,7 @@ class _Stack(NamedTuple):
     cells: list
     directions: int
     time_major: bool
+    dropout: float
 
 
 def _read(source, prefix, initial_state, time_major):
@@ -188,7 +191,8 @@ def _read(source, prefix, initial_state, time_major):
             )
         time_major = not batch_first
     _warn_left_out(found, start, module, prefix, initial_state)
-    return _Stack(cells, directions, time_major)
+    dropout = getattr(module, "dropout", 0.0) if len(cells) > directions else 0.0
+    return _Stack(cells, directions, time_major, dropout if isinstance(dropout, float) and dropout < 1 else 0.0)
 
 
 def _start(found, prefix):
@@ -345,7 +349,8 @@ def to_torch_module(layer: Layer | Sequential) -> Any:
         or one that runs forward; with batch_first unless the layer is time-major. Of any other GRU, above all of the
         default reset_after=False, which torch.nn.GRU does not have, a module that computes the equations step by step:
         ``module(x, initial_state=None, lengths=None, mask=None)`` gives what a call of the layer gives. A
-        torch.nn.Linear or torch.nn.Embedding of a Dense without activation or an Embedding. Of a Sequential a module
+        torch.nn.Linear or torch.nn.Embedding of a Dense without activation or an Embedding. Of dropout in a GRU it has
+        `layer_dropout`, in a torch.nn.GRU alone. Of a Sequential a module
         with ``module(x, lengths=None, mask=None)``, for padded tensors. `from_torch` takes all of these and gives the
         layer or the model back.
 
@@ -402,6 +407,7 @@ def _native(layer):
         bias=layer.use_bias,
         batch_first=not layer.time_major,
         bidirectional=layer.bidirectional,
+        dropout=layer.layer_dropout if layer.num_layers > 1 else 0.0,
         dtype=getattr(torch, layer.dtype.name),
     )
     module.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})

@@ -45,6 +45,7 @@ backward = calls.backward
 backward_work = calls.backward_work
 forward = calls.forward
 forward_work = calls.forward_work
+gates_row = calls.gates_row
 gather = calls.gather
 gemm = calls.gemm
 gradient_in_panels = calls.gradient_in_panels

@@ -2,7 +2,7 @@
 # it.
 
 cdef inline void multiply_gates(
-    Forward *j, int gates, Py_ssize_t n, const floating *dg, const Matrix *b, Py_ssize_t k0, Py_ssize_t column0,
+    Backward *j, int gates, Py_ssize_t n, const floating *dg, const Matrix *b, Py_ssize_t k0, Py_ssize_t column0,
     Py_ssize_t column1, floating *c, bint accumulate,
 ) noexcept nogil:
     """C (n x columns) = dg (n x gates of H) B (gates of H x columns), or +=, for gates side by side; B from row k0.
@@ -12,46 +12,100 @@ cdef inline void multiply_gates(
     zeros in the weights' padding is.
     """
     cdef int gate
-    if j.H == j.Hp:
-        multiply(n, gates * j.H, dg, j.G, 1, b, k0, 0, 1, column0, column1, c, b.columns, accumulate)
+    cdef Py_ssize_t H = j.forward.H, Hp = j.forward.Hp
+    if H == Hp:
+        multiply(n, gates * H, dg, j.dG, 1, b, k0, 0, 1, column0, column1, c, b.columns, accumulate)
         return
     for gate in range(gates):
         multiply(
-            n, j.H, dg + gate * j.Hp, j.G, 1, b, k0 + gate * j.Hp, 0, 1, column0, column1, c, b.columns,
+            n, H, dg + gate * Hp, j.dG, 1, b, k0 + gate * Hp, 0, 1, column0, column1, c, b.columns,
             accumulate or gate > 0,
         )
 
 
 cdef inline void step_backward(
-    Backward *j, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *f, floating *g,
+    Backward *j, Py_ssize_t k, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *f, floating *g,
     floating *gates,  # (n, G)
     floating *h,      # (n, Hp) the states before the step
-    floating *dh,     # (n, Hp) in: of the states after the step; out: of those before
-    floating *dg,     # (n, G) out
-    floating *ds,     # (n, Hp) workspace
+    floating *dg,     # (n, dG) out
     floating *reset,  # (n, Hp) out, r * h
     cgru_member *me,  # of the team that shares the units; NULL without one
 ) noexcept nogil:
-    """One step of n rows, the units u0 .. u1 of it: the gradients of the gates, and dh one step earlier."""
-    cdef Py_ssize_t i, H = j.forward.Hp, G = j.forward.G, units = u1 - u0
+    """Step k of n rows from i0 on, the units u0 .. u1 of it: the gradients of the gates, and dh one step earlier."""
+    cdef Forward *forward = &j.forward
+    cdef Py_ssize_t i, H = forward.Hp, G = forward.G, units = u1 - u0
+    cdef floating *dh = <floating *>j.dh + i0 * H  # (n, Hp) in: of the states after the step; out: of those before
+    cdef floating *ds = <floating *>j.ds + i0 * H
+    cdef floating *mask = <floating *>forward.mask
+    cdef floating *read = h
+    cdef floating *dread = dh                      # of the states before the step as the products read them
     cdef floating *row
     cdef floating *d
+    if forward.zones:
+        zone_gradients(j, k, i0, n, u0, u1, dh)
+    if mask != NULL:
+        mask += i0 * H
+        read = <floating *>forward.read + i0 * H
+        dread = <floating *>j.dread + i0 * H
+        for i in range(n):
+            times(units, h + i * H + u0, mask + i * H + u0, read + i * H + u0)
+            memset(dread + i * H + u0, 0, units * sizeof(floating))
     for i in range(n):
         row = gates + i * G + u0
-        d = dg + i * G + u0
+        d = dg + i * j.dG + u0
         candidate_backward(
             f, g, units, row + H, row + 2 * H, h + i * H + u0, dh + i * H + u0, d, d + 2 * H)
-        if j.forward.reset_after:
+        if forward.reset_after:
             reset_after_backward(f, units, row, row + 3 * H, d, d + H, d + 3 * H)
+    if forward.zones:
+        for i in range(n):
+            add(min(u1, forward.H) - u0, dh + i * H + u0, <floating *>j.kept + (i0 + i) * H + u0)
+    if forward.gain != NULL:
+        normed_backward(j, n, u0, u1, f, gates, read, dread, dg, ds, reset, me)
+    else:
+        plain_backward(j, n, u0, u1, f, gates, read, dread, dg, ds, reset, me)
+    if mask != NULL:
+        for i in range(n):
+            add_times(units, dread + i * H + u0, mask + i * H + u0, dh + i * H + u0)
+
+
+cdef inline void zone_gradients(
+    Backward *j, Py_ssize_t k, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *dh
+) noexcept nogil:
+    """Part the gradient dh of the states after step k: what goes to the states before it past the gates is `kept`."""
+    cdef Forward *forward = &j.forward
+    cdef Py_ssize_t i, H = forward.Hp, units = min(u1, forward.H) - u0
+    cdef floating *kept = <floating *>j.kept + i0 * H
+    for i in range(n):
+        if forward.taken == NULL:
+            zones_expected_backward(units, <floating>forward.zoneout, dh + i * H + u0, kept + i * H + u0)
+        else:
+            zones_backward(
+                units, forward.taken + (offset(&forward.s, k) + i0 + i) * forward.H + u0, dh + i * H + u0,
+                kept + i * H + u0)
+
+
+cdef inline void plain_backward(
+    Backward *j, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *f,
+    floating *gates,  # (n, G)
+    floating *h,      # (n, Hp) the states before the step, as the products read them
+    floating *dh,     # (n, Hp) of them, +=
+    floating *dg,     # (n, G) in and out
+    floating *ds,     # (n, Hp) workspace
+    floating *reset,  # (n, Hp) out, r * h
+    cgru_member *me,
+) noexcept nogil:
+    cdef Py_ssize_t i, H = j.forward.Hp, G = j.forward.G, units = u1 - u0
+    cdef floating *row
     if me != NULL:
         cgru_arrive(me)
         cgru_await(me)
     if j.forward.reset_after:
         # dh (n x H) += [dr dz dq] (n x 3H) U^T (3H x H)
-        multiply_gates(&j.forward, 3, n, dg + H, &j.U_back, 0, u0, u1, dh, True)
+        multiply_gates(j, 3, n, dg + H, &j.U_back, 0, u0, u1, dh, True)
         return
     # ds (n x H) = dn (n x H) U_n^T (H x H)
-    multiply_gates(&j.forward, 1, n, dg, &j.U_back, 2 * H, u0, u1, ds, False)
+    multiply_gates(j, 1, n, dg, &j.U_back, 2 * H, u0, u1, ds, False)
     for i in range(n):
         row = gates + i * G + u0
         reset_before_forward(units, row, h + i * H + u0, reset + i * H + u0)
@@ -60,7 +114,7 @@ cdef inline void step_backward(
         cgru_arrive(me)
         cgru_await(me)
     # dh (n x H) += [dr dz] (n x 2H) [U_r U_z]^T (2H x H)
-    multiply_gates(&j.forward, 2, n, dg + H, &j.U_back, 0, u0, u1, dh, True)
+    multiply_gates(j, 2, n, dg + H, &j.U_back, 0, u0, u1, dh, True)
 
 
 cdef void backward_gates(
@@ -85,11 +139,14 @@ cdef void backward_gates(
             for i in range(n):
                 add(units, dh + i * H + u0, <floating *>dy + place(&forward.s, k, i0 + i, j.dyn, j.dyt) + u0)
         step_backward(
-            j, n, u0, u1, f, g, <floating *>forward.gates + (start + p) * G, h, dh, <floating *>j.dg + p * G,
-            <floating *>j.ds + i0 * H, <floating *>j.reset_block + p * H, me,
+            j, k, i0, n, u0, u1, f, g, <floating *>forward.gates + (start + p) * G, h, <floating *>j.dg + p * j.dG,
+            <floating *>j.reset_block + p * H, me,
         )
         if first and j.dkernel != NULL:
-            memcpy(<floating *>j.h_block + p * H, h, n * H * sizeof(floating))
+            if forward.mask == NULL:
+                memcpy(<floating *>j.h_block + p * H, h, n * H * sizeof(floating))
+            else:
+                times(n * H, h, <floating *>forward.mask + i0 * H, <floating *>j.h_block + p * H)
             for i in range(n):
                 memcpy(
                     <floating *>j.x_block + (p + i) * D,
@@ -166,7 +223,7 @@ cdef inline void add_product(
 ) noexcept nogil:
     """c (m x columns) += a^T (m x block) dg (block x columns), one panel of its columns; where the block is turned,
     `turned` is a^T. c's rows are 3Hp apart, unless it is in panels."""
-    cdef Py_ssize_t width = panel_width(sizeof(floating)), Hp = j.forward.Hp, G = j.forward.G, i
+    cdef Py_ssize_t width = panel_width(sizeof(floating)), Hp = j.forward.Hp, G = j.dG, i
     cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
     cdef Py_ssize_t column = panel * width, w = min(width, columns - column), ldc = 3 * Hp, of_gate
     cdef floating *copied = <floating *>j.panels + slot * j.most * width
@@ -213,7 +270,7 @@ cdef inline void input_gradient(Backward *j, int task, floating *dtype) noexcept
     cdef floating *dx = <floating *>j.dx
     # dx (rows x D) = [dn dr dz] (rows x 3H) [W_n W_r W_z]^T (3H x D)
     multiply_gates(
-        forward, 3, p1 - p0, <const floating *>j.dg + p0 * forward.G, &j.W_back, 0, 0, j.Dp, block + p0 * j.Dp, False)
+        j, 3, p1 - p0, <const floating *>j.dg + p0 * j.dG + j.input_at, &j.W_back, 0, 0, j.Dp, block + p0 * j.Dp, False)
     for k in range(forward.k0, forward.k1):
         for i in range(max(0, p0 - (offset(&forward.s, k) - start)), count(&forward.s, k)):
             p = offset(&forward.s, k) - start + i
@@ -224,31 +281,34 @@ cdef inline void input_gradient(Backward *j, int task, floating *dtype) noexcept
 
 cdef void backward_large(Backward *j, int task, int slot, floating *dtype) noexcept nogil:
     """One piece of the large products of the block: a panel of dW or dU, the bias, or some rows of dx."""
-    cdef Py_ssize_t H = j.forward.Hp, G = j.forward.G, size = sizeof(floating), i
+    cdef Py_ssize_t H = j.forward.Hp, state_columns = (3 if j.forward.reset_after else 2) * H
+    cdef Py_ssize_t size = sizeof(floating), i
     cdef Py_ssize_t block = offset(&j.forward.s, j.forward.k1) - offset(&j.forward.s, j.forward.k0)
     cdef floating *dg = <floating *>j.dg
     cdef floating *x = <floating *>j.x_block
     cdef floating *h = <floating *>j.h_block
     cdef floating *dU = <floating *>j.drecurrent_kernel
     cdef floating *sums = <floating *>j.bias_block
-    cdef Py_ssize_t state_columns = (3 if j.forward.reset_after else 2) * H
     cdef bint in_panels = j.recurrent_in_panels
     cdef int panels = large_panels(j, 3 * H, j.kernel_in_panels, size)
     if j.dkernel == NULL:
         input_gradient(j, task, dtype)
         return
     if task == 0:
-        memset(sums, 0, G * size)
+        memset(sums, 0, (state_columns + H) * size)
         for i in range(block):
-            add(G, sums, dg + i * G)
-        add(G, <floating *>j.dbias, sums)
+            add(state_columns + H, sums, dg + i * j.dG)
+        add(state_columns + H, <floating *>j.dbias, sums)
+        if j.forward.gain != NULL:
+            gain_gradient(
+                j, block, <floating *>j.forward.gates + offset(&j.forward.s, j.forward.k0) * j.forward.G, dg)
         return
     task -= 1
     if task < panels:
         # dW (D x 3H) += x^T (D x rows) [dn dr dz] (rows x 3H)
         add_product(
-            j, task, slot, j.forward.D, x, j.forward.D, <floating *>j.x_turned, dg, 3 * H, <floating *>j.dkernel,
-            j.kernel_in_panels,
+            j, task, slot, j.forward.D, x, j.forward.D, <floating *>j.x_turned, dg + j.input_at, 3 * H,
+            <floating *>j.dkernel, j.kernel_in_panels,
         )
         return
     task -= panels
@@ -256,7 +316,8 @@ cdef void backward_large(Backward *j, int task, int slot, floating *dtype) noexc
     if task < panels:
         # dU (H x 3H) += h^T (H x rows) [dr dz dq] (rows x 3H), or of r and z alone
         add_product(
-            j, task, slot, j.forward.H, h, H, <floating *>j.h_turned, dg + H, state_columns, dU, in_panels)
+            j, task, slot, j.forward.H, h, H, <floating *>j.h_turned, dg + j.state_at, state_columns, dU,
+            in_panels)
         return
     task -= panels
     if not j.forward.reset_after:
@@ -264,7 +325,8 @@ cdef void backward_large(Backward *j, int task, int slot, floating *dtype) noexc
         if task < panels:
             # dU_n (H x H) += (r * h)^T (H x rows) dn (rows x H)
             add_product(
-                j, task, slot, j.forward.H, <floating *>j.reset_block, H, <floating *>j.reset_turned, dg, H,
+                j, task, slot, j.forward.H, <floating *>j.reset_block, H, <floating *>j.reset_turned,
+                dg + j.candidate_at, H,
                 dU + 2 * H * (j.forward.H if in_panels else 1), in_panels,
             )
             return

@@ -95,19 +95,32 @@ def random_rows(
 def squares_sum(g: Array, threads: int) -> float: ...
 def gradient_in_panels(rows: int, itemsize: int, route: int) -> bool: ...
 def padded_units(n: int, itemsize: int) -> int: ...
+def gates_row(H: int, reset_after: bool, normed: bool, itemsize: int) -> int: ...
 def forward_work(
     N: int,
     M: int,
     D: int,
     H: int,
     reset_after: bool,
+    normed: bool,
+    masked: bool,
     training: bool,
     itemsize: int,
     route: int,
     threads: int,
 ) -> int: ...
 def backward_work(
-    N: int, M: int, D: int, H: int, reset_after: bool, itemsize: int, route: int, threads: int
+    N: int,
+    M: int,
+    D: int,
+    H: int,
+    reset_after: bool,
+    normed: bool,
+    masked: bool,
+    zones: bool,
+    itemsize: int,
+    route: int,
+    threads: int,
 ) -> int: ...
 def run_calls(calls: list[Call], threads: int) -> None: ...
 def memory_holds(address: int, content: bytes) -> bool: ...

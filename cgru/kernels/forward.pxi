@@ -13,12 +13,19 @@ cdef inline floating *states_after(const Forward *j, Py_ssize_t k, floating *sta
     return states + (j.s.N + offset(&j.s, k)) * j.Hp
 
 
+cdef inline floating *states_read(const Forward *j, Py_ssize_t k, floating *states) noexcept nogil:
+    """The states before step k as the products read them: with dropout, times its factors."""
+    return states if j.read == NULL else <floating *>j.read + (k & 1) * j.s.N * j.Hp
+
+
 cdef inline void project_input(
     Forward *j, Py_ssize_t k, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *gates, floating *rows
 ) noexcept nogil:
-    """gates (n x 3H) = x (n x D) W (D x 3H) for the rows from i0 at step k and the units u0 .. u1"""
+    """gates (n x 3H) = x (n x D) W (D x 3H) for the rows from i0 at step k and the units u0 .. u1, where the products
+    stand"""
     cdef const floating *x = <const floating *>j.x
     cdef Py_ssize_t i
+    gates += j.products_at
     if j.s.rows == NULL and j.s.times == NULL:
         multiply(n, j.D, x + place(&j.s, k, i0, j.xn, j.xt), j.xn, 1, &j.W, 0, 0, 3, u0, u1, gates, j.G, False)
         return
@@ -28,43 +35,66 @@ cdef inline void project_input(
 
 
 cdef inline void step_forward(
-    Forward *j, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1,
+    Forward *j, Py_ssize_t k, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1,
     floating *gates,   # (n, G) in: x W; out: r z n q or r z n
-    floating *h,       # (n, Hp) the states before the step
-    floating *h_next,  # (n, Hp) out
-    floating *reset,   # (n, Hp) r * h
     cgru_member *me,   # of the team that shares the units; NULL without one
 ) noexcept nogil:
-    """One step of n rows, the units u0 .. u1 of it, whose input products stand in `gates`."""
+    """Step k of n rows from i0 on, the units u0 .. u1 of it, whose input products stand in `gates`."""
     cdef Py_ssize_t i, H = j.Hp, G = j.G, units = u1 - u0
     cdef floating *bias = <floating *>j.bias
+    cdef floating *h = states_before(j, k, <floating *>j.states) + i0 * H       # (n, Hp)
+    cdef floating *h_next = states_after(j, k, <floating *>j.states) + i0 * H   # (n, Hp) out
+    cdef floating *read = h if j.read == NULL else states_read(j, k, h) + i0 * H
+    cdef floating *reset = <floating *>j.reset + i0 * H                         # (n, Hp) r * h
     cdef floating *row
-    # gates_rz (n x 2H) += h (n x H) U_rz (H x 2H)
-    multiply(n, j.H, h, H, 1, &j.U, 0, 0, 2, u0, u1, gates, G, True)
-    if j.reset_after:
-        # q (n x H) = h (n x H) U_n (H x H)
-        multiply(n, j.H, h, H, 1, &j.U, 0, 2, 1, u0, u1, gates + 3 * H, G, False)
-    for i in range(n):
-        row = gates + i * G + u0
-        if units == H:
-            gates_forward(j.f, 2 * H, row, bias)
-        else:
-            gates_forward(j.f, units, row, bias + u0)
-            gates_forward(j.f, units, row + H, bias + H + u0)
+    if j.gain != NULL:
+        normed_gates(j, n, u0, u1, gates, read, reset, me)
+    else:
+        # gates_rz (n x 2H) += h (n x H) U_rz (H x 2H)
+        multiply(n, j.H, read, H, 1, &j.U, 0, 0, 2, u0, u1, gates, G, True)
         if j.reset_after:
-            reset_after_forward(units, row, row + 3 * H, bias + 3 * H + u0, row + 2 * H)
-        else:
-            reset_before_forward(units, row, h + i * H + u0, reset + i * H + u0)
-    if not j.reset_after:
-        if me != NULL:
-            cgru_arrive(me)
-            cgru_await(me)
-        # gates_n (n x H) += (r * h) (n x H) U_n (H x H)
-        multiply(n, j.H, reset, H, 1, &j.U, 0, 2, 1, u0, u1, gates + 2 * H, G, True)
+            # q (n x H) = h (n x H) U_n (H x H)
+            multiply(n, j.H, read, H, 1, &j.U, 0, 2, 1, u0, u1, gates + 3 * H, G, False)
+        for i in range(n):
+            row = gates + i * G + u0
+            if units == H:
+                gates_forward(j.f, 2 * H, row, bias)
+            else:
+                gates_forward(j.f, units, row, bias + u0)
+                gates_forward(j.f, units, row + H, bias + H + u0)
+            if j.reset_after:
+                reset_after_forward(units, row, row + 3 * H, bias + 3 * H + u0, row + 2 * H)
+            else:
+                reset_before_forward(units, row, read + i * H + u0, reset + i * H + u0)
+        if not j.reset_after:
+            if me != NULL:
+                cgru_arrive(me)
+                cgru_await(me)
+            # gates_n (n x H) += (r * h) (n x H) U_n (H x H)
+            multiply(n, j.H, reset, H, 1, &j.U, 0, 2, 1, u0, u1, gates + 2 * H, G, True)
     for i in range(n):
         row = gates + i * G + u0
         candidate_forward(
             j.g, units, row + 2 * H, bias + 2 * H + u0, row + H, h + i * H + u0, h_next + i * H + u0)
+    if j.zones:
+        zone_states(j, k, i0, n, u0, u1, h, h_next)
+    if j.read != NULL:
+        read = states_read(j, k + 1, h) + i0 * H
+        for i in range(n):
+            times(units, h_next + i * H + u0, <floating *>j.mask + (i0 + i) * H + u0, read + i * H + u0)
+
+
+cdef inline void zone_states(
+    Forward *j, Py_ssize_t k, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *h, floating *h_next
+) noexcept nogil:
+    """Units that keep their old states at step k, or what is to be expected of them."""
+    cdef Py_ssize_t i, units = min(u1, j.H) - u0
+    for i in range(n):
+        if j.taken == NULL:
+            zones_expected(units, <floating>j.zoneout, h + i * j.Hp + u0, h_next + i * j.Hp + u0)
+        else:
+            zones_forward(
+                units, j.taken + (offset(&j.s, k) + i0 + i) * j.H + u0, h + i * j.Hp + u0, h_next + i * j.Hp + u0)
 
 
 cdef void forward_rows(Forward *j, int task, int slot, floating *dtype) noexcept nogil:
@@ -79,10 +109,7 @@ cdef void forward_rows(Forward *j, int task, int slot, floating *dtype) noexcept
             return
         gates = <floating *>j.gates + (offset(&j.s, k) + i0 if j.training else slot * j.scratch_rows) * j.G
         project_input(j, k, i0, n, 0, j.Hp, gates, rows)
-        step_forward(
-            j, n, 0, j.Hp, gates, states_before(j, k, states) + i0 * j.Hp, states_after(j, k, states) + i0 * j.Hp,
-            <floating *>j.reset + i0 * j.Hp, NULL,
-        )
+        step_forward(j, k, i0, n, 0, j.Hp, gates, NULL)
         emit(j, k, i0, i1, 0, j.Hp, states_after(j, k, states))
 
 
@@ -117,7 +144,7 @@ cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
         for i in range(n):
             multiply(
                 j.k1 - j.k0, j.D, <const floating *>j.x + place(&j.s, j.k0, i, j.xn, j.xt), j.xt, 1, &j.W, 0, 0, 3,
-                u0, u1, block + i * j.G, n * j.G, False,
+                u0, u1, block + j.products_at + i * j.G, n * j.G, False,
             )
     for k in range(j.k0, j.k1):
         gates = block + (offset(&j.s, k) - first) * j.G
@@ -125,10 +152,7 @@ cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
         if not together:
             project_input(j, k, 0, n, u0, u1, gates, rows)
         cgru_await(&me)
-        step_forward(
-            j, n, u0, u1, gates, states_before(j, k, states), states_after(j, k, states), <floating *>j.reset,
-            &me if me.team.size > 1 else NULL,
-        )
+        step_forward(j, k, 0, n, u0, u1, gates, &me if me.team.size > 1 else NULL)
         cgru_arrive(&me)
         emit(j, k, 0, n, u0, u1, states_after(j, k, states))
 
@@ -152,13 +176,10 @@ cdef void forward_blas(Forward *j, floating *dtype) noexcept nogil:
                 )
         x = gathered
     # gates (M x 3H) = x (M x D) W (D x 3H)
-    multiply(M, j.D, x, ld, 1, &j.W, 0, 0, 3, 0, j.Hp, block, j.G, False)
+    multiply(M, j.D, x, ld, 1, &j.W, 0, 0, 3, 0, j.Hp, block + j.products_at, j.G, False)
     for k in range(j.k0, j.k1):
         n = count(&j.s, k)
-        step_forward(
-            j, n, 0, j.Hp, block + (offset(&j.s, k) - first) * j.G, states_before(j, k, states),
-            states_after(j, k, states), <floating *>j.reset, NULL,
-        )
+        step_forward(j, k, 0, n, 0, j.Hp, block + (offset(&j.s, k) - first) * j.G, NULL)
         emit(j, k, 0, n, 0, j.Hp, states_after(j, k, states))
 
 
@@ -193,6 +214,5 @@ cdef void forward_step(Forward *j) noexcept nogil:
 cdef inline void step_alone(Forward *j, floating *dtype) noexcept nogil:
     cdef floating *states = <floating *>j.states
     project_input(j, 0, 0, j.s.N, 0, j.Hp, <floating *>j.gates, <floating *>NULL)
-    step_forward(
-        j, j.s.N, 0, j.Hp, <floating *>j.gates, states, states + j.s.N * j.Hp, <floating *>j.reset, NULL)
+    step_forward(j, 0, 0, j.s.N, 0, j.Hp, <floating *>j.gates, NULL)
     emit(j, 0, 0, j.s.N, 0, j.Hp, states + j.s.N * j.Hp)

@@ -44,6 +44,11 @@ cdef inline floating one_minus(floating v) noexcept nogil:
     return <floating>1 - v
 
 
+cdef inline floating where(bint chosen, floating v) noexcept nogil:
+    """v or 0, in the type of v."""
+    return v if chosen else <floating>0
+
+
 cdef enum:
     SLOPE_TERMS = 6
 
@@ -171,6 +176,30 @@ cdef inline void candidate_forward(
         candidate_loop(HARD_SIGMOID_KERAS2, H, n, bias, z, h, h_next)
 
 
+cdef inline void times(Py_ssize_t n, row_t a, row_t b, row_t out) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        out[j] = a[j] * b[j]
+
+
+cdef inline void zones_forward(
+    Py_ssize_t n,
+    const unsigned char *taken,  # (n,) whether the unit takes its new state
+    row_t h,       # (n,) the state before the step
+    row_t h_next,  # (n,) in: the new state; out: that of the unit
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        h_next[j] = h_next[j] if taken[j] != 0 else h[j]
+
+
+cdef inline void zones_expected(Py_ssize_t n, floating rate, row_t h, row_t h_next) noexcept nogil:
+    """h' = rate * h + (1 - rate) * h'"""
+    cdef Py_ssize_t j
+    for j in range(n):
+        h_next[j] = fma(rate, h[j], one_minus(rate) * h_next[j])
+
+
 # ---- backward ----
 
 cdef inline void candidate_backward(
@@ -219,6 +248,32 @@ cdef inline void reset_before_backward(
     for j in range(H):
         dr[j] = ds[j] * h[j] * slope(r[j], f[0], f[1], f[2], f[3], f[4], f[5])
         dh[j] = fma(ds[j], r[j], dh[j])
+
+
+cdef inline void zones_backward(
+    Py_ssize_t n,
+    const unsigned char *taken,  # (n,)
+    row_t dh,    # (n,) in: of the unit's state after the step; out: of the new state
+    row_t kept,  # (n,) out: what goes to the old state past the gates
+) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        kept[j] = where(taken[j] == 0, dh[j])
+        dh[j] = where(taken[j] != 0, dh[j])
+
+
+cdef inline void zones_expected_backward(Py_ssize_t n, floating rate, row_t dh, row_t kept) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        kept[j] = rate * dh[j]
+        dh[j] = one_minus(rate) * dh[j]
+
+
+cdef inline void add_times(Py_ssize_t n, row_t a, row_t b, row_t total) noexcept nogil:
+    """total += a * b"""
+    cdef Py_ssize_t j
+    for j in range(n):
+        total[j] = fma(a[j], b[j], total[j])
 
 
 cdef inline void add(Py_ssize_t n, row_t total, row_t term) noexcept nogil:

@@ -57,8 +57,11 @@ cdef class Handle:
             j = &self.jobs[i]
             j.D, j.H, j.Hp = weights.D, weights.H, weights.Hp
             j.reset_after, j.f, j.g = weights.reset_after, weights.recurrent_activation, weights.activation
-            j.G = (4 if j.reset_after else 3) * j.Hp
             j.single, j.limits = self.single, &limits
+            j.zoneout, j.zones = weights.zoneout, weights.zoneout > 0
+            j.G = row_of_gates(j.Hp, j.reset_after, weights.gain is not None, 4 if self.single else 8)
+            if weights.gain is not None:
+                j.gain, j.products_at = address(weights.gain), (4 if j.reset_after else 3) * j.Hp
             W = <const void *><size_t>weights.kernel.ctypes.data
             U = <const void *><size_t>weights.recurrent_kernel.ctypes.data
             j.bias = <const void *><size_t>weights.bias.ctypes.data
@@ -183,9 +186,9 @@ cdef class Handle:
 
     cdef Choice choose_step(self, Py_ssize_t N, int threads) noexcept:
         """How to share a step of all layers, which begins here."""
-        cdef Forward j = self.jobs[0]
-        j.s.N, j.s.K, j.s.offsets = N, 1, NULL
-        return choose_for(&j, STEP, self.layers, self.most(threads))
+        cdef Schedule s
+        s.N, s.K, s.offsets = N, 1, NULL
+        return choose_for(&self.jobs[0], &s, STEP, self.layers, self.most(threads))
 
     cdef int run_step(self, const char *x, const char *h, char *out, Py_ssize_t N, int threads) except -1:
         cdef Py_ssize_t size = 4 if self.single else 8, i, work = 0, state = N * self.jobs[0].H * size
@@ -240,12 +243,12 @@ cdef class Handle:
             size * most_work(j.U.route, threads, N, N * T, j.D, j.H, j.Hp, j.G, size, False))
         cdef bint mine = not self.busy, done = False
         cdef const void *h0 = b[2].buf if started else NULL
-        cdef Choice choice = choose_for(&j, False, 1, threads)
+        cdef Choice choice = choose_for(&j, &j.s, False, 1, threads)
         j.slow = choice.slow
         if self.single:
-            start_forward(&j, <const float *>h0, <float *>&space[0], choice.way, choice.threads)
+            start_forward(&j, <const float *>h0, <const float *>NULL, <float *>&space[0], choice.way, choice.threads)
         else:
-            start_forward(&j, <const double *>h0, <double *>&space[0], choice.way, choice.threads)
+            start_forward(&j, <const double *>h0, <const double *>NULL, <double *>&space[0], choice.way, choice.threads)
         if work < limits.gil_work:
             advance_forward(&j)
             finish(&choice, N * T, True)

@@ -73,13 +73,20 @@ cdef extern from "team.h" nogil:
 cdef struct Forward:
     Schedule s
     Py_ssize_t D, H, Hp, G  # G: elements of a row of gates
+    Py_ssize_t products_at  # of such a row: where products stand, see normed.pxi; else 0
     bint reset_after, training, single  # single: float32
+    bint zones              # whether units keep old states, by `taken` or, without it, in expectation
+    double zoneout          # the probability of it
     int f, g
     Sharing way
     const Limits *limits
     Matrix W, U
     const void *x
     const void *bias
+    const void *gain             # (6Hp,) of the input r z n, of the state r z n; NULL: products are not normalised
+    const unsigned char *taken   # (M, H) whether a unit takes its new state
+    void *mask    # (N, Hp) factors of the states as the products read them; or NULL
+    void *read    # (2, N, Hp) such states, in turns; in backward (N, Hp)
     void *y
     void *h
     void *gates   # (M, G) the tape's; in inference (slots, scratch_rows, G)
@@ -102,7 +109,10 @@ cdef struct Backward:
     void *dx
     void *dh0                # (N, H) out
     void *dh                 # (N, Hp) of the state, sorted rows
-    void *dg                 # (block, G) n r z q or n r z
+    void *dread              # (N, Hp) of the state as the products read it
+    void *kept               # (N, Hp) of the state, past the gates
+    void *dg                 # (block, dG) n r z q or n r z; normalised, then those of the products, see the two below
+    Py_ssize_t dG, input_at, state_at, candidate_at  # of a row: those that meet x, n r z; h, r z q; and r * h, n
     void *ds                 # (N, Hp) of r * h
     void *x_block            # (block, D)
     void *h_block            # (block, Hp) the states before each packed row
@@ -115,8 +125,10 @@ cdef struct Backward:
     void *dkernel            # (D, 3Hp) n r z, row-major or in panels as a Matrix
     void *drecurrent_kernel  # (H, 3Hp) r z n, the same
     bint kernel_in_panels, recurrent_in_panels
-    void *dbias              # (G,) as a row of dg
-    void *bias_block         # (G,)
+    void *dbias              # (4Hp,) n r z q, or (3Hp,) n r z
+    void *dgain              # (6Hp,)
+    void *bias_block         # as dbias
+    void *gain_block         # (6Hp,)
     void *panels             # (slots, block, panel) of dg
     Py_ssize_t Dp, dyn, dyt, dxn, dxt, most
     double[SLOPE_TERMS] f64  # slopes of the gates and of the candidate, in the job's type

@@ -25,6 +25,7 @@ from blas cimport gemm as blas_gemm
 from gates cimport (
     SLOPE_TERMS,
     add,
+    add_times,
     candidate_backward,
     candidate_forward,
     gates_forward,
@@ -35,6 +36,11 @@ from gates cimport (
     row_t,
     slope,
     slope_terms,
+    times,
+    zones_backward,
+    zones_expected,
+    zones_expected_backward,
+    zones_forward,
 )
 from jobs cimport (
     ACTIVATION,
@@ -72,6 +78,15 @@ from jobs cimport (
     emit,
     itemsize_of,
     matrix,
+)
+from norm cimport (
+    add_gain_gradient,
+    add_gradient_sums,
+    clear,
+    normalised,
+    normalised_backward,
+    normalised_sum,
+    statistics,
 )
 from projection cimport (
     CGRU_FAR_ROWS,
@@ -119,6 +134,7 @@ include "product.pxi"
 include "rows.pxi"
 include "update.pxi"
 include "random.pxi"
+include "normed.pxi"
 include "forward.pxi"
 include "backward.pxi"
 

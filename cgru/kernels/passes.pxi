@@ -13,11 +13,13 @@ cdef class Call:
     cdef Backward job  # in a forward pass only its `forward`
     cdef bint backward, finished
     cdef const void *h0
+    cdef const void *mask
     cdef void *work
 
     def __cinit__(self):
         memset(&self.job, 0, sizeof(self.job))
         self.backward = self.finished = False
+        self.h0 = self.mask = NULL
 
     cdef bint by_blas(self) noexcept:
         return (self.job.route if self.backward else self.job.forward.U.route) == BLAS
@@ -30,9 +32,11 @@ cdef class Call:
         if self.backward:
             j.way = sharing_of(choice.way, threads, j.s.N, j.H, j.Hp, itemsize_of(j))
         elif j.single:
-            start_forward(j, <const float *>self.h0, <float *>self.work, choice.way, threads)
+            start_forward(
+                j, <const float *>self.h0, <const float *>self.mask, <float *>self.work, choice.way, threads)
         else:
-            start_forward(j, <const double *>self.h0, <double *>self.work, choice.way, threads)
+            start_forward(
+                j, <const double *>self.h0, <const double *>self.mask, <double *>self.work, choice.way, threads)
 
 
 cdef Schedule schedule_of(
@@ -60,13 +64,18 @@ def _assert_schedule(Py_ssize_t N, Py_ssize_t T, rows, offsets, times):
     return True
 
 
+def gates_row(Py_ssize_t H, bint reset_after, bint normed, Py_ssize_t itemsize):
+    """Elements of a row of gates, in a tape."""
+    return row_of_gates(padded(H, itemsize), reset_after, normed, itemsize)
+
+
 def forward_work(
-    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint training, Py_ssize_t itemsize,
-    int route, int threads,
+    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint normed, bint masked, bint training,
+    Py_ssize_t itemsize, int route, int threads,
 ):
-    """Elements of the workspace of `forward`."""
-    cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
-    return most_work(route, threads, N, M, D, H, Hp, G, itemsize, training)
+    """Elements of the workspace of `forward`; `masked`: with a mask of the states."""
+    cdef Py_ssize_t Hp = padded(H, itemsize), G = row_of_gates(Hp, reset_after, normed, itemsize)
+    return most_work(route, threads, N, M, D, H, Hp, G, itemsize, training) + (3 * aligned(N * Hp) if masked else 0)
 
 
 def forward(
@@ -75,10 +84,14 @@ def forward(
     const floating[::1] kernel,   # W, `pack`ed by the route
     const floating[::1] recurrent_kernel,  # U, `pack`ed by the route
     const floating[::1] bias,     # (4Hp,) r z n q
+    const floating[::1] gain,     # (6Hp,) of the input r z n, of the state r z n; or None
+    double zoneout,
+    const unsigned char[:, ::1] taken,  # (M, H) 0 where a unit keeps its old state; or None: in expectation
+    const floating[:, ::1] mask,  # (N, H) factors of the states as the products read them; or None
     const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
     floating[:, :, :] y,          # (N, T, H) out, or None; written where a row takes a step
     floating[:, ::1] h,           # (N, H) out, the final state
-    floating[:, ::1] gates,       # (M, 4Hp) or (M, 3Hp) out, the tape; None in inference
+    floating[:, ::1] gates,       # (M, gates_row(...)) out, the tape; None in inference
     floating[:, ::1] states,      # (N + M, Hp) out, the tape: h0, then after each packed row; None in inference
     floating[::1] work,           # forward_work(...)
     bint reset_after, int recurrent_activation, int activation, int route, int threads,
@@ -88,7 +101,7 @@ def forward(
     cdef Py_ssize_t size = sizeof(floating), i
     cdef Call call = Call()
     cdef Forward *j = &call.job.forward
-    j.G = (4 if reset_after else 3) * Hp
+    j.G = row_of_gates(Hp, reset_after, gain is not None, size)
     j.training = states is not None
     assert _assert_schedule(N, T, rows, offsets, times)
     assert x.shape[0] == N and (x.strides[2] == size or D == 1) and H >= 1 and D >= 1
@@ -101,7 +114,8 @@ def forward(
     cdef Py_ssize_t M = offset(&j.s, j.s.K)
     assert not j.training or (gates.shape[0] == M and gates.shape[1] == j.G)
     assert not j.training or (states.shape[0] == N + M and states.shape[1] == Hp)
-    assert work.shape[0] >= forward_work(N, M, D, H, reset_after, j.training, size, route, threads)
+    assert work.shape[0] >= forward_work(
+        N, M, D, H, reset_after, gain is not None, mask is not None, j.training, size, route, threads)
     call.finished = M == 0
     if M == 0:
         h[:, :] = h0
@@ -117,6 +131,10 @@ def forward(
     j.W = matrix(&kernel[0], D, Hp, 3, route)
     j.U = matrix(&recurrent_kernel[0], H, Hp, 3, route)
     j.x, j.bias, j.h = &x[0, 0, 0], &bias[0], &h[0, 0]
+    take_options(j, gain, zoneout, taken)
+    if mask is not None:
+        assert mask.shape[0] == N and mask.shape[1] == H
+        call.mask = &mask[0, 0]
     j.xn, j.xt = x.strides[0] // size, x.strides[1] // size
     if y is not None:
         j.y, j.yn, j.yt = &y[0, 0, 0], y.strides[0] // size, y.strides[1] // size
@@ -126,8 +144,23 @@ def forward(
     return call
 
 
-cdef void start_forward(Forward *j, const floating *h0, floating *work, int way, int threads) noexcept nogil:
-    """Share out the work and the workspace of a job, and set its first states: h0 (N, H), NULL for zeros."""
+cdef inline void take_options(
+    Forward *j, const floating[::1] gain, double zoneout, const unsigned char[:, ::1] taken
+) noexcept:
+    """What normalisation and zoneout need; the rest of the job is there."""
+    j.zoneout, j.zones = zoneout, zoneout > 0
+    if gain is not None:
+        j.gain, j.products_at = &gain[0], (4 if j.reset_after else 3) * j.Hp
+    if taken is not None:
+        assert taken.shape[0] == offset(&j.s, j.s.K) and taken.shape[1] == j.H
+        j.taken = &taken[0, 0]
+
+
+cdef void start_forward(
+    Forward *j, const floating *h0, const floating *mask, floating *work, int way, int threads
+) noexcept nogil:
+    """Share out the work and the workspace of a job, and set its first states: h0 (N, H), NULL for zeros; `mask`
+    (N, H), or NULL, are the factors of the states as the products read them."""
     cdef Py_ssize_t N = j.s.N, H = j.H, Hp = j.Hp, i
     cdef floating *next_work = first_aligned(work)
     cdef floating *h_now
@@ -146,7 +179,20 @@ cdef void start_forward(Forward *j, const floating *h0, floating *work, int way,
         for i in range(N):
             memcpy(h_now + i * Hp, h0 + batch_row(&j.s, i) * H, H * sizeof(floating))
     emit(j, -1, 0, N, 0, Hp, h_now)
+    if mask != NULL:
+        j.mask, j.read = carve(&next_work, N * Hp), carve(&next_work, 2 * N * Hp)
+        sort_mask(j, mask, <floating *>j.mask)
+        for i in range(N * Hp):
+            (<floating *>j.read)[i] = h_now[i] * (<floating *>j.mask)[i]
     j.k1 = 0
+
+
+cdef inline void sort_mask(const Forward *j, const floating *mask, floating *out) noexcept nogil:
+    """out (N, Hp): the rows of mask (N, H) as the schedule has them."""
+    cdef Py_ssize_t i
+    memset(out, 0, j.s.N * j.Hp * sizeof(floating))
+    for i in range(j.s.N):
+        memcpy(out + i * j.Hp, mask + batch_row(&j.s, i) * j.H, j.H * sizeof(floating))
 
 
 cdef bint advance_forward(Forward *j) noexcept nogil:
@@ -207,16 +253,19 @@ def gradient_in_panels(Py_ssize_t rows, Py_ssize_t itemsize, int route):
 
 
 def backward_work(
-    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, Py_ssize_t itemsize, int route,
-    int threads,
+    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint normed, bint masked, bint zones,
+    Py_ssize_t itemsize, int route, int threads,
 ):
     """Elements of the workspace of `backward`."""
-    cdef Py_ssize_t Hp = padded(H, itemsize), G = (4 if reset_after else 3) * Hp
+    cdef Py_ssize_t Hp = padded(H, itemsize), B = (4 if reset_after else 3) * Hp
     cdef Py_ssize_t most = max(min(limits.blas_rows if route == BLAS else limits.large_rows, M), N)
     return (
-        ALIGN + 2 * aligned(N * Hp) + aligned(most * G) + aligned(most * D) + 2 * aligned(most * Hp)
-        + aligned(most * padded(D, itemsize)) + aligned(G) + aligned(threads * most * panel_width(itemsize))
+        ALIGN + 2 * aligned(N * Hp) + aligned(most * (B + 6 * Hp if normed else B)) + aligned(most * D)
+        + 2 * aligned(most * Hp) + aligned(most * padded(D, itemsize)) + aligned(B)
+        + aligned(threads * most * panel_width(itemsize))
         + aligned(most * D) + aligned(most * H) + (0 if reset_after else aligned(most * H))
+        + (aligned(6 * Hp) if normed else 0) + (3 if masked else 0) * aligned(N * Hp)
+        + (1 if zones else 0) * aligned(N * Hp)
     )
 
 
@@ -226,6 +275,8 @@ def backward(
     const floating[:, :, :] x,    # (N, T, D)
     const floating[::1] kernel,   # W^T, `pack`ed by the route: (3Hp, D), rows n r z
     const floating[::1] recurrent_kernel,  # U^T, `pack`ed by the route: (3Hp, H), rows r z n
+    const floating[::1] gain, double zoneout,  # see `forward`, as the two below
+    const unsigned char[:, ::1] taken, const floating[:, ::1] mask,
     const floating[:, ::1] gates, const floating[:, ::1] states,  # the tape, see `forward`
     const Py_ssize_t[::1] rows, const Py_ssize_t[::1] offsets, const Py_ssize_t[::1] times,  # schedule.pxd; or None
     floating[:, :, :] dx,         # (N, T, D) out, or None; written where a row takes a step
@@ -233,6 +284,7 @@ def backward(
     floating[:, ::1] dkernel,     # (D, 3Hp) n r z, see `gradient_in_panels`; out, += as the two below; or all None
     floating[:, ::1] drecurrent_kernel,  # (H, 3Hp) r z n, the same
     floating[::1] dbias,          # (4Hp,) n r z q, or (3Hp,) n r z; out
+    floating[::1] dgain,          # (6Hp,) as gain, or None; out, +=
     floating[::1] work,           # backward_work(...)
     bint reset_after, int recurrent_activation, int activation, int route, int threads,
 ):
@@ -243,8 +295,13 @@ def backward(
     cdef Call call = Call()
     cdef Backward *j = &call.job
     cdef Forward *forward = &j.forward
+    cdef Py_ssize_t B = (4 if reset_after else 3) * Hp
     call.backward = True
-    forward.G = (4 if reset_after else 3) * Hp
+    forward.G = row_of_gates(Hp, reset_after, gain is not None, size)
+    j.dG = B if gain is None else B + 6 * Hp
+    j.input_at, j.state_at, j.candidate_at = 0, Hp, 0
+    if gain is not None:
+        j.input_at, j.state_at, j.candidate_at = B, B + 3 * Hp, B + 5 * Hp
     j.Dp = padded(D, size)
     assert _assert_schedule(N, T, rows, offsets, times)
     assert x.shape[0] == N and (x.strides[2] == size or D == 1) and H >= 1 and D >= 1
@@ -254,12 +311,13 @@ def backward(
     assert dx is None or dx.strides[2] == size or D == 1
     assert dh is None or (dh.shape[0] == N and dh.shape[1] == H)
     assert kernel.shape[0] == 3 * Hp * j.Dp and recurrent_kernel.shape[0] == 3 * Hp * Hp
-    assert dkernel is None or (dkernel.shape[0] == D and dkernel.shape[1] == 3 * Hp and dbias.shape[0] == forward.G)
+    assert dkernel is None or (dkernel.shape[0] == D and dkernel.shape[1] == 3 * Hp and dbias.shape[0] == B)
     assert dkernel is None or (drecurrent_kernel.shape[0] == H and drecurrent_kernel.shape[1] == 3 * Hp)
     forward.s = schedule_of(N, T, rows, offsets, times)
     cdef Py_ssize_t M = offset(&forward.s, forward.s.K)
     assert gates.shape[0] == M and gates.shape[1] == forward.G and states.shape[0] == N + M and states.shape[1] == Hp
-    assert work.shape[0] >= backward_work(N, M, D, H, reset_after, size, route, threads)
+    assert work.shape[0] >= backward_work(
+        N, M, D, H, reset_after, gain is not None, mask is not None, zoneout > 0, size, route, threads)
     call.finished = M == 0
     if M == 0:
         if dh is None:
@@ -275,20 +333,31 @@ def backward(
     forward.limits = &limits
     forward.x, forward.xn, forward.xt = &x[0, 0, 0], x.strides[0] // size, x.strides[1] // size
     forward.gates, forward.states = <void *>&gates[0, 0], <void *>&states[0, 0]
+    take_options(forward, gain, zoneout, taken)
     j.most = max(min(limits.blas_rows if route == BLAS else limits.large_rows, M), N)
     j.dh = dh_now
     j.ds = carve(&next_work, N * Hp)
-    j.dg = carve(&next_work, j.most * forward.G)
+    j.dg = carve(&next_work, j.most * j.dG)
     j.x_block = carve(&next_work, j.most * D)
     j.h_block = carve(&next_work, j.most * Hp)
     j.reset_block = carve(&next_work, j.most * Hp)
     j.dx_block = carve(&next_work, j.most * j.Dp)
-    j.bias_block = carve(&next_work, forward.G)
+    j.bias_block = carve(&next_work, B)
     j.panels = carve(&next_work, threads * j.most * panel_width(size))
     j.x_turned = carve(&next_work, j.most * D)
     j.h_turned = carve(&next_work, j.most * H)
     if not reset_after:
         j.reset_turned = carve(&next_work, j.most * H)
+    if dgain is not None:
+        assert dgain.shape[0] == 6 * Hp
+        j.dgain, j.gain_block = &dgain[0], carve(&next_work, 6 * Hp)
+    if mask is not None:
+        assert mask.shape[0] == N and mask.shape[1] == H
+        forward.mask, forward.read = carve(&next_work, N * Hp), carve(&next_work, N * Hp)
+        j.dread = carve(&next_work, N * Hp)
+        sort_mask(forward, &mask[0, 0], <floating *>forward.mask)
+    if zoneout > 0:
+        j.kept = carve(&next_work, N * Hp)
     j.W_back = matrix(&kernel[0], 3 * Hp, j.Dp, 1, route)
     j.U_back = matrix(&recurrent_kernel[0], 3 * Hp, Hp, 1, route)
     j.route = <Route>route
@@ -351,25 +420,29 @@ cdef void advance_task(void *passes, int task, int slot) noexcept nogil:
         p.finished = advance_backward(<Backward *>p.job) if p.backward else advance_forward(<Forward *>p.job)
 
 
-cdef uint64_t kind_of(const Forward *j, int what) noexcept nogil:
+cdef uint64_t kind_of(const Forward *j, const Schedule *s, int what) noexcept nogil:
     """The key (choice.pxi) of calls like this one: of these sizes, and about as many steps."""
     cdef uint64_t key = mixed(<uint64_t>what, <uint64_t>j.D)
-    cdef Py_ssize_t steps = j.s.K
+    cdef Py_ssize_t steps = s.K
     cdef int length = 0
     while steps > 1:
         steps //= 2
         length += 1
-    key = mixed(mixed(key, <uint64_t>j.H), <uint64_t>j.s.N)
+    key = mixed(mixed(key, <uint64_t>j.H), <uint64_t>s.N)
+    if j.gain != NULL:
+        key = mixed(key, 1)
     return mixed(key, <uint64_t>(length * 8 + j.training * 4 + j.reset_after * 2 + j.single))
 
 
-cdef Choice choose_for(const Forward *j, int what, Py_ssize_t passes, int threads) noexcept nogil:
-    """How to share passes like this one, which begin here."""
-    cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), N = j.s.N, rows = offset(&j.s, j.s.K)
+cdef Choice choose_for(
+    const Forward *j, const Schedule *s, int what, Py_ssize_t passes, int threads
+) noexcept nogil:
+    """How to share passes like this one over these rows and steps, which begin here."""
+    cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), N = s.N, rows = offset(s, s.K)
     cdef Py_ssize_t work = passes * rows * row_work
     cdef bint pair = passes == 2 and what != STEP  # the layers of a step follow each other
     cdef Choice choice = choose(
-        kind_of(j, 8 * what + <int>passes), work, threads,
+        kind_of(j, s, 8 * what + <int>passes), work, threads,
         expected_way(N, row_work, work, limits.thread_work, threads, pair),
         expected_way(N, row_work, work, limits.small_work, threads, pair),
         by_units_possible(N, j.Hp, itemsize_of(j)), N >= 4, pair,
@@ -401,7 +474,8 @@ def run_calls(list calls, int threads):
     if blas:
         park()
     call = calls[left]
-    choice = choose_for(&call.job.forward, call.backward, n - left, 1 if blas else threads)
+    choice = choose_for(
+        &call.job.forward, &call.job.forward.s, call.backward, n - left, 1 if blas else threads)
     for i in range(left, n):
         call = calls[i]
         if not call.finished:

@@ -108,6 +108,12 @@ cdef inline Py_ssize_t workspace_of(
     return ALIGN + aligned(N * Hp) + aligned(rows * D) + own_tape
 
 
+cdef inline Py_ssize_t row_of_gates(Py_ssize_t Hp, bint reset_after, bint normed, Py_ssize_t itemsize) noexcept nogil:
+    """Elements of a row of gates: r z n q or r z n; normalised, then products and what was found of their groups."""
+    cdef Py_ssize_t gates = (4 if reset_after else 3) * Hp
+    return gates + 6 * Hp + padded(8, itemsize) if normed else gates
+
+
 cdef inline Py_ssize_t scratch_rows_of(Sharing sharing, Py_ssize_t N, Py_ssize_t M) noexcept nogil:
     """Rows of gates that a thread works on, of M packed ones."""
     return sharing.range_rows if sharing.by_rows or sharing.by_blas else max(min(limits.block_rows, M), N)

@@ -8,11 +8,11 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru import kernels, recurrence
-from cgru.checks import check_bool, check_int, check_name, shape_text
+from cgru import kernels, masks, recurrence
+from cgru.checks import check_bool, check_int, check_name, check_rate
 from cgru.layers import gates
 from cgru.layers.gates import GatesOrDict
-from cgru.layers.stack import Stack, Tape, flipped
+from cgru.layers.stack import Stack, Tape
 from cgru.sequences import Batch, as_batch, as_numeric
 from cgru.typing import (
     Activation,
@@ -21,7 +21,6 @@ from cgru.typing import (
     ConstraintLike,
     DType,
     InitializerLike,
-    Key,
     MergeMode,
     RegularizerLike,
     Shape,
@@ -61,6 +60,20 @@ class GRU(Stack):
         a model.
     kernel_constraint, recurrent_constraint, bias_constraint : str, Constraint or callable, optional
         From `cgru.constraints`: what is done with the parameters after each update.
+    dropout : float
+        In training, the probability with which a feature of the input of the first layer is dropped: one choice a
+        sequence, for all steps, gates and directions. Here and below what is kept is scaled, so that means stay.
+    recurrent_dropout : float
+        In training, the probability with which a unit is dropped from the state that the products read, in every layer
+        and direction: one choice a sequence. What the update gate keeps of the state is not touched.
+    layer_dropout : float
+        In training, the probability with which an output of a layer is dropped before the next layer reads it: a choice
+        for every element.
+    zoneout : float
+        The probability with which a unit keeps its old state at a step of training; in inference each state is the
+        expectation, ``zoneout * h + (1 - zoneout) * h'``.
+    layer_norm : bool
+        Whether the products with the kernels are normalised, see the notes; each cell then has a parameter `gain`.
     reset_after : bool
         Whether the reset gate acts after the product with the recurrent kernel (PyTorch, cuDNN, Keras' default) or
         before it.
@@ -102,8 +115,20 @@ class GRU(Stack):
         h' = (1 - z) * h + z * n
 
     Parameters of one cell, gate blocks in the order r, z, n: `kernel` (D, 3H), `recurrent_kernel` (H, 3H), `bias`
-    (3H,), or (2, 3H) with reset_after: row 0 of the input, row 1 recurrent. With several layers or directions their
-    names are "l0.forward.kernel", "l0.backward.kernel" and so on.
+    (3H,), or (2, 3H) with reset_after: row 0 of the input, row 1 recurrent; with `layer_norm` a `gain` (2, 3H) as well,
+    which starts at one. With several layers or directions their names are "l0.forward.kernel", "l0.backward.kernel" and
+    so on.
+
+    With `layer_norm` (J. L. Ba et al. 2016, arXiv:1607.06450) each of the products x W_rz, x W_n, h U_rz and h U_n
+    (without reset_after: (r * h) U_n) is replaced by LN of it, before biases are added::
+
+        LN(v) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5)
+
+    over the 2H columns of r and z together and over the H of n. Row 0 of `gain` is of the input, row 1 recurrent.
+
+    What dropout and zoneout (D. Krueger et al. 2017, arXiv:1606.01305) choose in training follows from the key of the
+    pass (`cgru.masks`): from the seed, the update, the example, the layer, the direction, the step and the unit. It
+    depends on no other row, on no padding and on no thread.
 
     The state is (N, H) for one layer in one direction, else (num_layers * directions, N, H), forward before backward
     within a layer.
@@ -127,6 +152,7 @@ class GRU(Stack):
         *("go_backwards", "reverse", "stateful", "kernel_initializer", "recurrent_initializer", "bias_initializer"),
         *("kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "activity_regularizer"),
         *("kernel_constraint", "recurrent_constraint", "bias_constraint"),
+        *("dropout", "recurrent_dropout", "layer_dropout", "zoneout", "layer_norm"),
         *("reset_after", "num_layers", "bidirectional", "merge_mode", "learn_initial_state", "time_major"),
         "zero_output_for_mask",
     )
@@ -153,6 +179,11 @@ class GRU(Stack):
         kernel_constraint: ConstraintLike = None,
         recurrent_constraint: ConstraintLike = None,
         bias_constraint: ConstraintLike = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        layer_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        layer_norm: bool = False,
         reset_after: bool = False,
         num_layers: SupportsIndex = 1,
         bidirectional: bool = False,
@@ -185,6 +216,11 @@ class GRU(Stack):
         self._keep(bias_initializer=bias_initializer, bias_regularizer=bias_regularizer)
         self._keep(activity_regularizer=activity_regularizer, kernel_constraint=kernel_constraint)
         self._keep(recurrent_constraint=recurrent_constraint, bias_constraint=bias_constraint)
+        self.dropout = check_rate(dropout, "dropout")
+        self.recurrent_dropout = check_rate(recurrent_dropout, "recurrent_dropout")
+        self.layer_dropout = check_rate(layer_dropout, "layer_dropout")
+        self.zoneout = check_rate(zoneout, "zoneout")
+        self.layer_norm = check_bool(layer_norm, "layer_norm")
         self.reset_after = check_bool(reset_after, "reset_after")
         self.num_layers = check_int(num_layers, "num_layers", 1)
         self.bidirectional = check_bool(bidirectional, "bidirectional")
@@ -212,38 +248,6 @@ class GRU(Stack):
         yield from super()._shown()
         if self.built:
             yield f"input_size={self.input_size}"
-
-    # -- state
-
-    def reset_states(self, states: ArrayLike | None = None) -> None:
-        """Forget the state of a stateful layer, or set it.
-
-        Parameters
-        ----------
-        states : ndarray of shape (N, H), or (num_layers * directions, N, H); optional
-            What the next call starts from; None is the initial state.
-
-        Raises
-        ------
-        RuntimeError
-            If the layer is not stateful.
-        TypeError, ValueError
-            If `states` is of the wrong type or shape.
-        """
-        if not self.stateful:
-            raise RuntimeError("reset_states: expected a layer with stateful=True, got stateful=False")
-        if states is not None:
-            states = as_numeric(states, self.dtype, "states")
-            rows = states.shape[-2] if states.ndim >= 2 else 0
-            if states.shape != self._state_shape(rows):
-                raise ValueError(f"states: expected shape {shape_text(self._state_shape('N'))}, got {states.shape}")
-            states = states.copy()
-        self._state = states
-
-    def _keep_state(self, h: Array | None) -> None:
-        """Let the next call start from h, or afresh if it is None, if the layer is stateful."""
-        if self.stateful:
-            self._state = None if h is None else h.copy()
 
     # -- calls
 
@@ -316,15 +320,20 @@ class GRU(Stack):
         lengths: ArrayLike | None = None,
         mask: ArrayLike | None = None,
         training: bool = False,
+        seed: SupportsIndex | masks.Key | None = None,
     ) -> tuple[Array, Array, Tape | Any]:
         """Return (y, h, tape), as a call does; the tape is what `backward` needs, None unless `training`.
 
         `tape.penalty` is what the regularizers add to the loss; their gradients are among what `backward` returns.
 
+        In training dropout and zoneout act. `seed`, an int or a `cgru.masks.Key`, says what they choose: with the same
+        one they choose the same. Without it they choose anew at each call.
+
         The tape refers to x where x needed no conversion: leave its values alone until backward is done.
         """
-        batch = self._as_batch(x, lengths, mask)
-        y, h, _, tape = self._run(batch, initial_state, check_bool(training, "training"))
+        batch, key = self._as_batch(x, lengths, mask), masks.as_key(seed)
+        training = check_bool(training, "training")
+        y, h, _, tape = self._run(batch, initial_state, training, self._chance(key) if training else None)
         self._keep_state(h)
         return self._time_order(y), h, tape
 
@@ -464,7 +473,7 @@ class GRU(Stack):
         >>> z.shape, bool((h == layer(x, lengths=[5, 2])).all()), bool((z[1, 2:] == 0).all())
         ((2, 5, 4), True, True)
         """
-        *_, tape = self._run(self._as_batch(x, lengths, mask), initial_state, training=True)
+        *_, tape = self._run(self._as_batch(x, lengths, mask), initial_state, record=True)
         assert tape is not None
         found = [gates.Gates(*map(self._time_order, gates.of_tape(cell))) for cell in tape.cells]
         if self._state_is_flat:
@@ -479,44 +488,6 @@ class GRU(Stack):
                 f"out: expected a writable, aligned, C-contiguous array of shape {shape} and dtype {self.dtype}, "
                 f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
             )
-
-    # -- the layer protocol
-
-    @property
-    def draws(self) -> bool:
-        rates = ("dropout", "recurrent_dropout", "layer_dropout", "zoneout")
-        drawn = [name for name in rates if getattr(self, name, 0)]
-        return bool(drawn) or type(self).forward_batch is not GRU.forward_batch
-
-    def forward_batch(
-        self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
-    ) -> tuple[Batch, Array, float, Tape | None]:
-        data = batch.data
-        if data.dtype != self.dtype:
-            data = as_numeric(data, self.dtype)
-        y, h, penalty, tape = self._run(batch.with_data(data), state, training)
-        if not self.return_sequences:
-            return Batch(y), h, penalty, tape
-        return (flipped(batch) if self.go_backwards else batch).with_data(y), h, penalty, tape
-
-    def output_steps(self, batch: Batch) -> Batch:
-        if not self.return_sequences:
-            return Batch(np.empty((len(batch.data), 0)))
-        return super().output_steps(flipped(batch) if self.go_backwards else batch)
-
-    def backward_batch(
-        self, d_out: Array, d_state: Array | None, tape: Tape, need_dx: bool = True, need_grads: bool = True
-    ) -> tuple[Array | None, Array, dict[str, Array]]:
-        self._check_tape(tape)
-        if d_out.shape != tape.output_shape:
-            raise ValueError(f"d_out: expected the shape of the outputs, {tape.output_shape}, got {d_out.shape}")
-        return self._pull(np.asarray(d_out, self.dtype), d_state, tape, need_dx, need_grads)
-
-    def _check_tape(self, tape: Tape) -> None:
-        if not isinstance(tape, Tape):
-            raise TypeError(f"tape: expected what forward(..., training=True) returned, got {type(tape).__name__}")
-        if tape.layer is not self:
-            raise ValueError("tape: expected one of this layer's forward passes, got another layer's")
 
     def _time_order(self, array: Any) -> Any:
         """A batch-major result in the layer's order."""

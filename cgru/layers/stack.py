@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru import initializers, kernels, recurrence
-from cgru.checks import sequence_advice
+from cgru import initializers, kernels, masks, recurrence
+from cgru.checks import sequence_advice, shape_text
+from cgru.layers import noise
 from cgru.layers.base import Layer, expected_sequences
+from cgru.layers.steps import flipped, gather_repeated, repeat_last
 from cgru.locks import owned
 from cgru.sequences import Batch, as_numeric
 from cgru.typing import (
     Activation,
     AnyArray,
     Array,
-    BoolArray,
     Initializer,
-    IntArray,
+    Key,
     MergeMode,
     Shape,
 )
@@ -36,6 +37,7 @@ class Tape(NamedTuple):
     outputs: list[
         Sequence[Array] | None
     ]  # per layer: the outputs of its directions where the merge needs them, else None
+    factors: list[Array | None]  # per layer: what its input was multiplied with
     learned: bool  # the initial state came from the parameters
     output_shape: Shape  # of the gradient that backward takes
     d_penalty: Array | None  # gradient of the penalty on the outputs, of their shape
@@ -60,6 +62,11 @@ class Stack(Layer):
     go_backwards: bool
     reverse: bool
     stateful: bool
+    dropout: float
+    recurrent_dropout: float
+    layer_dropout: float
+    zoneout: float
+    layer_norm: bool
     reset_after: bool
     num_layers: int
     bidirectional: bool
@@ -106,10 +113,14 @@ class Stack(Layer):
             yield prefix + "recurrent_kernel", (H, 3 * H)
             if self.use_bias:
                 yield prefix + "bias", (2, 3 * H) if self.reset_after else (3 * H,)
+            if self.layer_norm:
+                yield prefix + "gain", (2, 3 * H)
             if self.learn_initial_state:
                 yield prefix + "initial_state", (H,)
 
     def _initial(self, name: str) -> Initializer:
+        if name.endswith("gain"):
+            return initializers.ones
         return initializers.zeros if name.endswith("initial_state") else super()._initial(name)
 
     def _inputs_of_an_output(self, input_size: int) -> int:
@@ -132,6 +143,8 @@ class Stack(Layer):
                         reset_after=self.reset_after,
                         activation=self.activation,
                         recurrent_activation=self.recurrent_activation,
+                        gain=parameters.get(prefix + "gain"),
+                        zoneout=self.zoneout,
                     )
                     for prefix in self._prefixes
                 ]
@@ -180,6 +193,36 @@ class Stack(Layer):
             h0 += learned[:, None]
         return h0
 
+    def reset_states(self, states: ArrayLike | None = None) -> None:
+        """Forget the state of a stateful layer, or set it.
+
+        Parameters
+        ----------
+        states : ndarray of shape (N, H), or (num_layers * directions, N, H); optional
+            What the next call starts from; None is the initial state.
+
+        Raises
+        ------
+        RuntimeError
+            If the layer is not stateful.
+        TypeError, ValueError
+            If `states` is of the wrong type or shape.
+        """
+        if not self.stateful:
+            raise RuntimeError("reset_states: expected a layer with stateful=True, got stateful=False")
+        if states is not None:
+            states = as_numeric(states, self.dtype, "states")
+            rows = states.shape[-2] if states.ndim >= 2 else 0
+            if states.shape != self._state_shape(rows):
+                raise ValueError(f"states: expected shape {shape_text(self._state_shape('N'))}, got {states.shape}")
+            states = states.copy()
+        self._state = states
+
+    def _keep_state(self, h: Array | None) -> None:
+        """Let the next call start from h, or afresh if it is None, if the layer is stateful."""
+        if self.stateful:
+            self._state = None if h is None else h.copy()
+
     # -- the passes
 
     def _build_for(self, x: AnyArray, name: str) -> None:
@@ -192,9 +235,10 @@ class Stack(Layer):
         self.build(x.shape[-1])
 
     def _run(
-        self, batch: Batch, initial_state: ArrayLike | None, training: bool
+        self, batch: Batch, initial_state: ArrayLike | None, record: bool, key: Key = None
     ) -> tuple[Array, Array, float, Tape | None]:
-        """Return (y, h, penalty, tape); y is (N, T, F), or (N, F) without return_sequences."""
+        """Return (y, h, penalty, tape); y is (N, T, F), or (N, F) without return_sequences. The tape is kept if
+        `record`; only with a key (see `_chance`) anything is left to chance."""
         x: Any = batch.data
         if x.ndim != 3:
             raise self._wrong_shape((x.swapaxes(0, 1) if self.time_major and x.ndim > 1 else x).shape)
@@ -208,6 +252,7 @@ class Stack(Layer):
         h = np.empty((len(weights), N, self.units), self.dtype)
         cells: list[Any] = []
         outputs: list[Sequence[Array] | None] = []
+        factors: list[Array | None] = []
         x = recurrence.readable(batch.data)
         ys: list[Any]
         for layer in range(self.num_layers):
@@ -216,17 +261,27 @@ class Stack(Layer):
             y, ys = None, [None] * len(plans)
             if wanted:
                 y, ys = self._allocate_outputs(N, T, plans[0].steps == N * T)
+            factor = None
+            if key is not None:
+                factor = noise.input_factors(self, key, layer, x, masks.steps_of(batch.mask))
+            factors.append(factor)
+            if factor is not None:
+                with np.errstate(all="ignore"):  # steps that are not valid may hold anything
+                    x = x * factor
             first = layer * len(plans)
             results = recurrence.run(
                 *(
-                    recurrence.forward_pass(weights[first + d], x, h0[first + d], plan, ys[d], training, h[first + d])
+                    recurrence.forward_pass(
+                        weights[first + d], x, h0[first + d], plan, ys[d], record, h[first + d],
+                        noise=recurrence.NO_NOISE if key is None else noise.of_cell(self, key, layer, d, plan, N),
+                    )
                     for d, plan in enumerate(plans)
                 )
-            )
+            )  # fmt: skip
             cells += [tape for _, tape in results]
             if last and wanted and not self.zero_output_for_mask and batch.valid is not None:
                 for d, y_d in enumerate(ys):
-                    _repeat_last(y_d, batch.valid, backwards=d == 1 or self.reverse)
+                    repeat_last(y_d, batch.valid, backwards=d == 1 or self.reverse)
             x = self._merge(y, ys) if wanted else None
             outputs.append(ys if self.merge_mode == "mul" and self.bidirectional else None)
         if not self.return_sequences:
@@ -237,11 +292,21 @@ class Stack(Layer):
         state = h[0] if self._state_is_flat else h
         if not self.return_sequences and x.base is not None:
             x = x.copy()  # y and h are the caller's, one each
-        penalty, d_penalty = self._activity(x, batch.valid if self.return_sequences else None, training)
-        if not training:
+        penalty, d_penalty = self._activity(x, batch.valid if self.return_sequences else None, record)
+        if not record:
             return x, state, penalty, None
         whole = penalty + self.penalty()
-        return x, state, penalty, Tape(self, batch, cells, outputs, is_learned, x.shape, d_penalty, whole)
+        return x, state, penalty, Tape(self, batch, cells, outputs, factors, is_learned, x.shape, d_penalty, whole)
+
+    def _chance(self, key: Key) -> Key:
+        """The key of a pass in training, one of the layer's own if none is given; None if nothing is left to chance."""
+        if not self._chooses:
+            return None
+        return self._next_key() if key is None else key
+
+    @cached_property
+    def _chooses(self) -> bool:
+        return any(getattr(self, name) for name in noise.RATES)
 
     def _wrong_shape(self, given: Shape) -> ValueError:
         shape = "(T, N, D)" if self.time_major else "(N, T, D)"
@@ -270,7 +335,7 @@ class Stack(Layer):
             dx = None
             if last and dy is not None and not self.zero_output_for_mask and tape.batch.valid is not None:
                 dys = [
-                    _gather_repeated(d_out, tape.batch.valid, backwards=d == 1 or self.reverse)
+                    gather_repeated(d_out, tape.batch.valid, backwards=d == 1 or self.reverse)
                     for d, d_out in enumerate(dys)
                 ]
             dys = [d_out if d_out is None else recurrence.readable(d_out) for d_out in dys]
@@ -294,14 +359,65 @@ class Stack(Layer):
                 grads[prefix + "recurrent_kernel"] = g.recurrent_kernel
                 if self.use_bias:
                     grads[prefix + "bias"] = g.bias
+                if self.layer_norm:
+                    grads[prefix + "gain"] = g.gain
                 if self.learn_initial_state:
                     used = g.dh0 if tape.learned else g.dh0[:0]
                     grads[prefix + "initial_state"] = used.sum(axis=0)
+            if dx is not None and (factor := tape.factors[layer]) is not None:
+                np.multiply(dx, factor, out=dx)
             dy = dx
         if self.go_backwards and dx is not None:
             dx = dx[:, ::-1]
         grads = {name: grads[name] for name in self._built_parameters() if need_grads}
         return dx, dh0[0] if self._state_is_flat else dh0, grads
+
+    # -- the layer protocol
+
+    @property
+    def draws(self) -> bool:
+        return self._chooses or type(self).forward_batch is not Stack.forward_batch
+
+    def forward_batch(
+        self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
+    ) -> tuple[Batch, Array, float, Tape | None]:
+        return self._protocol(batch, state, training, self._chance(key) if training else None)
+
+    def record_batch(self, batch: Batch, state: Array | None = None) -> tuple[Batch, Array, float, Any]:
+        out, after, _, tape = self._protocol(batch, state, record=True, key=None)
+        return out, after, 0.0, tape and tape._replace(d_penalty=None)
+
+    def _protocol(
+        self, batch: Batch, state: Array | None, record: bool, key: Key
+    ) -> tuple[Batch, Array, float, Tape | None]:
+        data = batch.data
+        if data.dtype != self.dtype:
+            data = as_numeric(data, self.dtype)
+        y, h, penalty, tape = self._run(batch.with_data(data), state, record, key)
+        if not self.return_sequences:
+            return Batch(y), h, penalty, tape
+        return (flipped(batch) if self.go_backwards else batch).with_data(y), h, penalty, tape
+
+    def output_steps(self, batch: Batch) -> Batch:
+        if not self.return_sequences:
+            return Batch(np.empty((len(batch.data), 0)))
+        return super().output_steps(flipped(batch) if self.go_backwards else batch)
+
+    def backward_batch(
+        self, d_out: Array, d_state: Array | None, tape: Tape, need_dx: bool = True, need_grads: bool = True
+    ) -> tuple[Array | None, Array, dict[str, Array]]:
+        self._check_tape(tape)
+        if d_out.shape != tape.output_shape:
+            raise ValueError(f"d_out: expected the shape of the outputs, {tape.output_shape}, got {d_out.shape}")
+        return self._pull(np.asarray(d_out, self.dtype), d_state, tape, need_dx, need_grads)
+
+    def _check_tape(self, tape: Tape) -> None:
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape: expected what forward(..., training=True) returned, got {type(tape).__name__}")
+        if tape.layer is not self:
+            raise ValueError("tape: expected one of this layer's forward passes, got another layer's")
+
+    # -- directions
 
     def _plans(self, batch: Batch) -> list[recurrence.Schedule]:
         """The schedule of each direction."""
@@ -348,35 +464,3 @@ class Stack(Layer):
                 return [dy * ys[1], dy * ys[0]]
         half = dy if self.merge_mode == "sum" else dy / 2
         return [half, half]
-
-
-def flipped(batch: Batch) -> Batch:
-    """The batch with time running backwards; lengths become a mask whose padding comes first."""
-    valid = batch.valid
-    return Batch(batch.data[:, ::-1], None, None if valid is None else valid[:, ::-1])
-
-
-def _last_valid(valid: BoolArray, backwards: bool) -> IntArray:
-    """(N, T): the last valid time up to each step in processing order, -1 where there is none."""
-    T = valid.shape[1]
-    times = np.where(valid, np.arange(T), T if backwards else -1)
-    if not backwards:
-        return np.maximum.accumulate(times, axis=1)
-    last = np.minimum.accumulate(times[:, ::-1], axis=1)[:, ::-1]
-    return np.where(last == T, -1, last)
-
-
-def _repeat_last(y: Array, valid: BoolArray, backwards: bool) -> None:
-    """Fill the steps of y (N, T, H) that are not valid with the output before them."""
-    source = _last_valid(valid, backwards)
-    filled = np.take_along_axis(y, np.maximum(source, 0)[:, :, None], axis=1)
-    np.copyto(y, filled, where=(source >= 0)[:, :, None])
-
-
-def _gather_repeated(dy: Array, valid: BoolArray, backwards: bool) -> Array:
-    """The gradient of the valid outputs when `_repeat_last` repeated them."""
-    source = _last_valid(valid, backwards)
-    rows, times = np.nonzero(source >= 0)
-    total = np.zeros_like(dy)
-    np.add.at(total, (rows, source[rows, times]), dy[rows, times])
-    return total

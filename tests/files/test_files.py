@@ -58,6 +58,9 @@ MODELS = {
     "GRU-activations": lambda rng: random_gru(
         rng, activation="relu", recurrent_activation="hard_sigmoid", time_major=True, stateful=True
     ),
+    "GRU-normalised": lambda rng: random_gru(
+        rng, num_layers=2, layer_norm=True, zoneout=0.1, dropout=0.2, recurrent_dropout=0.3, layer_dropout=0.4
+    ),
     "Dense": lambda rng: built(cgru.Dense(5, activation="tanh", bias_initializer="uniform", seed=0), 3),
     "Embedding": lambda rng: built(cgru.Embedding(7, 3, dtype="float64", seed=0), 1),
     "Dropout": lambda rng: cgru.Dropout(0.5, seed=2**130),

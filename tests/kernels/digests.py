@@ -124,7 +124,7 @@ def random_model(number):
 
 def passes_of_model(model, ids, d_out):
     """(outputs, gradients): lists of arrays."""
-    outputs, _, tapes = model._forward(as_batch(ids), training=True)
+    outputs, _, tapes, _ = model._forward(as_batch(ids), training=True)
     assert np.array_equal(model(ids), outputs.data), "inference differs from training"
     return [outputs.data], list(model._backward(d_out, tapes, at_logits=False).values())
 

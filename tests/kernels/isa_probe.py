@@ -6,7 +6,7 @@ import sys
 import checks
 import numpy as np
 
-from cgru import kernels, recurrence
+from cgru import kernels, masks, recurrence
 
 
 def main(path):
@@ -25,6 +25,13 @@ def main(path):
         )  # fmt: skip
         outputs = against_reference(layer, rng, {})
         results |= {f"float64 {activation} {i}": array for i, array in enumerate(outputs)}
+    chances = {"dropout": 0.3, "recurrent_dropout": 0.3, "layer_dropout": 0.3, "zoneout": 0.3, "layer_norm": True}
+    for reset_after, dtype in itertools.product((False, True), ("float32", "float64")):
+        rng = np.random.default_rng(5)
+        options = {"num_layers": 2, "return_sequences": True, "reset_after": reset_after}
+        layer = checks.random_layer(rng, 37, dtype=dtype, input_size=checks.D, **options, **chances)
+        outputs = against_reference(layer, rng, {"lengths": checks.LENGTHS}, masks.Key(11))
+        results |= {f"{dtype} {reset_after} with options {i}": array for i, array in enumerate(outputs)}
     by_differences()
     for name in checks.SMOOTH:
         x = checks.special_float32()
@@ -35,17 +42,18 @@ def main(path):
     print(kernels.isa)
 
 
-def against_reference(layer, rng, validity):
+def against_reference(layer, rng, validity, key=None):
     """Outputs, state and gradients, compared with the reference first."""
     x = rng.uniform(-1, 1, (checks.N, checks.T, checks.D)).astype(layer.dtype)
     h0 = rng.uniform(-1, 1, layer._state_shape(checks.N)).astype(layer.dtype)
-    y, h, tape = layer.forward(x, h0, training=True, **validity)
+    y, h, tape = layer.forward(x, h0, training=True, seed=key, **validity)
     dy, dh = rng.standard_normal(y.shape).astype(layer.dtype), rng.standard_normal(h.shape).astype(layer.dtype)
     dx, dh0, grads = layer.backward(dy, tape, dh)
     cells = h0.astype("float64").reshape(-1, checks.N, layer.units)
     expected_y, expected_h, expected = checks.reference_layer(
-        layer, x.astype("float64"), cells, dy.astype("float64"), dh.reshape(cells.shape).astype("float64"), **validity
-    )
+        layer, x.astype("float64"), cells, dy.astype("float64"), dh.reshape(cells.shape).astype("float64"), key,
+        **validity,
+    )  # fmt: skip
     forward, backward = (5e-6, 2e-5) if layer.dtype == np.float32 else (1e-13, 1e-12)
     checks.assert_close(y, expected_y, forward, "y")
     checks.assert_close(h.reshape(cells.shape), expected_h, forward, "h")
@@ -73,6 +81,7 @@ def by_differences():
         arrays = {name: getattr(problem, name) for name in ("x", "kernel", "recurrent_kernel", "bias", "h0")}
         gradients = recurrence.backward(problem.dy, problem.dh, run(arrays, True)[1])._asdict()
         gradients["x"], gradients["h0"] = gradients.pop("dx"), gradients.pop("dh0")
+        assert gradients.pop("gain") is None
         checks.assert_gradients(lambda arrays, run=run: run(arrays)[0], arrays, gradients, rng)
 
 

@@ -47,7 +47,7 @@ def test_backends_agree(rng, n, blas_rows, kind, reverse, dtype, reset_after):
         results = [passes(problem, reset_after, plan, name) for name in kernels.BACKENDS]
     finally:
         kernels.tune(**before)
-    for a, b in zip(*results, strict=True):
+    for a, b in zip(*map(checks.arrays_in, results), strict=True):
         checks.assert_close(b, a, 2e-5 if dtype == "float32" else 1e-12)
 
 

@@ -28,7 +28,7 @@ def reference_gates(layer, x, h0, prefix="", reverse=False, **validity):
         **validity,
     )
     r, z, n = np.zeros((3, *y.shape))
-    for t, valid, _, r_t, z_t, n_t, _ in tape.steps:
+    for t, valid, _, r_t, z_t, n_t, *_ in tape.steps:
         for gate, values in ((r, r_t), (z, z_t), (n, n_t)):
             gate[:, t] = np.where(valid, values, 0)
     return Gates(r, z, n, y)

@@ -93,7 +93,13 @@ BOOLS = (
         ({"reverse": True, "bidirectional": True}, ValueError, ["reverse", "False", "bidirectional", "True"]),
         ({"reverse": True, "go_backwards": True}, ValueError, ["reverse", "go_backwards", "one of the two", "both"]),
         # Arguments that a later version may take are not taken in silence.
-        ({"dropout": 0.1}, TypeError, ["dropout"]),
+        *(
+            ({name: rate}, error, [name, "a number", repr(rate)])
+            for name in ("dropout", "recurrent_dropout", "layer_dropout", "zoneout")
+            for rate, error in ((1.0, ValueError), (-0.1, ValueError), (float("nan"), ValueError), ("0.1", TypeError))
+        ),
+        ({"layer_norm": 1}, TypeError, ["layer_norm", "1"]),
+        ({"drop": 0.1}, TypeError, ["drop"]),
         ({"unroll": True}, TypeError, ["unroll"]),
         *[({name: 1}, TypeError, [name, "True or False", "1"]) for name in BOOLS],
         *[({name: None}, TypeError, [name, "True or False", "None"]) for name in BOOLS],

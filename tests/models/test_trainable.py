@@ -148,9 +148,9 @@ def test_what_a_frozen_model_leaves_out(monkeypatch):
     seen = []
     forward = cgru.GRU._run
 
-    def run(self, batch, state, training):
-        seen.append((self.units, training))
-        return forward(self, batch, state, training)
+    def run(self, batch, state, record, key=None):
+        seen.append((self.units, record))
+        return forward(self, batch, state, record, key)
 
     monkeypatch.setattr(cgru.GRU, "_run", run)
     fit(plain, epochs=1)

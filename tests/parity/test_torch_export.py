@@ -106,6 +106,14 @@ def test_layers_that_torch_does_not_have(rng, options, returns, kind):
     checks.assert_same_arrays(back.parameters, layer.parameters)
 
 
+def test_dropout_between_layers_comes_along_both_ways():
+    module = torch.nn.GRU(D, H, num_layers=2, dropout=0.3, batch_first=True)
+    layer = cgru.from_torch(module)
+    back = to_torch_module(layer)
+    assert (layer.layer_dropout, back.dropout, cgru.from_torch(back).layer_dropout) == (0.3, 0.3, 0.3)
+    assert cgru.from_torch(module.state_dict()).layer_dropout == cgru.from_torch(torch.nn.GRU(D, H)).layer_dropout == 0
+
+
 def test_what_torch_has_is_its_own(rng):
     layer = randomized(cgru.GRU(H, num_layers=2, bidirectional=True, reset_after=True, input_size=D), rng)
     assert type(to_torch_module(layer)) is torch.nn.GRU

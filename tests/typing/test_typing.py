@@ -153,8 +153,10 @@ def test_options_of_converters_are_those_of_the_layer():
             assert signature.parameters[name].annotation == wanted, name
     left = set(signature.parameters) - set(types.GateOptions.__annotations__)
     # What a convention or its arrays say.
-    assert left == {"units", "use_bias", "kernel_initializer", "recurrent_initializer", "bias_initializer",
-                    "reset_after", "num_layers", "bidirectional", "learn_initial_state", "input_size"}  # fmt: skip
+    assert left == {
+        *("units", "use_bias", "kernel_initializer", "recurrent_initializer", "bias_initializer", "layer_norm"),
+        *("reset_after", "num_layers", "bidirectional", "learn_initial_state", "input_size"),
+    }
 
 
 def test_annotations_can_be_read_at_run_time():

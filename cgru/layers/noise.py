@@ -1,0 +1,54 @@
+"""What chance chooses in one training pass through the layers and directions of a GRU: dropout and zoneout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgru import masks, recurrence
+from cgru.masks import Key
+from cgru.typing import Array, IntArray
+
+if TYPE_CHECKING:
+    from cgru.layers.stack import Stack
+
+RATES = ("dropout", "layer_dropout", "recurrent_dropout", "zoneout")
+
+
+def input_factors(layer: Stack, key: Key, index: int, x: Array, steps: IntArray | None) -> Array | None:
+    """What the input x (N, T, F) of layer `index` is multiplied with: a factor for each row and feature, (N, 1, D),
+    below the first layer, for each element above it; None if nothing is. `steps` are of `masks.steps_of`."""
+    if index == 0:
+        if not layer.dropout:
+            return None
+        N, _, D = x.shape
+        return masks.scales(key, (N, D), layer.dropout, x.dtype, "input")[:, None]
+    if not layer.layer_dropout:
+        return None
+    return masks.scales(key, x.shape, layer.layer_dropout, x.dtype, "layers", cell=index, steps=steps)
+
+
+def of_cell(
+    layer: Stack, key: Key, index: int, direction: int, plan: recurrence.Schedule, N: int
+) -> recurrence.Noise:
+    """What chance chooses for one direction of layer `index`, N rows; `direction` counts those of the layer."""
+    H, mask, taken = layer.units, None, None
+    direction = int(direction == 1 or layer.reverse)
+    if layer.recurrent_dropout:
+        mask = masks.scales(key, (N, H), layer.recurrent_dropout, layer.dtype, "recurrent", index, direction)
+    if layer.zoneout:
+        rows, steps = packed_steps(plan, N)
+        key = key._replace(examples=masks.examples_of(key, N)[rows])
+        shape = (plan.steps, 1, H)
+        keep = masks.keep(key, shape, layer.zoneout, "zoneout", index, direction, steps[:, None])
+        taken = keep.view(np.uint8).reshape(-1, H)
+    return recurrence.Noise(mask, taken)
+
+
+def packed_steps(plan: recurrence.Schedule, N: int) -> tuple[IntArray, Any]:
+    """The (row of the batch, step) of each packed row."""
+    counts = np.full(plan.steps // N if N else 0, N) if plan.offsets is None else np.diff(plan.offsets)
+    steps = np.repeat(np.arange(len(counts)), counts)
+    rows = np.arange(plan.steps) - (np.cumsum(counts) - counts)[steps]
+    return rows if plan.rows is None else plan.rows[rows], steps
