@@ -44,6 +44,14 @@ class Memory(NamedTuple):
     keys: Array  # (M, E): what the steps of others are compared with
 
 
+class Prepared(NamedTuple):
+    """The same, made ready to be attended to by one step after the other."""
+
+    memory: Memory
+    scores: list[kernels.DenseHandle]  # of each sequence, the weights of its steps; none for "additive"
+    values: list[kernels.DenseHandle]  # of each sequence, means of its steps
+
+
 class _Tape(NamedTuple):
     layer: Attention
     rows: Rows
@@ -291,16 +299,36 @@ class Attention(Layer):
         data = from_valid_rows(out, rows.leading, rows.valid)
         return batch.with_data(data), _Tape(self, rows, memory, queries, weights)
 
-    def attend_rows(self, h: Array, memory: Memory, owners: IntArray) -> Array:
+    def prepared(self, memory: Memory) -> Prepared:
+        """Return a memory for `attend_rows`."""
+        threads, scores, values = kernels.get_num_threads(), [], []
+        for i in range(memory.rows.leading[0]):
+            own = memory.rows.of(i)
+            linear = _ACTIVATIONS["linear"]
+            values.append(kernels.DenseHandle(memory.rows.data[own], None, linear, True, threads))
+            if self.score != "additive":
+                keys = np.ascontiguousarray(memory.keys[own].T)
+                scores.append(kernels.DenseHandle(keys, None, _ACTIVATIONS["softmax"], True, threads))
+        return Prepared(memory, scores, values)
+
+    def attend_rows(self, h: Array, prepared: Prepared, owners: IntArray) -> Array:
         """Return (n, H + F) for one step each: `h` (n, H) of the sequences `owners`, in their order."""
-        queries, H = self._queries(h), h.shape[1]
+        queries, H, threads = self._queries(h), h.shape[1], kernels.get_num_threads()
+        memory = prepared.memory
         out = np.empty((len(h), H + memory.rows.data.shape[1]), self.dtype)
-        out[:, :H] = h
+        out[:, :H], out[:, H:] = h, 0
         starts = [0, *(np.flatnonzero(owners[1:] != owners[:-1]) + 1).tolist(), len(owners)]
-        for start, stop in pairwise(starts):
-            other = memory.rows.of(owners[start])
-            weights = self._weights(queries[start:stop], memory.keys[other])
-            product(weights, memory.rows.data[other], out[start:stop, H:])
+        ends = memory.rows.ends.tolist()
+        for owner, (start, stop) in zip(owners[starts[:-1]].tolist(), pairwise(starts), strict=True):
+            steps = ends[owner + 1] - ends[owner]
+            if not steps:
+                continue
+            if self.score == "additive":
+                weights = self._weights(queries[start:stop], memory.keys[ends[owner] : ends[owner + 1]])
+            else:
+                weights = np.empty((stop - start, steps), self.dtype)
+                prepared.scores[owner].apply(queries[start:stop], weights, threads)
+            prepared.values[owner].apply(weights, out[start:stop, H:], threads)
         return out
 
     def weights_of(self, tape: Any) -> Array:

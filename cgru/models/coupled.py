@@ -187,7 +187,7 @@ class EncoderDecoder(Trainable):
         if self.attention is None:
             return decoding.Begun(states, None)
         states.insert(self.layers.index(self.attention) - len(self.encoder.layers), None)
-        return decoding.Begun(states, self.attention.remember(flow))
+        return decoding.Begun(states, self.attention.prepared(self.attention.remember(flow)))
 
     def _forward(
         self,

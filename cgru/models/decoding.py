@@ -13,11 +13,14 @@ import numpy as np
 
 from cgru import masks
 from cgru.layers import GRU, Attention, Dense, Dropout
-from cgru.layers.cross_attention import Memory, activated
+from cgru.layers.cross_attention import Prepared, activated
 from cgru.typing import AnyArray, Array, IntArray
 
 if TYPE_CHECKING:
     from cgru.models.coupled import EncoderDecoder
+
+FIRST = 128  # of the largest weights, looked at before all are sorted
+FEW = 16  # up to here the largest values are found one after the other
 
 Choice: TypeAlias = tuple[IntArray, IntArray, Array]  # rows that go on, their tokens, their sums of log-probabilities
 
@@ -28,8 +31,8 @@ class Policy(Protocol):
     rows: int  # hypotheses of one source, at most
 
     def choose(self, p: Array, owners: IntArray, scores: Array, step: int) -> Choice:
-        """Return what goes on of hypotheses with probabilities `p` (n, K), -1 for a token that may not come. `owners`
-        (n,) are their sources, in order, `scores` (n,) the sums so far."""
+        """Return what goes on of hypotheses with probabilities `p` (n, K), 0 for a token that may not come; they may be
+        written into. `owners` (n,) are their sources, in order, `scores` (n,) the sums so far."""
 
 
 class Greedy:
@@ -52,14 +55,8 @@ class Beam:
         self._places = np.full(count, width)  # that are left to each source
 
     def choose(self, p: Array, owners: IntArray, scores: Array, step: int) -> Choice:
-        K = p.shape[1]
-        if self.rows < K:  # what is not among the best of its row is not among the best of all
-            least = np.partition(p, K - self.rows, axis=1)[:, K - self.rows]
-            likely = (p >= least[:, None]) & (p > 0)
-        else:
-            likely = p > 0
-        rows, tokens = np.nonzero(likely)
-        scores = scores[rows] + _logarithms(p[rows, tokens])
+        rows, tokens, values = _largest_of_each(p, self.rows)  # no other is among the best of all
+        scores = scores[rows] + _logarithms(values)
         order = np.lexsort((-scores, owners[rows]))  # stable: of equals the first
         rows, tokens, scores = rows[order], tokens[order], scores[order]
         own = owners[rows]
@@ -83,37 +80,70 @@ class Sampling:
         self._seed, self._examples = seed, examples
 
     def choose(self, p: Array, owners: IntArray, scores: Array, step: int) -> Choice:
-        rows = np.arange(len(p))
-        weights = np.maximum(p, 0).astype(np.float64)
-        if self._temperature != 1:
-            with np.errstate(divide="ignore"):
-                logarithms = np.log(weights / weights.max(axis=1, keepdims=True))
-            weights = np.exp(logarithms / self._temperature)
-        if self._top_k is not None and self._top_k < weights.shape[1]:
-            self._keep_first(weights, np.full(len(p), self._top_k))
-        if self._top_p is not None and self._top_p < 1:
-            sums = np.cumsum(np.sort(weights, axis=1)[:, ::-1], axis=1)
-            self._keep_first(weights, 1 + (sums < self._top_p * sums[:, -1:]).sum(axis=1))
         key = masks.Key(self._seed, examples=self._examples[owners], step=step)
         drawn = masks.uniform(key, (len(p), 1, 1))[:, 0, 0]
-        sums = np.cumsum(weights, axis=1)
-        tokens = (sums <= (drawn * sums[:, -1])[:, None]).sum(axis=1)
-        # A row that holds NaN draws what there is not: its logarithm tells.
-        tokens = np.minimum(tokens, p.shape[1] - 1)
+        rows = np.arange(len(p))
+        tokens = np.array([self._draw(own, u) for own, u in zip(p, drawn, strict=True)])
         return rows, tokens, scores + _logarithms(p[rows, tokens])
 
-    @staticmethod
-    def _keep_first(weights: Array, counts: IntArray) -> None:
-        """Set all but the `counts` largest of each row to zero; of equals the first stay."""
-        ordered = np.sort(weights, axis=1)[:, ::-1]
-        least = ordered[np.arange(len(weights)), np.minimum(counts, weights.shape[1]) - 1][:, None]
-        equal = weights == least
-        left = counts[:, None] - (weights > least).sum(axis=1, keepdims=True)
-        weights[(weights < least) | (equal & (equal.cumsum(axis=1) > left))] = 0
+    def _draw(self, p: Array, u: float) -> int:
+        """The token that a number from [0, 1) means; p (K,)."""
+        left = None  # the tokens that may come, in order; None: all
+        if self._top_k is not None and self._top_k < len(p):
+            left = largest(p, self._top_k)
+        weights: Array = (p if left is None else p[left]).astype(np.float64)
+        if self._temperature != 1:
+            weights = (weights / weights.max()) ** (1 / self._temperature)
+        if self._top_p is not None and self._top_p < 1:
+            likely = nucleus(weights, self._top_p)
+            weights, left = weights[likely], likely if left is None else left[likely]
+        sums = np.cumsum(weights)
+        place = int(np.searchsorted(sums, u * sums[-1], side="right"))
+        return place if left is None else int(left[place])
+
+
+def largest(values: Array, count: int) -> IntArray:
+    """The places, in order, of the `count` largest of values (K,); of equals the first."""
+    least = np.partition(values, -count)[-count]
+    places = np.flatnonzero(values >= least)
+    surplus = len(places) - count
+    if surplus:
+        places = np.delete(places, np.flatnonzero(values[places] == least)[-surplus:])
+    return places
+
+
+def nucleus(weights: Array, share: float) -> IntArray:
+    """The places, in order, of the largest of weights (K,) that together have this share of the sum; of equals the
+    first."""
+    wanted = share * weights.sum()
+    count = min(FIRST, len(weights))
+    while True:  # it is usually a small part, and to sort all of them takes long
+        sums = np.cumsum(np.sort(np.partition(weights, -count)[-count:])[::-1])
+        if sums[-1] >= wanted or count == len(weights):
+            return largest(weights, min(count, 1 + int((sums < wanted).sum())))
+        count = min(8 * count, len(weights))
+
+
+def _largest_of_each(p: Array, count: int) -> tuple[IntArray, IntArray, Array]:
+    """(rows, places, values) of the `count` largest above zero in each row of p (n, K), row by row, and of some that
+    are as large as the last of them."""
+    n, K = p.shape
+    if count > FEW:
+        least = np.partition(p, K - count, axis=1)[:, K - count, None] if count < K else 0
+        rows, places = np.nonzero((p >= least) & (p > 0))
+        return rows, places, p[rows, places]
+    found, each = np.empty((n, min(count, K)), np.intp), np.arange(n)
+    values = np.empty(found.shape, p.dtype)
+    for i in range(found.shape[1]):
+        found[:, i] = p.argmax(axis=1)
+        values[:, i] = p[each, found[:, i]]
+        p[each, found[:, i]] = -1
+    rows, columns = np.nonzero(values > 0)
+    return rows, found[rows, columns], values[rows, columns]
 
 
 def _logarithms(p: Array) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore"):
         return np.log(p.astype(np.float64))
 
 
@@ -121,7 +151,7 @@ class Begun(NamedTuple):
     """A decoder that has read nothing yet."""
 
     states: list[Array | None]  # of its layers
-    memory: Memory | None  # what it attends to
+    memory: Prepared | None  # what it attends to
 
 
 def decode(
@@ -146,9 +176,13 @@ def decode(
         if not len(owners):
             break
         p, states = step_of(tokens, states, owners)
-        p[:, model._never] = -1
+        wrong = np.flatnonzero(np.isnan(p[:, model.end]))  # softmax gives NaN to a whole row
+        if len(wrong):
+            row = f"row {examples[owners[wrong[0]]]} of source"
+            raise FloatingPointError(f"generate: expected finite outputs of the decoder, got NaN for {row}")
+        p[:, model._never] = 0
+        before = len(p)
         rows, tokens, scores = policy.choose(p, owners, scores, step)
-        _check(scores, rows, owners, examples, p)
         owners, said = owners[rows], np.concatenate([said[rows], tokens[:, None]], axis=1)
         ended = tokens == model.end
         values = scores / (step + 1) ** penalty
@@ -159,24 +193,13 @@ def decode(
         # What cannot become better than what was found is given up: a sum only falls.
         alive = ~ended & ~(scores / max_length**penalty <= best[owners])
         rows, tokens, scores, owners, said = rows[alive], tokens[alive], scores[alive], owners[alive], said[alive]
-        if len(rows) != len(p) or (rows != np.arange(len(p))).any():
+        if len(rows) != before or (rows != np.arange(before)).any():
             states = [state if state is None else np.take(state, rows, axis=-2) for state in states]
     return [tokens.copy() for tokens in found], best
 
 
-def _check(scores: Array, rows: IntArray, owners: IntArray, examples: IntArray, p: Array) -> None:
-    """Refuse outputs that are not finite, of which nothing follows."""
-    wrong = owners[rows[~np.isfinite(scores)]]
-    missing = np.setdiff1d(owners, owners[rows])
-    wrong = np.concatenate([wrong, missing])
-    if len(wrong):
-        raise FloatingPointError(
-            f"generate: expected finite outputs of the decoder, got others for row {examples[wrong[0]]} of source"
-        )
-
-
 def stepper(
-    model: EncoderDecoder, memory: Memory | None
+    model: EncoderDecoder, memory: Prepared | None
 ) -> Callable[[IntArray, list[Array | None], IntArray], tuple[Array, list[Array | None]]]:
     """Return the function of (tokens (n,), states, owners (n,)) that gives the probabilities (n, K) of what follows,
     and the states after."""

@@ -267,7 +267,7 @@ class Seq2Seq(EncoderDecoder):
         border, inner = len(self.encoder.layers), self.layers.index(self.attention)
         for layer, state in zip(self.layers[border:inner], begun.states, strict=False):
             flow = layer.forward_batch(flow, state)[0]
-        return self.attention.weights_of(self.attention.attend_batch(flow, begun.memory)[1])
+        return self.attention.weights_of(self.attention.attend_batch(flow, begun.memory.memory)[1])
 
     def generate(
         self,

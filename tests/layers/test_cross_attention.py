@@ -118,7 +118,7 @@ def test_step_by_step_is_the_sequence(score):
     layer = layer_of(score, "float32")
     x, memory = inputs(score, "float32")
     y = layer(x, memory, memory_lengths=MEMORY_LENGTHS)
-    known = layer.remember(Batch(memory, np.array(MEMORY_LENGTHS)))
+    known = layer.prepared(layer.remember(Batch(memory, np.array(MEMORY_LENGTHS))))
     owners = np.array([0, 0, 1, 2])  # two hypotheses of the first sequence
     rows = layer.attend_rows(np.ascontiguousarray(x[[0, 0, 1, 2], [0, 1, 2, 3]]), known, owners)
     np.testing.assert_array_equal(rows, y[[0, 0, 1, 2], [0, 1, 2, 3]])

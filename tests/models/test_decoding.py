@@ -229,10 +229,32 @@ def test_draws_follow_seed_and_row(rng):
     assert lists(model.generate(source, 8, top_k=99, top_p=1.0, seed=1)) == found
 
 
-def test_equals_among_the_likeliest_are_taken_in_order():
-    weights = np.array([[0.2, 0.1, 0.2, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25, 0.0]])
-    decoding.Sampling._keep_first(weights, np.array([3, 1]))
-    np.testing.assert_array_equal(weights, [[0.2, 0, 0.2, 0, 0.3], [0.25, 0, 0, 0, 0]])
+def test_of_equals_the_first_are_taken():
+    weights = np.array([0.2, 0.1, 0.2, 0.2, 0.3])
+    assert decoding.largest(weights, 3).tolist() == [0, 2, 4]
+    assert decoding.largest(np.full(4, 0.25), 1).tolist() == [0]
+    assert decoding.largest(weights, 5).tolist() == [0, 1, 2, 3, 4]
+    assert decoding.nucleus(weights, 0.6).tolist() == [0, 2, 4]
+    assert decoding.nucleus(weights, 1e-9).tolist() == [4]
+
+
+@pytest.mark.parametrize("size", [5, 128, 129, 3000])
+def test_a_nucleus_is_what_a_whole_sort_finds(size, rng):
+    for sharpness in (0.1, 3.0):
+        weights = np.exp(sharpness * rng.standard_normal(size))
+        for share in (0.1, 0.7, 0.999):
+            np.testing.assert_array_equal(decoding.nucleus(weights, share), np.flatnonzero(nucleus(weights, share)))
+
+
+@pytest.mark.parametrize("count", [1, 3, 16, 17, 40])
+def test_the_largest_of_each_row(count, rng):
+    p = rng.integers(0, 9, (6, 30)) / 9
+    rows, places, values = decoding._largest_of_each(p.copy(), count)
+    np.testing.assert_array_equal(values, p[rows, places])
+    for row in range(6):
+        expected = [i for i in np.argsort(-p[row], kind="stable")[:count] if p[row, i] > 0]
+        assert set(expected) <= set(places[rows == row])
+        assert p[row, places[rows == row]].min() >= p[row, expected].min()
 
 
 # -- what else
