@@ -304,11 +304,11 @@ class Attention(Layer):
         threads, scores, values = kernels.get_num_threads(), [], []
         for i in range(memory.rows.leading[0]):
             own = memory.rows.of(i)
-            linear = _ACTIVATIONS["linear"]
+            linear = ACTIVATIONS["linear"]
             values.append(kernels.DenseHandle(memory.rows.data[own], None, linear, True, threads))
             if self.score != "additive":
                 keys = np.ascontiguousarray(memory.keys[own].T)
-                scores.append(kernels.DenseHandle(keys, None, _ACTIVATIONS["softmax"], True, threads))
+                scores.append(kernels.DenseHandle(keys, None, ACTIVATIONS["softmax"], True, threads))
         return Prepared(memory, scores, values)
 
     def attend_rows(self, h: Array, prepared: Prepared, owners: IntArray) -> Array:

@@ -69,7 +69,11 @@ class EncoderDecoder(Trainable):
                     f"{'ids' if name == 'start' else 'outputs'}, got {getattr(self, name)}"
                 )
         self._handover = handover
-        self._never = [i for i in {self.start} - {self.end} if i < self.classes]  # what is not said
+        padding = {0} if decoder.layers[0].mask_zero else set()
+        for name in ("start", "end"):
+            if getattr(self, name) in padding:
+                raise ValueError(f"{name}: expected another id than 0, which is padding by mask_zero=True, got 0")
+        self._never = [i for i in padding | {self.start} - {self.end} if i < self.classes]  # what is not said
 
     @property
     def classes(self) -> int:
@@ -174,9 +178,6 @@ class EncoderDecoder(Trainable):
         data = batch.source.data
         self.build(data.shape[-1] if data.ndim == 3 else None)
 
-    def _without_padding(self, batch: Batch) -> Batch:
-        return batch
-
     def _begun(self, batch: Batch) -> decoding.Begun:
         """The decoder after the encoder has read these sources."""
         flow, after = self.encoder._converted(batch), []
@@ -276,8 +277,6 @@ def _check_decoder(layers: Layers) -> int:
             raise ValueError(
                 f"decoder: expected GRUs, and layers that work on each step by itself, got {title(layers, i)}"
             )
-    if first.mask_zero:
-        raise ValueError("decoder: expected mask_zero=False, because lengths say what padding is, got mask_zero=True")
     for i in grus:
         for option in ("bidirectional", "reverse", "go_backwards", "stateful"):
             if getattr(layers[i], option):

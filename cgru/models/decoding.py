@@ -178,8 +178,8 @@ def decode(
         p, states = step_of(tokens, states, owners)
         wrong = np.flatnonzero(np.isnan(p[:, model.end]))  # softmax gives NaN to a whole row
         if len(wrong):
-            row = f"row {examples[owners[wrong[0]]]} of source"
-            raise FloatingPointError(f"generate: expected finite outputs of the decoder, got NaN for {row}")
+            where = f"row {examples[owners[wrong[0]]]} of source"
+            raise FloatingPointError(f"generate: expected finite outputs of the decoder, got NaN for {where}")
         p[:, model._never] = 0
         before = len(p)
         rows, tokens, scores = policy.choose(p, owners, scores, step)

@@ -95,8 +95,9 @@ def inputs_of(model: EncoderDecoder, inputs: Any, lengths: Any, count: int) -> B
     if batch.data.ndim != 2 or len(batch.data) != count:
         got = shape_text(batch.data.shape)
         raise ValueError(f"{name}: expected ids ({count}, T), what the decoder reads, got {got}")
-    model.decoder.layers[0].check_values(batch, name)
-    return batch
+    first = model.decoder.layers[0]
+    first.check_values(batch, name)
+    return first.masked(batch)
 
 
 def shifted(model: EncoderDecoder, target: Any, lengths: Any, count: int) -> tuple[Batch, AnyArray]:
@@ -135,7 +136,9 @@ def target_of(model: EncoderDecoder, target: Any, lengths: Any, count: int) -> B
     if lengths is not None:
         given = target if batch.lengths is not None else batch.data
         batch = as_batch(given, lengths, name="target", prefix="target_")
-    batch = model._without_padding(batch)
+    batch = model.decoder.layers[0].masked(batch)
+    if batch.mask is not None:
+        raise ValueError("target: expected 0, which is padding by mask_zero=True, behind all other ids, got it before")
     valid = np.ones(batch.data.shape, bool) if batch.valid is None else batch.valid
     ids = np.where(valid, whole_numbers(batch.data, "target", valid), 0)
     _check_ids(model, ids, valid)

@@ -450,3 +450,55 @@ def test_sources_that_are_not_finite_are_named():
     with pytest.raises(ValueError, match=r"source: expected finite numbers .* row 1, step 2, feature 0"):
         model.fit(x, [[3], [4]], shuffle=False, verbose=0)
     model.fit(x, [[3], [4]], lengths=[3, 2], verbose=0)
+
+
+# -- zeros as padding
+
+
+@pytest.mark.parametrize("attention", [None, "general"])
+def test_zeros_are_padding_where_embeddings_say_so(attention, rng):
+    source = [rng.integers(1, V, n) for n in (3, 1, 5, 2)]
+    target = [rng.integers(3, K, n) for n in (0, 4, 2, 3)]
+    x, y = padded(source)[0], padded(target)[0]
+    reads, says, _ = teacher_forced(target)
+    model = model_of(attention=attention)
+    config = model.get_config()
+    for part in ("encoder", "decoder"):
+        config[part]["layers"][0]["config"]["mask_zero"] = True
+    masked = cgru.Seq2Seq.from_config(config)
+    masked.compile(cgru.optimizers.Adam(0.01), "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(source, target, batch_size=2, epochs=2, verbose=0)
+    masked.fit(x, y, batch_size=2, epochs=2, verbose=0)
+    for a, b in zip(masked.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert masked.evaluate([x, reads], says) == model.evaluate(source, target)
+    masked.set_weights([*masked.get_weights()[:-1], np.eye(K)[0] * 50])  # 0 would be said all the time
+    assert not any(0 in ids for ids in masked.generate(x, 5))
+    with pytest.raises(ValueError, match="target: expected 0, which is padding by mask_zero=True, behind all other ids"):
+        masked.evaluate([[3]], [[3, 0, 4]])
+    with pytest.raises(ValueError, match="start: expected another id than 0"):
+        cgru.Seq2Seq.from_config(config | {"start": 0})
+
+
+def test_gradients_of_penalties_are_finite_differences(rng):
+    options = {"dtype": "float64", "return_sequences": True, "recurrent_regularizer": "l2", "activity_regularizer": "l2"}
+    check_gradients(model_of([cgru.GRU(6, **options)], [cgru.GRU(6, **options)], "general", dtype="float64"), rng)
+
+
+def test_penalties_and_constraints_count():
+    def layers(size, *last, **options):
+        return [cgru.Embedding(size, 4), cgru.GRU(5, return_sequences=True, **options), *last]
+
+    last = cgru.Dense(K, "softmax", kernel_regularizer="l2")
+    model = cgru.Seq2Seq(
+        cgru.Sequential(layers(V, recurrent_regularizer="l1", kernel_constraint="unit_norm")),
+        cgru.Sequential(layers(K, last, activity_regularizer="l2")), "dot", seed=0,
+    )  # fmt: skip
+    model.compile(loss="sparse_categorical_crossentropy")
+    bare = copy.deepcopy(model)
+    loss = model.evaluate([[3, 4]], [[5]])["loss"]
+    assert model.penalty() > 0 and loss > model.penalty()
+    model.fit([[3, 4]], [[5]], verbose=0)
+    kernel = model.encoder.layers[1].parameters["kernel"]
+    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1, rtol=1e-5)
+    assert bare.evaluate([[3, 4]], [[5]])["loss"] == loss
