@@ -111,3 +111,30 @@ def test_search_splits_each_class_alike():
     y = np.repeat([0, 1, 2], [10, 5, 7])
     train, kept = search.split(y)
     assert sorted([*train, *kept]) == list(range(22)) and np.bincount(y[kept]).tolist() == [2, 1, 1]
+
+
+# -- published_seq2seq
+
+
+def test_the_published_model_runs(capsys):
+    example = examples.load("published_seq2seq")
+    example.main(["--quick", "--dates", "64", "--attention", "dot"])
+    out = capsys.readouterr().out
+    assert "GRU          (N, T, 16)" in out and "of 6 dates that it had not seen are right" in out
+    model = example.published_model(30, 20)
+    model.build()
+    shapes = {name: array.shape for name, array in model.parameters.items()}
+    assert shapes["encoder.0.embeddings"] == (30, 256) and shapes["decoder.0.embeddings"] == (20, 256)
+    assert shapes["decoder.1.recurrent_kernel"] == (512, 3 * 512) and shapes["decoder.2.kernel"] == (512, 20)
+    assert example.BATCH == 64
+
+
+def test_dates_and_their_characters():
+    example = examples.load("published_seq2seq")
+    texts, dates = example.corpus(300)
+    assert len(set(texts)) == 300 and (texts, dates) == example.corpus(300)
+    second = example.datetime.date(2023, 6, 2)
+    assert example.written(second, "the {day}{ending} of {month}, {year}") == "the 2nd of June, 2023"
+    characters = example.Characters(texts)
+    assert characters.texts(characters.ids(texts)) == texts
+    assert min(ids.min() for ids in characters.ids(texts)) == example.FIRST

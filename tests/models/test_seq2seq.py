@@ -474,14 +474,15 @@ def test_zeros_are_padding_where_embeddings_say_so(attention, rng):
     assert masked.evaluate([x, reads], says) == model.evaluate(source, target)
     masked.set_weights([*masked.get_weights()[:-1], np.eye(K)[0] * 50])  # 0 would be said all the time
     assert not any(0 in ids for ids in masked.generate(x, 5))
-    with pytest.raises(ValueError, match="target: expected 0, which is padding by mask_zero=True, behind all other ids"):
+    with pytest.raises(ValueError, match="target: expected 0, which is padding by mask_zero=True, behind"):
         masked.evaluate([[3]], [[3, 0, 4]])
     with pytest.raises(ValueError, match="start: expected another id than 0"):
         cgru.Seq2Seq.from_config(config | {"start": 0})
 
 
 def test_gradients_of_penalties_are_finite_differences(rng):
-    options = {"dtype": "float64", "return_sequences": True, "recurrent_regularizer": "l2", "activity_regularizer": "l2"}
+    options = {"dtype": "float64", "return_sequences": True}
+    options |= {"recurrent_regularizer": "l2", "activity_regularizer": "l2"}
     check_gradients(model_of([cgru.GRU(6, **options)], [cgru.GRU(6, **options)], "general", dtype="float64"), rng)
 
 
