@@ -180,7 +180,7 @@ def decode(
         if len(wrong):
             where = f"row {examples[owners[wrong[0]]]} of source"
             raise FloatingPointError(f"generate: expected finite outputs of the decoder, got NaN for {where}")
-        p[:, model._never] = 0
+        _forbid(p, model._never, model.end)
         before = len(p)
         rows, tokens, scores = policy.choose(p, owners, scores, step)
         owners, said = owners[rows], np.concatenate([said[rows], tokens[:, None]], axis=1)
@@ -196,6 +196,13 @@ def decode(
         if len(rows) != before or (rows != np.arange(before)).any():
             states = [state if state is None else np.take(state, rows, axis=-2) for state in states]
     return [tokens.copy() for tokens in found], best
+
+
+def _forbid(p: Array, never: list[int], end: int) -> None:
+    """Take their probability from the tokens `never`; where nothing else has any, the end is what is left."""
+    alone = np.flatnonzero(p[:, never].sum(axis=1) > 0.99)
+    p[:, never] = 0
+    p[alone[~p[alone].any(axis=1)], end] = np.finfo(p.dtype).tiny
 
 
 def stepper(

@@ -277,7 +277,11 @@ def test_start_is_never_said_and_end_ends(rng):
     for how in ({}, {"beam": 4}, {"seed": 3}):
         found = model.generate(sources(rng), 6, **how)
         assert not any(START in ids or END in ids for ids in found)
-    weights[-1][END] = 40.0
+    weights[-1][START] = 1e4  # nothing else has any probability
+    model.set_weights(weights)
+    for how in ({}, {"beam": 4}, {"seed": 3}, {"temperature": 0.5, "top_k": 2, "top_p": 0.5}):
+        assert lists(model.generate([[3], [4, 5]], 6, **how)) == [[], []]
+    weights[-1][[START, END]] = 20.0, 40.0
     model.set_weights(weights)
     assert all(len(ids) == 0 for ids in model.generate(sources(rng), 6))
     same = cgru.Seq2Seq(model.encoder, model.decoder, start=2, end=2)

@@ -156,6 +156,19 @@ def converted(module: Any, arrays: dict[str, Array]) -> None:
     print(y, h, convert.to_haiku(gru)["w_i"], convert.to_onnx(model, lengths=True))
 
 
+def translating(path: Path) -> None:
+    encoder = cgru.Sequential([cgru.Embedding(9, 4), cgru.GRU(5, return_sequences=True)])
+    decoder = cgru.Sequential([cgru.Embedding(9, 4), cgru.GRU(5, return_sequences=True), cgru.Dense(9, "softmax")])
+    model = cgru.Seq2Seq(encoder, decoder, attention="dot", start=1, end=2, seed=0)
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit([[3, 4]], [[5]], epochs=1, validation_data=([[3]], [[4]]), target_lengths=None)
+    assert_type(model.evaluate([[3]], [[4]]), dict[str, float])
+    for ids in model.generate([[3]], max_length=4, beam=2, length_penalty=0.5):
+        print(ids)
+    print(model.attention_weights([[3]], [[4]]).shape, cgru.layers.Attention("general")(x, x).shape)
+    cgru.save(model, path, training_state=True)
+
+
 def threads_and_backends() -> None:
     assert_type(cgru.get_num_threads(), int)
     cgru.set_num_threads(2)
