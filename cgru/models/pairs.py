@@ -125,6 +125,8 @@ def shifted(model: EncoderDecoder, target: Any, lengths: Any, count: int) -> tup
 
 def target_of(model: EncoderDecoder, target: Any, lengths: Any, count: int) -> Batch:
     """Return a target as passed, checked; ids at steps that do not count are 0."""
+    if target is None:
+        raise ValueError("target: expected ids (N, T) or a list of N arrays (T_i,), got None")
     batch = as_batch(target, name="target")
     shape = batch.data.shape
     if len(shape) == 3 and shape[2] == 1:

@@ -404,6 +404,7 @@ def test_parts_that_do_not_fit(make, error, words):
         (([[3]], [[3, 2]]), {}, ValueError, "target: expected no start 1 and no end 2.*got 2 in row 0, step 1"),
         (([[3]], [[1, 3]]), {}, ValueError, "got 1 in row 0, step 0"),
         (([[3]], [["a"]]), {}, TypeError, "target"),
+        (([[3]], None), {}, ValueError, r"target: expected ids .* got None"),
         (([[3]], [[0.5]]), {}, ValueError, "target: expected integer labels"),
         (([[3], [4]], [[3]]), {}, ValueError, "target: expected 2 rows, as source has, got 1"),
         (([[3]], np.ones((1, 2, 3), int)), {}, ValueError, "target: expected ids"),
