@@ -83,3 +83,14 @@ def test_wrong_arrays_of_keras_are_named():
         from_keras_embedding([])
     with pytest.raises(TypeError, match=r"^weights: expected a list of arrays or a layer of Keras, got ndarray"):
         from_keras_dense(np.ones((3, 2)))
+
+
+def test_layers_that_make_masks_or_have_no_counterpart_are_refused():
+    onnx = pytest.importorskip("onnx")
+    assert onnx
+    masked = cgru.Sequential([cgru.Embedding(5, 3, mask_zero=True), cgru.GRU(2)]).build()
+    with pytest.raises(ValueError, match=r"^Embedding: cannot convert mask_zero=True exactly: it makes no masks there"):
+        cgru.convert.to_onnx(masked)
+    pooled = cgru.Sequential([cgru.GRU(2, return_sequences=True), cgru.GlobalMaxPooling1D()]).build(3)
+    with pytest.raises(TypeError, match="expected a GRU, Dense, Embedding, Dropout or a Sequential of them, got Global"):
+        cgru.convert.to_onnx(pooled)
