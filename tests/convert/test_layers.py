@@ -92,5 +92,5 @@ def test_layers_that_make_masks_or_have_no_counterpart_are_refused():
     with pytest.raises(ValueError, match=r"^Embedding: cannot convert mask_zero=True exactly: it makes no masks there"):
         cgru.convert.to_onnx(masked)
     pooled = cgru.Sequential([cgru.GRU(2, return_sequences=True), cgru.GlobalMaxPooling1D()]).build(3)
-    with pytest.raises(TypeError, match="expected a GRU, Dense, Embedding, Dropout or a Sequential of them, got Global"):
+    with pytest.raises(TypeError, match=r"expected a GRU, Dense, .* or a Sequential of them, got Global"):
         cgru.convert.to_onnx(pooled)

@@ -230,17 +230,11 @@ def test_wrong_arguments(call, error, message):
         call()
 
 
-@pytest.mark.parametrize(
-    ("decoder", "message"),
-    [
-        ([cgru.Embedding(9, 4, mask_zero=True)], "decoder: expected mask_zero=False"),
-        ([cgru.Embedding(9, 4), cgru.Conv1D(4, 2, padding="causal")], "got layer 1 (Conv1D)"),
-    ],
-)
-def test_decoders_that_cannot_run_step_by_step(decoder, message):
+def test_decoders_that_cannot_run_step_by_step():
     encoder = cgru.Sequential([cgru.Embedding(9, 4, mask_zero=True), cgru.GRU(5)])
-    decoder = cgru.Sequential([*decoder, cgru.GRU(5, return_sequences=True), cgru.Dense(9, activation="softmax")])
-    with pytest.raises(ValueError, match=re.escape(message)):
+    middle = [cgru.Conv1D(4, 2, padding="causal"), cgru.GRU(5, return_sequences=True)]
+    decoder = cgru.Sequential([cgru.Embedding(9, 4), *middle, cgru.Dense(9, activation="softmax")])
+    with pytest.raises(ValueError, match=r"got layer 1 \(Conv1D\)"):
         cgru.Seq2Seq(encoder, decoder)
 
 
