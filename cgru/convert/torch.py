@@ -312,6 +312,7 @@ def to_torch(layer: GRU | Dense | Embedding, prefix: str = "", *, initial_state:
     start = _with_dot(prefix)
     state_dict: dict[str, Array] = {}
     if isinstance(layer, (Dense, Embedding)):
+        built_layers(layer)  # refuses what is not in the weights
         return {start + name: array for name, array in torch_layers.state_dict(layer).items()}
     gru: GRU = _representable(layer)
     cells = cells_of(gru)

@@ -41,6 +41,15 @@ def test_an_embedding_of_pytorch_there_and_back(rng):
     same(from_torch_embedding(to_torch(layer)), layer)
 
 
+def test_a_table_that_masks_is_no_table_of_pytorch():
+    layer = cgru.Embedding(5, 3, mask_zero=True, seed=0)
+    layer.build()
+    for convert in (cgru.convert.to_torch, cgru.convert.to_torch_module, cgru.convert.to_onnx):
+        with pytest.raises(ValueError, match="mask_zero=True"):
+            convert(layer)
+    assert list(cgru.convert.to_torch(layer.with_options(mask_zero=False))) == ["weight"]
+
+
 def test_wrong_arrays_are_named():
     with pytest.raises(ValueError, match=r"^state_dict: expected an array 'fc.weight', got weight"):
         from_torch_linear({"weight": np.ones((2, 3))}, "fc")
