@@ -329,7 +329,8 @@ class Conv1D(Stateless):
         Raises
         ------
         TypeError, ValueError
-            If padding is not "causal" or strides not 1, or an argument does not fit.
+            If strides is not 1, or padding not "causal" where a window is more than its step, or an argument does not
+            fit.
         """
         reason = self.refuses_steps()
         if reason is not None:
@@ -353,9 +354,9 @@ class Conv1D(Stateless):
         return y, rows[:, 1:]
 
     def refuses_steps(self) -> str | None:
-        if self.padding == "causal" and self.strides == 1:
+        if self.strides == 1 and (self.padding == "causal" or self._reach == 1):
             return None
-        got = f"padding={self.padding!r}" if self.padding != "causal" else f"strides={self.strides}"
+        got = f"strides={self.strides}" if self.strides != 1 else f"padding={self.padding!r}"
         return f'padding="causal" and strides=1, got {got}'
 
 

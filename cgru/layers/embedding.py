@@ -109,7 +109,7 @@ class Embedding(Stateless):
 
     def check_values(self, batch: Batch, name: str) -> None:
         ids = batch.data
-        if ids.dtype.kind not in "iu":
+        if ids.dtype.kind not in "iu" and (ids.size or ids.dtype.kind != "f"):  # NumPy calls empty lists floats
             raise TypeError(f"{name}: expected integer ids, got dtype {ids.dtype}")
         if not ids.size or (ids.min() >= 0 and ids.max() < self.input_dim):  # ids may be more than the memory holds
             return

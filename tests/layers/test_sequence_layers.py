@@ -133,3 +133,24 @@ def test_bits_with_any_number_of_threads(form, rng):
     for other in found[1:]:
         for one, two in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("mask_zero", [False, True])
+@pytest.mark.parametrize("ids", [[[], []], np.zeros((2, 0))])
+def test_ids_of_sequences_without_a_step(ids, mask_zero):
+    layer = cgru.Embedding(4, 3, mask_zero=mask_zero, seed=0)
+    assert layer(ids).shape == (2, 0, 3)
+    model = cgru.Sequential([layer, cgru.GRU(5), cgru.Dense(2)], seed=0)
+    np.testing.assert_array_equal(model.predict(ids), model.predict([[], [], [1]])[:2])
+
+
+def test_a_convolution_of_one_step_goes_step_by_step(rng):
+    x = rng.standard_normal((3, 4, 5))
+    for padding in ("valid", "same", "causal"):
+        layer = cgru.Conv1D(6, 1, padding=padding, dilation_rate=2, seed=0)
+        y, state = layer(x), None
+        for t in range(4):
+            y_t, state = layer.step(x[:, t], state)
+            np.testing.assert_array_equal(y_t, y[:, t])
+    with pytest.raises(ValueError, match="got strides=2"):
+        cgru.Conv1D(6, 1, strides=2).step(x[:, 0])
