@@ -152,6 +152,10 @@ class MinMaxNorm(Norm):
         return array * (wanted / (one(_EPSILON) + norms))
 
 
+# As Keras has them, too.
+max_norm, min_max_norm, non_neg, unit_norm = MaxNorm, MinMaxNorm, NonNeg, UnitNorm
+
+
 def check(value: ConstraintLike, argument: str) -> Any:
     """Return what an option keeps: the name, the object, the function, or None; the error calls it `argument` and lists
     the names."""

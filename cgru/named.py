@@ -3,6 +3,7 @@ a configuration."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -45,6 +46,7 @@ class Kind:
         if isinstance(value, Mapping):
             return self._from_config(value, argument)
         if self.callable_form and callable(value) and not isinstance(value, type):
+            self._check_function(value, argument)
             return value
         others = [self.what]
         if self.callable_form:
@@ -54,6 +56,17 @@ class Kind:
         if isinstance(value, type) and issubclass(value, self.base):
             raise TypeError(f"{argument}: expected {self.what}, got the class: write {value.__name__}()")
         return check_name(value, argument, self.known, "".join(f" or {other}" for other in others))
+
+    def _check_function(self, function: Callable[..., Any], argument: str) -> None:
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # of some that are written in C nothing is known
+            return
+        try:
+            signature.bind(*self.callable_form.split(","))
+        except TypeError:
+            form = self.callable_form
+            raise TypeError(f"{argument}: expected a function of {form}, got one of {signature}") from None
 
     def get(self, value: Any, argument: str) -> Any:
         """Return the object or function that an option means; None stays None."""

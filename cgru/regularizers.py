@@ -98,6 +98,9 @@ class L2(L1L2):
         return {"l2": self.l2}
 
 
+l1, l2, l1_l2 = L1, L2, L1L2  # as Keras has them, too
+
+
 def check(value: RegularizerLike, argument: str) -> Any:
     """Return what an option keeps: the name, the object, or None; the error calls it `argument` and lists the names."""
     return _KIND.check(value, argument, optional=True)

@@ -352,8 +352,35 @@ def test_functions_and_classes_of_the_user_are_refused_in_files(options, tmp_pat
         (lambda: constraints.MinMaxNorm(2, 1), ValueError, "min_value: expected at most max_value = 1.0, got 2.0"),
         (lambda: constraints.MinMaxNorm(rate=1.5), ValueError, "rate: expected a number from 0 to 1, got 1.5"),
         (lambda: constraints.MaxNorm(axis=0.5), TypeError, "axis: expected an integer, got 0.5"),
+        (
+            lambda: cgru.GRU(3, kernel_initializer=lambda shape, dtype=None: np.ones(shape, dtype)),
+            TypeError,
+            "kernel_initializer: expected a function of (shape, dtype, rng), got one of (shape, dtype=None)",
+        ),
+        (
+            lambda: cgru.Dense(3, bias_constraint=lambda: None),
+            TypeError,
+            "bias_constraint: expected a function of (array), got one of ()",
+        ),
     ],
 )
 def test_wrong_arguments(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+def test_the_small_names_of_keras():
+    assert repr(regularizers.l1(0.1)) == repr(regularizers.L1(0.1))
+    assert repr(regularizers.l2(0.1)) == repr(regularizers.L2(0.1))
+    assert repr(regularizers.l1_l2(l1=0.1, l2=0.2)) == repr(regularizers.L1L2(0.1, 0.2))
+    assert repr(constraints.max_norm(3)) == repr(constraints.MaxNorm(3))
+    assert repr(constraints.min_max_norm(1, 2)) == repr(constraints.MinMaxNorm(1, 2))
+    assert repr(constraints.non_neg()) == repr(constraints.NonNeg())
+    assert repr(constraints.unit_norm(axis=1)) == repr(constraints.UnitNorm(axis=1))
+
+
+def test_functions_that_do_not_tell_their_arguments_are_taken(rng):
+    values = rng.standard_normal((4, 6))
+    assert cgru.Dense(3, kernel_constraint=np.abs).kernel_constraint is np.abs
+    layer = cgru.GRU(2, kernel_initializer=lambda *given: values, input_size=4)
+    np.testing.assert_array_equal(layer.parameters["kernel"], values.astype("float32"))
