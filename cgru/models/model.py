@@ -210,10 +210,11 @@ class Model(Locked, Configured):
         1  Dense        (N, 3)                  18  kernel 5x3  bias 3
         168 parameters
         """
-        print(f"   {'layer':<12} {'output shape':<15} {'parameters':>10}")
+        width = max(12, *(len(type(layer).__name__) for layer in self.layers))
+        print(f"   {'layer':<{width}} {'output shape':<15} {'parameters':>10}")
         total = frozen = 0
         for i, (layer, shape) in enumerate(zip(self.layers, self._output_shapes(), strict=True)):
-            line = f"{i:<2} {type(layer).__name__:<12} {shape_text(shape) if shape else '?':<15} "
+            line = f"{i:<2} {type(layer).__name__:<{width}} {shape_text(shape) if shape else '?':<15} "
             if layer.built:
                 count = sum(p.size for p in layer.parameters.values())
                 shapes = "  ".join(f"{name} {'x'.join(map(str, p.shape))}" for name, p in layer.parameters.items())

@@ -185,6 +185,8 @@ def test_summary_and_repr(capsys):
     assert "Conv1D" in printed and "kernel 3x3x6" in printed and "(N, (T)/2, 6)" in printed and "query 4" in printed
     assert "Conv1D(6, 3, strides=2, padding='same', activation='tanh')" in repr(model)
     assert json.loads(json.dumps(model.get_config())) == model.get_config()
+    head, *rows, _ = printed.splitlines()
+    assert all(row.index("(N, ") == head.index("output shape") for row in rows)  # names of any length
 
 
 def test_chunks_are_refused_where_windows_would_be_cut(rng):
