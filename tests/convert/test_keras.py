@@ -467,7 +467,7 @@ def test_files_that_are_none(rng, tmp_path):
         out.writestr("config.json", "{}")
     with pytest.raises(ValueError, match=r"other.zip: expected model.weights.h5 in the archive, got config.json"):
         cgru.from_keras(tmp_path / "other.zip")
-    path = archive(tmp_path / "empty.keras", model_config({"class_name": "Conv1D", "config": {"name": "c"}}), {})
+    path = archive(tmp_path / "empty.keras", model_config({"class_name": "Conv2D", "config": {"name": "c"}}), {})
     with pytest.raises(ValueError, match=r"empty.keras: expected a GRU, got none"):
         cgru.from_keras(path)
     path = archive(tmp_path / "lost.keras", model_config(gru_config()), {"layers/dense": [np.ones((3, 3))]})
