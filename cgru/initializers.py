@@ -7,6 +7,7 @@ The draws are made in float64 and rounded once: a seed gives a float32 layer the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
@@ -368,6 +369,9 @@ class PerGate(Initializer):
 
     def __init__(self, initializer: InitializerLike = "orthogonal", gates: SupportsIndex = 3) -> None:
         super().__init__()
+        nested = isinstance(initializer, Mapping) and "PerGate" in initializer.values()  # which may be very deep
+        if nested or isinstance(get(initializer, "initializer"), PerGate):
+            raise ValueError("initializer: expected one for a gate, got PerGate within PerGate")
         self.initializer = check(initializer, "initializer")
         self.gates = check_int(gates, "gates", 1)
 

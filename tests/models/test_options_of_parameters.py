@@ -345,6 +345,8 @@ def test_functions_and_classes_of_the_user_are_refused_in_files(options, tmp_pat
         (lambda: initializers.RandomUniform(1, 0), ValueError, "minval: expected at most maxval = 0.0, got 1.0"),
         (lambda: initializers.VarianceScaling(mode="fan"), ValueError, "mode: expected one of ['fan_avg', "),
         (lambda: initializers.HeNormal(seed=-1), ValueError, "seed: expected at least 0, got -1"),
+        (lambda: initializers.PerGate("orthogonal_per_gate"), ValueError, "initializer: expected one for a gate"),
+        (lambda: initializers.PerGate({"class": "PerGate", "config": {}}), ValueError, "got PerGate within PerGate"),
         (lambda: initializers.PerGate(gates=0), ValueError, "gates: expected at least 1, got 0"),
         (lambda: regularizers.L2(-0.1), ValueError, "l2: expected a finite number of at least 0, got -0.1"),
         (lambda: regularizers.L1("0"), TypeError, "l1: expected a number, got '0'"),
