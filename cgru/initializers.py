@@ -312,8 +312,7 @@ class Orthogonal(Initializer):
             raise ValueError(f"Orthogonal: expected weights of two axes or more, got shape {shape}")
         rows, columns = math.prod(shape[:-1]), shape[-1]
         tall = rng.standard_normal((max(rows, columns), min(rows, columns)))
-        # SciPy's QR, not NumPy's: the library wakes no thread pool but SciPy's. The signs make the distribution
-        # uniform.
+        # SciPy's QR, not NumPy's: no thread pool but SciPy's is woken. The signs make the distribution uniform.
         q, r = scipy.linalg.qr(tall, mode="economic", check_finite=False)
         q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
         return self.gain * (q if rows >= columns else q.T).reshape(shape)
