@@ -153,8 +153,8 @@ class GlobalAveragePooling1D(_Pooling):
 
     def step(self, x_t: ArrayLike, state: Any = None) -> tuple[Array, Any]:
         """One time step: return what the layer gives for the sequences up to here, (N, F), and the state after it, the
-        sums (N, F) and the number of steps."""
+        sums (N, F), in float64, and the number of steps."""
         x = as_numeric(x_t, None, "x_t")
-        total, count = (np.zeros_like(x), 0) if state is None else state
+        total, count = (np.zeros(x.shape), 0) if state is None else state
         total = total + x
-        return total / x.dtype.type(count + 1), (total, count + 1)
+        return total.astype(x.dtype, copy=False) / x.dtype.type(count + 1), (total, count + 1)

@@ -65,10 +65,11 @@ def counts_of(batch: Batch) -> IntArray:
 
 
 def sums_by_owner(terms: Array, owners: IntArray, N: int) -> Array:
-    """(N, F): the sum of the terms (M, F) of each sequence, in their order."""
-    total = np.zeros((N, terms.shape[1]), terms.dtype)
-    kernels.scatter_add(total, owners, None, np.ascontiguousarray(terms), kernels.get_num_threads())
-    return total
+    """(N, F): the sum of the terms (M, F) of each sequence, in their order. Sequences may have very many steps, of
+    which single precision would lose the small ones: the sum is rounded once."""
+    total = np.zeros((N, terms.shape[1]))
+    kernels.scatter_add(total, owners, None, np.ascontiguousarray(terms, np.float64), kernels.get_num_threads())
+    return total.astype(terms.dtype, copy=False)
 
 
 def row_sums(terms: Array) -> Array:

@@ -154,3 +154,9 @@ def test_a_convolution_of_one_step_goes_step_by_step(rng):
             np.testing.assert_array_equal(y_t, y[:, t])
     with pytest.raises(ValueError, match="got strides=2"):
         cgru.Conv1D(6, 1, strides=2).step(x[:, 0])
+
+
+@pytest.mark.parametrize("layer", [cgru.GlobalAveragePooling1D(), cgru.AttentionPooling(seed=0)])
+def test_means_of_very_many_steps_keep_their_digits(layer):
+    y = layer(np.full((1, 100_000, 1), 0.1, "float32"))
+    np.testing.assert_allclose(y, 0.1, rtol=2e-7)
