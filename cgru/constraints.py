@@ -182,10 +182,10 @@ def act(layers: Sequence[Any], proposed: Mapping[tuple[int, str], Array]) -> boo
         constraint = layers[i].constraint_of(name)
         if constraint is not None:
             new = np.asarray(constraint(array))
-            if new.shape != array.shape:
+            if new.dtype.kind not in "fiu" or new.shape != array.shape:
                 raise ValueError(
                     f"the constraint of {name} in layer {i} ({type(layers[i]).__name__}) returned shape {new.shape}, "
-                    f"expected {array.shape}"
+                    f"dtype {new.dtype}, expected numbers of shape {array.shape}"
                 )
             array[...] = new
             acted = True

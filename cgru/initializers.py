@@ -457,8 +457,13 @@ def get(value: InitializerLike, argument: str = "initializer") -> Any:
 def called(
     function: Any, shape: Shape, dtype: DTypeLike, rng: np.random.Generator, argument: str = "initializer"
 ) -> Array:
-    """What a function of the user's gives, checked; the error calls it `argument`."""
-    array = np.asarray(function(shape, dtype, rng))
+    """What an initializer gives, and what a function of the user's gives, checked; errors call it `argument`."""
+    try:
+        array = np.asarray(function(shape, dtype, rng))
+    except ValueError as error:
+        if not isinstance(function, Initializer):
+            raise  # in a function of the user's, where it is to be found
+        raise ValueError(f"{argument}: {error}") from None
     if array.dtype.kind not in "fiu" or array.shape != tuple(shape):
         raise ValueError(
             f"{argument}: expected a function of (shape, dtype, rng) that returns numbers of shape {tuple(shape)}, got "

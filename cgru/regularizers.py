@@ -9,7 +9,7 @@ import numpy as np
 from cgru.checks import check_finite
 from cgru.configured import Configured
 from cgru.named import Kind
-from cgru.typing import Array, RegularizerLike
+from cgru.typing import Array, RegularizerLike, Shape
 
 
 class Regularizer(Configured):
@@ -25,11 +25,11 @@ class Regularizer(Configured):
 
     def value(self, array: Array) -> float:
         """Return the penalty of an array."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}: expected a method value(array), which it does not have")
 
     def gradient(self, array: Array) -> Array:
         """Return its gradient, of the shape and type of the array."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}: expected a method gradient(array), which it does not have")
 
 
 class L1L2(Regularizer):
@@ -115,6 +115,26 @@ def get(value: RegularizerLike, argument: str = "regularizer") -> Any:
         If there is no such regularizer; the message lists the names.
     """
     return _KIND.get(value, argument)
+
+
+def value_of(regularizer: Regularizer, array: Array, argument: str) -> float:
+    """Return the penalty of an array; the ValueError about what it is instead calls the option `argument`."""
+    return float(_numbers(regularizer.value(array), (), "value", argument))
+
+
+def gradient_of(regularizer: Regularizer, array: Array, argument: str) -> Array:
+    """Return its gradient, checked in the same way."""
+    return np.asarray(_numbers(regularizer.gradient(array), array.shape, "gradient", argument), array.dtype)
+
+
+def _numbers(returned: Any, shape: Shape, method: str, argument: str) -> Array:
+    numbers = np.asarray(returned)
+    if numbers.dtype.kind not in "fiu" or numbers.shape != shape:
+        raise ValueError(
+            f"{argument}: expected numbers of shape {shape} from its method {method}, got shape {numbers.shape}, dtype "
+            f"{numbers.dtype}"
+        )
+    return numbers
 
 
 _KIND = Kind(Regularizer, "a Regularizer", {"l1": L1, "l1_l2": lambda: L1L2(0.01, 0.01), "l2": L2})

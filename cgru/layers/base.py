@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from cgru import initializers, masks
 from cgru.checks import as_array, check_bool, check_dtype, check_int
 from cgru.configured import Configured
-from cgru.layers.options import Optioned, in_config, kind_of
+from cgru.layers.options import Optioned, in_config, kind_of, role
 from cgru.locks import Locked, owned
 from cgru.sequences import Batch
 from cgru.typing import AnyArray, Array, DType, Initializer, Key, Shape
@@ -350,10 +350,7 @@ class Layer(Optioned, Locked, Configured):
             initial = self._initial(name)
             if isinstance(initial, initializers.PyTorch):
                 initial = initial.within(self._inputs_of_an_output(input_size))
-            if isinstance(initial, initializers.Initializer):
-                created[name] = initial(shape, dtype, rng)
-            else:
-                created[name] = initializers.called(initial, shape, dtype, rng, f"initializer of {name}")
+            created[name] = initializers.called(initial, shape, dtype, rng, f"{role(name)}_initializer")
         return created
 
     def _adopt(self, input_size: int | None, parameters: dict[str, Array]) -> None:

@@ -22,7 +22,7 @@ def in_config(option: str, value: Any) -> Any:
     return value if kind is None else kind.config_of(value)
 
 
-def _role(name: str) -> str:
+def role(name: str) -> str:
     """What the options for a parameter begin with: of "l0.forward.recurrent_kernel" recurrent_initializer and so on."""
     return name.rpartition(".")[2].removesuffix("_kernel")
 
@@ -47,15 +47,15 @@ class Optioned:
         """ValueError if a constraint is about axes that its parameter does not have. Called when options are set."""
         seen = set()
         for name, shape in self.parameter_shapes(None):
-            if _role(name) in seen:  # the other layers and directions have the same shapes, and may be very many
+            if role(name) in seen:  # the other layers and directions have the same shapes, and may be very many
                 return
-            seen.add(_role(name))
+            seen.add(role(name))
             constraint = self.constraint_of(name)
             if isinstance(constraint, constraints.Norm):
-                constraint.check_axes(shape, f"{_role(name)}_constraint")
+                constraint.check_axes(shape, f"{role(name)}_constraint")
 
     def _option_for(self, name: str, what: str) -> Any:
-        return getattr(self, f"{_role(name)}_{what}", None)
+        return getattr(self, f"{role(name)}_{what}", None)
 
     def constraint_of(self, name: str) -> Any:
         """Return what is to be done with the parameter called `name` after each update, or None."""
@@ -63,21 +63,22 @@ class Optioned:
 
     def penalty(self) -> float:
         """Return what the regularizers of the parameters add to the loss; 0.0 if the layer is not trainable."""
-        return sum((regularizer.value(array) for _, array, regularizer in self._regularized()), 0.0)
+        return sum((regularizers.value_of(*one) for _, *one in self._regularized()), 0.0)
 
     def penalty_gradients(self) -> dict[str, Array]:
         """Return its gradients: dict name -> array, of the parameters that have a regularizer."""
-        return {name: regularizer.gradient(array) for name, array, regularizer in self._regularized()}
+        return {name: regularizers.gradient_of(*one) for name, *one in self._regularized()}
 
     def add_penalties(self, grads: dict[str, Array]) -> dict[str, Array]:
         """Return gradients of the parameters with those of the penalties added."""
         return grads | {name: grads[name] + d for name, d in self.penalty_gradients().items() if name in grads}
 
-    def _regularized(self) -> Iterator[tuple[str, Array, regularizers.Regularizer]]:
+    def _regularized(self) -> Iterator[tuple[str, Any, Array, str]]:
+        """Yield (name, regularizer, array, option) of parameters that have a regularizer."""
         for name, array in self._built_parameters().items() if self.trainable else ():
             regularizer = regularizers.get(self._option_for(name, "regularizer"))
             if regularizer is not None:
-                yield name, array, regularizer
+                yield name, regularizer, array, f"{role(name)}_regularizer"
 
     def _activity(self, y: Array, valid: BoolArray | None, training: bool) -> tuple[float, Array | None]:
         """Return (penalty on the outputs `y` (N, ...) at the valid steps, its gradient, if `training`, or None)."""
@@ -85,8 +86,8 @@ class Optioned:
             return 0.0, None
         regularizer = regularizers.get(self.activity_regularizer)
         rows = y if valid is None else y[valid]
-        penalty = regularizer.value(rows) / len(y)
+        penalty = regularizers.value_of(regularizer, rows, "activity_regularizer") / len(y)
         if not training:
             return penalty, None
-        d = regularizer.gradient(rows) / y.dtype.type(len(y))
+        d = regularizers.gradient_of(regularizer, rows, "activity_regularizer") / y.dtype.type(len(y))
         return penalty, d if valid is None else from_valid_rows(d, y.shape[:-1], valid)

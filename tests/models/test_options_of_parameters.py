@@ -105,7 +105,7 @@ def test_functions(rng):
     ):
         with pytest.raises(ValueError, match=re.escape(words)) as caught:
             cgru.GRU(2, kernel_initializer=function, input_size=3)
-        assert "initializer of kernel" in str(caught.value)
+        assert "kernel_initializer" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -386,3 +386,65 @@ def test_functions_that_do_not_tell_their_arguments_are_taken(rng):
     assert cgru.Dense(3, kernel_constraint=np.abs).kernel_constraint is np.abs
     layer = cgru.GRU(2, kernel_initializer=lambda *given: values, input_size=4)
     np.testing.assert_array_equal(layer.parameters["kernel"], values.astype("float32"))
+
+
+class Quartic(regularizers.Regularizer):
+    def value(self, array):
+        return (array**4).sum()
+
+    def gradient(self, array):
+        return 4 * array**3
+
+
+def fitted(**options):
+    model = cgru.Sequential([cgru.Dense(2, **options)], seed=0)
+    model.compile("sgd", loss="mse")
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("option", ["kernel_regularizer", "activity_regularizer"])
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"value": lambda self, array: array}, ": expected numbers of shape () from its method value, got shape ("),
+        ({"value": lambda self, array: None}, ": expected numbers of shape () from its method value, got shape ()"),
+        ({"gradient": lambda self, array: np.ones(7)}, " from its method gradient, got shape (7,), dtype float64"),
+        ({"gradient": lambda self, array: 1.0}, " from its method gradient, got shape (), dtype float64"),
+    ],
+)
+def test_penalties_of_ones_own_that_return_something_else(option, methods, message):
+    fitted(**{option: Quartic()})
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        fitted(**{option: type("Own", (Quartic,), methods)()})
+    assert str(caught.value).startswith(option)
+
+
+def test_a_penalty_without_its_methods():
+    class Half(regularizers.Regularizer):
+        def value(self, array):
+            return 0.0
+
+    with pytest.raises(NotImplementedError, match=re.escape("Half: expected a method gradient(array)")):
+        fitted(kernel_regularizer=Half())
+
+
+@pytest.mark.parametrize("returned", [None, "a", 1.0, np.ones((3, 2)) * 1j])
+def test_constraints_of_ones_own_that_return_something_else(returned):
+    with pytest.raises(ValueError, match=re.escape("expected numbers of shape (3, 2)")):
+        fitted(kernel_constraint=lambda array: returned)
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "identity", "orthogonal_per_gate"])
+def test_initializers_that_do_not_fit_name_the_option(name):
+    with pytest.raises(ValueError, match=r"^bias_initializer: "):
+        cgru.GRU(3, bias_initializer=name, input_size=2, bidirectional=True)
+
+
+def test_draws_of_ones_own_are_checked():
+    class Short(initializers.Initializer):
+        def draw(self, shape, rng):
+            return np.ones(3)
+
+    with pytest.raises(ValueError, match=r"^recurrent_initializer: expected a function"):
+        cgru.GRU(3, recurrent_initializer=Short(), input_size=2)
