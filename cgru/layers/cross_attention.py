@@ -48,8 +48,8 @@ class Prepared(NamedTuple):
     """The same, made ready to be attended to by one step after the other."""
 
     memory: Memory
-    scores: list[kernels.DenseHandle]  # of each sequence, the weights of its steps; none for "additive"
-    values: list[kernels.DenseHandle]  # of each sequence, means of its steps
+    scores: list[Any]  # of each sequence what gives weights of its steps; None without steps, and for "additive"
+    values: list[Any]  # of each sequence what gives means of its steps; None without steps
 
 
 class _Tape(NamedTuple):
@@ -301,14 +301,15 @@ class Attention(Layer):
 
     def prepared(self, memory: Memory) -> Prepared:
         """Return a memory for `attend_rows`."""
-        threads, scores, values = kernels.get_num_threads(), [], []
-        for i in range(memory.rows.leading[0]):
+        threads, linear, softmax = kernels.get_num_threads(), ACTIVATIONS["linear"], ACTIVATIONS["softmax"]
+        scores: list[Any] = [None] * memory.rows.leading[0]
+        values: list[Any] = [None] * memory.rows.leading[0]
+        for i in np.flatnonzero(np.diff(memory.rows.ends)).tolist():  # the others have no steps
             own = memory.rows.of(i)
-            linear = ACTIVATIONS["linear"]
-            values.append(kernels.DenseHandle(memory.rows.data[own], None, linear, True, threads))
+            values[i] = kernels.DenseHandle(memory.rows.data[own], None, linear, True, threads)
             if self.score != "additive":
                 keys = np.ascontiguousarray(memory.keys[own].T)
-                scores.append(kernels.DenseHandle(keys, None, ACTIVATIONS["softmax"], True, threads))
+                scores[i] = kernels.DenseHandle(keys, None, softmax, True, threads)
         return Prepared(memory, scores, values)
 
     def attend_rows(self, h: Array, prepared: Prepared, owners: IntArray) -> Array:

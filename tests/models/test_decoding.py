@@ -302,6 +302,19 @@ def test_no_sources_empty_sources_and_features():
     assert lists(read.generate(x, 5, mask=mask))[0] == lists(read.generate(x[:1, ::2], 5))[0]
 
 
+@pytest.mark.parametrize("attention", [None, "dot", "general", "additive"])
+def test_empty_sources_among_others(attention, rng):
+    model = model_of(attention)
+    given = [np.arange(0), rng.integers(0, V, 4), np.arange(0)]
+    padded = np.full((3, 6), -1)
+    padded[1, :4] = given[1]
+    for beam in (1, 3):
+        found, scores = model.generate(given, 7, beam, return_scores=True)
+        again, same = model.generate(padded, 7, beam, lengths=[0, 4, 0], return_scores=True)
+        assert lists(found) == lists(again) and scores.tobytes() == same.tobytes()
+        assert lists(found) == [lists(model.generate([source], 7, beam))[0] for source in given]
+        assert lists(model.generate([[], []], 7, beam)) == [lists(found)[0]] * 2
+
 def test_rows_that_ended_leave_the_batch(rng, monkeypatch):
     model, seen = model_of(), []
     gru = model.decoder.layers[1]
