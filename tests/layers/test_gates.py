@@ -148,3 +148,23 @@ def test_wrong_arguments_are_named(rng):
         layer.gates(np.zeros((N, T, D)), lengths=[T + 1] * N)
     with pytest.raises(ValueError, match="initial_state: expected shape"):
         layer.gates(np.zeros((N, T, D)), np.zeros((N, H + 1)))
+
+
+CHANCES = {"dropout": 0.4, "recurrent_dropout": 0.4, "layer_dropout": 0.4, "zoneout": 0.3}
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_chance_has_no_part_in_them(rng, layer_norm):
+    """Units that training would drop are there, and zoneout is its expectation."""
+    layer = cgru.GRU(
+        H, input_size=D, num_layers=2, return_sequences=True, layer_norm=layer_norm, seed=0, dtype="float64", **CHANCES
+    )
+    x, lengths = rng.standard_normal((N, T, D)), [2, 5, 0]
+    found = layer.gates(x, lengths=lengths)
+    assert (found["l1.forward"].h == layer(x, lengths=lengths)).all()
+    kept = CHANCES["zoneout"]
+    for r, z, n, h in found.values():
+        before = np.concatenate([np.zeros((N, 1, H)), h[:, :-1]], axis=1)
+        expected = kept * before + (1 - kept) * ((1 - z) * before + z * n)
+        assert_close(h, np.where(valid_steps(N, T, lengths)[:, :, None], expected, 0), 1e-15)
+        assert (r <= 1).all()
