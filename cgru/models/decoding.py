@@ -19,7 +19,8 @@ from cgru.typing import AnyArray, Array, IntArray
 if TYPE_CHECKING:
     from cgru.models.coupled import EncoderDecoder
 
-FIRST = 128  # of the largest weights, looked at before all are sorted
+FIRST = 256  # of the largest weights, looked at before all are sorted
+BLOCK = 128  # of weights that are summed by themselves
 FEW = 16  # up to here the largest values are found one after the other
 
 Choice: TypeAlias = tuple[IntArray, IntArray, Array]  # rows that go on, their tokens, their sums of log-probabilities
@@ -91,14 +92,13 @@ class Sampling:
         left = None  # the tokens that may come, in order; None: all
         if self._top_k is not None and self._top_k < len(p):
             left = largest(p, self._top_k)
-        weights: Array = (p if left is None else p[left]).astype(np.float64)
+        weights = p if left is None else p[left]
         if self._temperature != 1:
-            weights = (weights / weights.max()) ** (1 / self._temperature)
+            weights = (weights.astype(np.float64) / weights.max()) ** (1 / self._temperature)
         if self._top_p is not None and self._top_p < 1:
             likely = nucleus(weights, self._top_p)
             weights, left = weights[likely], likely if left is None else left[likely]
-        sums = np.cumsum(weights)
-        place = int(np.searchsorted(sums, u * sums[-1], side="right"))
+        place = drawn(weights, u)
         return place if left is None else int(left[place])
 
 
@@ -115,13 +115,27 @@ def largest(values: Array, count: int) -> IntArray:
 def nucleus(weights: Array, share: float) -> IntArray:
     """The places, in order, of the largest of weights (K,) that together have this share of the sum; of equals the
     first."""
-    wanted = share * weights.sum()
-    count = min(FIRST, len(weights))
-    while True:  # it is usually a small part, and to sort all of them takes long
-        sums = np.cumsum(np.sort(np.partition(weights, -count)[-count:])[::-1])
-        if sums[-1] >= wanted or count == len(weights):
-            return largest(weights, min(count, 1 + int((sums < wanted).sum())))
-        count = min(8 * count, len(weights))
+    wanted = share * weights.sum(dtype=np.float64)
+    some = np.partition(weights, -FIRST)[-FIRST:] if len(weights) > FIRST else weights
+    if some.sum(dtype=np.float64) < wanted:  # usually it is a small part, and to sort all of them takes long
+        some = weights
+    sums = np.cumsum(np.sort(some)[::-1], dtype=np.float64)
+    return largest(weights, min(len(some), 1 + int(np.searchsorted(sums, wanted))))
+
+
+def drawn(weights: Array, u: float) -> int:
+    """The place in weights (K,) that a number from [0, 1) means: the first whose sum up to here exceeds u times the
+    whole. Blocks are summed first, since a running sum waits for each term."""
+    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK), dtype=np.float64))
+    wanted = u * sums[-1]
+    last = int(np.searchsorted(sums, sums[-1]))  # block that holds anything
+    block = min(int(np.searchsorted(sums, wanted, side="right")), last)
+    own = weights[block * BLOCK : (block + 1) * BLOCK]
+    before = sums[block - 1] if block else 0.0
+    place = int(np.searchsorted(np.cumsum(own, dtype=np.float64), wanted - before, side="right"))
+    if place == len(own):  # by rounding: the last that can come
+        place = int(np.flatnonzero(own)[-1])
+    return block * BLOCK + place
 
 
 def _largest_of_each(p: Array, count: int) -> tuple[IntArray, IntArray, Array]:

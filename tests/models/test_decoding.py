@@ -238,7 +238,18 @@ def test_of_equals_the_first_are_taken():
     assert decoding.nucleus(weights, 1e-9).tolist() == [4]
 
 
-@pytest.mark.parametrize("size", [5, 128, 129, 3000])
+@pytest.mark.parametrize("size", [1, 5, 128, 129, 3000])
+def test_a_number_means_the_place_where_the_sum_exceeds_it(size, rng):
+    weights = rng.integers(0, 5, size).astype("float32")  # whose sums are exact
+    weights[-1] = weights[0] = 1
+    sums, numbers = weights.cumsum(), np.linspace(0, 1, 200, endpoint=False)
+    for u in numbers:
+        assert decoding.drawn(weights, u) == np.searchsorted(sums, u * sums[-1], side="right")
+    weights[1:] *= np.arange(1, size) != size - 1
+    assert decoding.drawn(weights, 1.0) == np.flatnonzero(weights)[-1]  # what rounding may come to
+
+
+@pytest.mark.parametrize("size", [5, 256, 257, 3000])
 def test_a_nucleus_is_what_a_whole_sort_finds(size, rng):
     for sharpness in (0.1, 3.0):
         weights = np.exp(sharpness * rng.standard_normal(size))
