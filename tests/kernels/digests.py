@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 import cgru
-from cgru import kernels
+from cgru import kernels, masks
 from cgru.sequences import as_batch
 
 FILE = Path(__file__).with_name("digests.json")
-PROBLEMS, MODELS = 48, 20
+PROBLEMS, OPTIONS, MODELS = 48, 16, 20
 ACTIVATIONS = ("tanh", "sigmoid", "relu", "linear", "hard_sigmoid", "hard_sigmoid_keras2")
 # Of N, T, D and H: from, to.
 SIZES = {
@@ -91,6 +91,32 @@ def both_passes(layer, x, h0, dy, dh, validity):
     dx, dh0, gradients = layer.backward(dy, tape, dh)
     assert np.array_equal(layer(x, h0, **validity)[0], y), "inference differs from training"
     return [y, h], [dx, dh0, *gradients.values()]
+
+
+def random_options(number):
+    """(name, layer, arrays of a pass in training, validity) with dropout, zoneout and normalised products, decided by
+    the number alone."""
+    draw = Stream(2000 + number)
+    dtype = ("float32", "float64")[number % 2]
+    N, T, D, H = (draw.choice(range(*sizes)) for sizes in SIZES["small"])
+    options = {"reset_after": bool(number // 2 % 2), "num_layers": draw.choice((1, 2))}
+    options |= {name: draw.choice((0.0, 0.25)) for name in ("dropout", "recurrent_dropout", "layer_dropout", "zoneout")}
+    options |= {"layer_norm": number % 8 < 4, **draw.choice(({}, {"reverse": True}, {"bidirectional": True}))}
+    layer = cgru.GRU(H, input_size=D, dtype=dtype, return_sequences=True, recurrent_initializer="zeros", **options)
+    layer.set_weights([draw.values(w.shape, dtype, -1) for w in layer.get_weights()])
+    y, h, _ = layer.forward(np.zeros((N, T, D), dtype))
+    arrays = [draw.values(shape, dtype, 0) for shape in ((N, T, D), h.shape, y.shape, h.shape)]
+    lengths = (draw.integers(N) % np.uint64(T + 1)).astype(np.intp)
+    said = " ".join(f"{name}={value}" for name, value in options.items())
+    return f"options {number:02} {dtype} N,T,D,H={N},{T},{D},{H} {said}", layer, arrays, {"lengths": lengths}
+
+
+def passes_with_options(layer, x, h0, dy, dh, validity):
+    """(outputs in inference and in training, gradients): lists of arrays."""
+    key = masks.Key(7, update=3, layer=1)
+    y, h, tape = layer.forward(x, h0, training=True, seed=key, **validity)
+    dx, dh0, gradients = layer.backward(dy, tape, dh)
+    return [*layer.forward(x, h0, **validity)[:2], y, h], [dx, dh0, *gradients.values()]
 
 
 def step_by_step(layer, x, h0):
@@ -185,6 +211,15 @@ def digests():
                 if not validity and not layer.bidirectional and not layer.reverse:
                     steps = step_by_step(layer, *arrays[:2])
                     assert digest(steps) == digest(outputs), f"{name}: step by step differs"
+            assert ways[0] == ways[1], f"{name}: two threads differ from one"
+            found[name] = ways[0]
+        for number in range(OPTIONS):
+            name, layer, arrays, validity = random_options(number)
+            ways = []
+            for count in (1, 2):
+                kernels.set_num_threads(count)
+                outputs, gradients = passes_with_options(layer, *arrays, validity)
+                ways.append(f"{digest(outputs)} {digest(gradients)}")
             assert ways[0] == ways[1], f"{name}: two threads differ from one"
             found[name] = ways[0]
         for number in range(MODELS):
