@@ -282,6 +282,11 @@ def _check_decoder(layers: Layers) -> int:
             if getattr(layers[i], option):
                 who = title(layers, i)
                 raise ValueError(f"decoder: expected GRUs that run forward in time, got {option}=True in {who}")
+        if layers[i].learn_initial_state:
+            raise ValueError(
+                "decoder: expected GRUs whose state comes from the encoder, got learn_initial_state=True in "
+                f"{title(layers, i)}"
+            )
         if not layers[i].return_sequences:
             raise ValueError(
                 f"decoder: expected an output at each step, got return_sequences=False in {title(layers, i)}"

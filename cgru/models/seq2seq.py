@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
 
@@ -334,6 +335,10 @@ class Seq2Seq(EncoderDecoder):
         penalty = check_number(length_penalty, "length_penalty")
         if not 0 <= penalty < np.inf:
             raise ValueError(f"length_penalty: expected a finite number of at least 0, got {length_penalty!r}")
+        if penalty * math.log(max_length) > 700:  # about where exp ends
+            raise ValueError(
+                f"length_penalty: expected max_length**length_penalty to be finite, with {max_length} got {penalty}"
+            )
         drawn = _drawing(temperature, top_k, top_p, seed)
         if drawn is not None and beam > 1:
             raise ValueError(f"beam: expected 1 beside temperature, top_k, top_p or seed, which draw, got {beam}")

@@ -326,6 +326,7 @@ def test_empty_sources_among_others(attention, rng):
         assert lists(found) == [lists(model.generate([source], 7, beam))[0] for source in given]
         assert lists(model.generate([[], []], 7, beam)) == [lists(found)[0]] * 2
 
+
 def test_rows_that_ended_leave_the_batch(rng, monkeypatch):
     model, seen = model_of(), []
     gru = model.decoder.layers[1]
@@ -355,6 +356,7 @@ def test_rows_that_ended_leave_the_batch(rng, monkeypatch):
         ({"beam": 2, "seed": 1}, "beam: expected 1 beside temperature"),
         ({"length_penalty": -0.1}, "length_penalty"),
         ({"length_penalty": np.nan}, "length_penalty"),
+        ({"length_penalty": 1e6, "beam": 2}, r"length_penalty: expected max_length\*\*length_penalty to be finite"),
         ({"batch_size": 0}, "batch_size"),
         ({"lengths": [1, 2]}, "lengths, mask: a ragged list"),
     ],

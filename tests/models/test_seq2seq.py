@@ -370,6 +370,7 @@ def decoder(*grus, ids=K, activation="softmax"):
         (lambda: two([H(6, stateful=True)], decoder()), ValueError, "encoder: .*stateful=True in layer 0"),
         (lambda: two([H(6)], decoder(H(6))), ValueError, "decoder: .*return_sequences=False in layer 1"),
         (lambda: two([H(6)], decoder(S(reverse=True))), ValueError, "decoder: .*reverse=True"),
+        (lambda: two([H(6)], decoder(S(learn_initial_state=True))), ValueError, "decoder: .*state comes from the enc"),
         (lambda: two([H(6)], decoder(S(bidirectional=True))), ValueError, "decoder: .*bidirectional"),
         (lambda: two([H(6)], decoder()[1:]), ValueError, "decoder: expected an Embedding as its first layer"),
         (lambda: two([H(6)], decoder()[:-1]), ValueError, "decoder: expected a Dense with softmax as its last layer"),
