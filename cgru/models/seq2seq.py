@@ -124,7 +124,9 @@ class Seq2Seq(EncoderDecoder):
             What each example, or each step of its target and the end, weighs in the loss.
         chunk : None
             Sequences are not cut here: the decoder needs the whole source.
-        epochs, batch_size, shuffle, verbose, class_weight, validation_split, callbacks, initial_epoch, resume
+        class_weight : dict id -> weight, optional
+            What the ids of targets, and the end, weigh in the loss.
+        epochs, batch_size, shuffle, verbose, validation_split, callbacks, initial_epoch, resume
             As in `Sequential.fit`.
 
         Returns
