@@ -61,7 +61,10 @@ def lists(found):
     return [ids.tolist() for ids in found]
 
 
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"reset_after": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_layers": 2}, {"reset_after": True}, {"layer_norm": True, "zoneout": 0.2, "recurrent_dropout": 0.3}],
+)
 @pytest.mark.parametrize("attention", [None, "dot", "general", "additive"])
 def test_greedy_is_a_plain_loop(attention, options, rng):
     model, source = model_of(attention, **options), sources(rng)

@@ -8,6 +8,7 @@ import pytest
 
 import cgru
 from cgru.layers import Attention
+from cgru.models.runs import Totals
 
 SCORES = [None, "dot", "general", "additive"]
 V, K = 9, 8  # ids of source and target
@@ -73,6 +74,7 @@ PARTS = {
         {"num_layers": 2, "reset_after": True},
     ),
     "reverse": ({"reverse": True}, {}),
+    "layer_norm": ({"layer_norm": True}, {"layer_norm": True, "reset_after": True}),
     "go_backwards": ({"go_backwards": True, "reset_after": True}, {}),
 }  # fmt: skip
 
@@ -108,6 +110,25 @@ def check_gradients(model, rng):
     for step in (1e-6, -1e-6):
         model.set_weights([p + step * d for p, d in zip(start, direction, strict=True)])
         losses.append(model.evaluate(source, target, sample_weight=weights)["loss"])
+    assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_gradients_under_dropout_are_finite_differences(rng):
+    options = {"dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.3, "return_sequences": True, "dtype": "float64"}
+    parts = [cgru.Dropout(0.3), cgru.GRU(6, **options), cgru.Dropout(0.3)]
+    model = model_of(parts, copy.deepcopy(parts), "general", dtype="float64")
+    batch, targets = model._examples(*examples(rng, 4), {})
+    model._build_for(batch)
+    pair, own = model._rows_of(batch, targets, np.arange(4))
+    key = cgru.masks.Key(5, examples=np.arange(4))
+    start, gradients = model.get_weights(), model._gradients(pair, own, key=key)
+    direction = [rng.standard_normal(p.shape) for p in start]
+    losses = []
+    for step in (1e-6, -1e-6):
+        model.set_weights([p + step * d for p, d in zip(start, direction, strict=True)])
+        total, count = model._run(pair, own, key=key).seen(Totals(model))["loss"]
+        losses.append(total / count)
+    expected = sum((g * d).sum() for g, d in zip(in_order(model, gradients), direction, strict=True))
     assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
@@ -332,8 +353,8 @@ def test_where_attention_looks(rng):
 
 def test_dropout_acts_in_training_alone(rng):
     source, target = examples(rng)
-    parts = [cgru.Dropout(0.5), cgru.GRU(6, return_sequences=True)]
-    model = model_of(parts, [cgru.Dropout(0.5), cgru.GRU(6, return_sequences=True), cgru.Dropout(0.5)], "dot")
+    dropped = {"dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.3, "return_sequences": True}
+    model = model_of([cgru.Dropout(0.5), cgru.GRU(6, **dropped)], [cgru.GRU(6, **dropped), cgru.Dropout(0.5)], "dot")
     seen = model.evaluate(source, target)
     assert model.evaluate(source, target) == seen
     assert model.train_on_batch(source, target)["loss"] != pytest.approx(seen["loss"], rel=1e-4)
