@@ -82,24 +82,24 @@ class Sampling:
 
     def choose(self, p: Array, owners: IntArray, scores: Array, step: int) -> Choice:
         key = masks.Key(self._seed, examples=self._examples[owners], step=step)
-        drawn = masks.uniform(key, (len(p), 1, 1))[:, 0, 0]
-        rows = np.arange(len(p))
-        tokens = np.array([self._draw(own, u) for own, u in zip(p, drawn, strict=True)])
-        return rows, tokens, scores + _logarithms(p[rows, tokens])
-
-    def _draw(self, p: Array, u: float) -> int:
-        """The token that a number from [0, 1) means; p (K,)."""
-        left = None  # the tokens that may come, in order; None: all
-        if self._top_k is not None and self._top_k < len(p):
-            left = largest(p, self._top_k)
-        weights = p if left is None else p[left]
+        numbers = masks.uniform(key, (len(p), 1, 1))[:, 0, 0]
+        left = None  # the tokens that may come, as many for each row; None: all
+        weights = p
+        if self._top_k is not None and self._top_k < p.shape[1]:
+            left = np.array([largest(own, self._top_k) for own in p])
+            weights = np.take_along_axis(p, left, axis=1)
         if self._temperature != 1:
-            weights = (weights.astype(np.float64) / weights.max()) ** (1 / self._temperature)
+            weights = (weights.astype(np.float64) / weights.max(axis=1, keepdims=True)) ** (1 / self._temperature)
         if self._top_p is not None and self._top_p < 1:
-            likely = nucleus(weights, self._top_p)
-            weights, left = weights[likely], likely if left is None else left[likely]
-        place = drawn(weights, u)
-        return place if left is None else int(left[place])
+            weights, whole = np.zeros_like(weights), weights
+            for new, own in zip(weights, whole, strict=True):
+                likely = nucleus(own, self._top_p)
+                new[likely] = own[likely]
+        tokens = drawn(weights, numbers)
+        rows = np.arange(len(p))
+        if left is not None:
+            tokens = left[rows, tokens]
+        return rows, tokens, scores + _logarithms(p[rows, tokens])
 
 
 def largest(values: Array, count: int) -> IntArray:
@@ -123,19 +123,21 @@ def nucleus(weights: Array, share: float) -> IntArray:
     return largest(weights, min(len(some), 1 + int(np.searchsorted(sums, wanted))))
 
 
-def drawn(weights: Array, u: float) -> int:
-    """The place in weights (K,) that a number from [0, 1) means: the first whose sum up to here exceeds u times the
-    whole. Blocks are summed first, since a running sum waits for each term."""
-    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK), dtype=np.float64))
-    wanted = u * sums[-1]
-    last = int(np.searchsorted(sums, sums[-1]))  # block that holds anything
-    block = min(int(np.searchsorted(sums, wanted, side="right")), last)
-    own = weights[block * BLOCK : (block + 1) * BLOCK]
-    before = sums[block - 1] if block else 0.0
-    place = int(np.searchsorted(np.cumsum(own, dtype=np.float64), wanted - before, side="right"))
-    if place == len(own):  # by rounding: the last that can come
-        place = int(np.flatnonzero(own)[-1])
-    return block * BLOCK + place
+def drawn(weights: Array, numbers: Array) -> IntArray:
+    """The place in each row of weights (n, K) that a number from [0, 1) means: the first whose sum up to here exceeds
+    so much of the whole. Blocks are summed first, since a running sum waits for each term."""
+    n, K = weights.shape
+    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, K, BLOCK), axis=1, dtype=np.float64), axis=1)
+    rows, wanted = np.arange(n), numbers * sums[:, -1]
+    last = (sums < sums[:, -1:]).sum(axis=1)  # block that holds anything
+    block = np.minimum((sums <= wanted[:, None]).sum(axis=1), last)
+    wanted -= np.where(block > 0, sums[rows, block - 1], 0)
+    columns = block[:, None] * BLOCK + np.arange(min(BLOCK, K))
+    own = np.where(columns < K, weights[rows[:, None], np.minimum(columns, K - 1)], 0)
+    places = (np.cumsum(own, axis=1, dtype=np.float64) <= wanted[:, None]).sum(axis=1)
+    for row in np.flatnonzero(places == own.shape[1]):  # by rounding: the last that can come
+        places[row] = np.flatnonzero(own[row])[-1]
+    return columns[rows, places]
 
 
 def _largest_of_each(p: Array, count: int) -> tuple[IntArray, IntArray, Array]:

@@ -78,7 +78,13 @@ def test_greedy_is_a_plain_loop(attention, options, rng):
 
 
 @pytest.mark.parametrize("attention", [None, "additive"])
-@pytest.mark.parametrize("how", [{}, {"beam": 3, "length_penalty": 0.6}, {"temperature": 2.0, "top_k": 4, "seed": 3}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {}, {"beam": 3, "length_penalty": 0.6}, {"seed": 3}, {"temperature": 2.0, "top_k": 4, "seed": 3},
+        {"top_p": 0.8, "temperature": 0.7, "seed": 3},
+    ],
+)  # fmt: skip
 def test_nothing_depends_on_batch_padding_or_team(attention, how, rng):
     model, source = model_of(attention), sources(rng)
     found, scores = model.generate(source, 8, return_scores=True, **how)
@@ -247,9 +253,10 @@ def test_a_number_means_the_place_where_the_sum_exceeds_it(size, rng):
     weights[-1] = weights[0] = 1
     sums, numbers = weights.cumsum(), np.linspace(0, 1, 200, endpoint=False)
     for u in numbers:
-        assert decoding.drawn(weights, u) == np.searchsorted(sums, u * sums[-1], side="right")
+        found = decoding.drawn(np.array([weights, weights[::-1]]), np.array([u, 0]))
+        assert found.tolist() == [np.searchsorted(sums, u * sums[-1], side="right"), 0]
     weights[1:] *= np.arange(1, size) != size - 1
-    assert decoding.drawn(weights, 1.0) == np.flatnonzero(weights)[-1]  # what rounding may come to
+    assert decoding.drawn(weights[None], np.ones(1)) == np.flatnonzero(weights)[-1]  # what rounding may come to
 
 
 @pytest.mark.parametrize("size", [5, 256, 257, 3000])
