@@ -89,6 +89,11 @@ def random_problem(rng, reset_after, activation="tanh", recurrent_activation="si
     )
 
 
+def away_from_zero(rng, shape):
+    """Numbers of which few beside zeros make no variance so small that normalising by it is curved strongly."""
+    return rng.uniform(0.4, 1, shape) * rng.choice([-1, 1], shape)
+
+
 def random_validity(rng, kind, n, t):
     """Keyword arguments for lengths or a mask of this kind; rows with no valid step are among them."""
     if kind == "lengths":
