@@ -33,6 +33,7 @@ class Optioned:
 
     activity_regularizer: Any = None
     trainable: Any
+    _regularizers: dict[str, Any] = {}  # option -> object, of those that there are: every pass asks for them
     _built_parameters: Any
 
     def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
@@ -42,6 +43,8 @@ class Optioned:
         """Check and keep options whose names end in _initializer, _regularizer and _constraint."""
         for name, value in options.items():
             setattr(self, name, kind_of(name).check(value, name))
+        given = [name for name, value in options.items() if kind_of(name) is regularizers and value is not None]
+        self._regularizers = self._regularizers | {name: regularizers.get(getattr(self, name)) for name in given}
 
     def _check_axes(self) -> None:
         """ValueError if a constraint is about axes that its parameter does not have. Called when options are set."""
@@ -75,16 +78,16 @@ class Optioned:
 
     def _regularized(self) -> Iterator[tuple[str, Any, Array, str]]:
         """Yield (name, regularizer, array, option) of parameters that have a regularizer."""
-        for name, array in self._built_parameters().items() if self.trainable else ():
-            regularizer = regularizers.get(self._option_for(name, "regularizer"))
-            if regularizer is not None:
-                yield name, regularizer, array, f"{role(name)}_regularizer"
+        for name, array in self._built_parameters().items() if self._regularizers and self.trainable else ():
+            option = f"{role(name)}_regularizer"
+            if option in self._regularizers:
+                yield name, self._regularizers[option], array, option
 
     def _activity(self, y: Array, valid: BoolArray | None, training: bool) -> tuple[float, Array | None]:
         """Return (penalty on the outputs `y` (N, ...) at the valid steps, its gradient, if `training`, or None)."""
         if self.activity_regularizer is None or not len(y):
             return 0.0, None
-        regularizer = regularizers.get(self.activity_regularizer)
+        regularizer = self._regularizers["activity_regularizer"]
         rows = y if valid is None else y[valid]
         penalty = regularizers.value_of(regularizer, rows, "activity_regularizer") / len(y)
         if not training:

@@ -44,9 +44,12 @@ def test_an_embedding_of_pytorch_there_and_back(rng):
 def test_a_table_that_masks_is_no_table_of_pytorch():
     layer = cgru.Embedding(5, 3, mask_zero=True, seed=0)
     layer.build()
-    for convert in (cgru.convert.to_torch, cgru.convert.to_torch_module, cgru.convert.to_onnx):
-        with pytest.raises(ValueError, match="mask_zero=True"):
-            convert(layer)
+    for name in ("to_torch", "to_torch_module", "to_onnx"):
+        try:
+            with pytest.raises(ValueError, match="mask_zero=True"):
+                getattr(cgru.convert, name)(layer)
+        except ImportError as error:
+            assert "pip install" in str(error)
     assert list(cgru.convert.to_torch(layer.with_options(mask_zero=False))) == ["weight"]
 
 

@@ -177,6 +177,8 @@ def test_training_has_one_result_whatever_the_threads(rng, reset_after):
 @pytest.mark.parametrize("export", [convert.to_torch, convert.to_keras, convert.to_onnx, convert.to_cudnn])
 @pytest.mark.parametrize(("name", "value"), [("layer_norm", True), ("zoneout", 0.2)])
 def test_what_no_convention_has_is_refused(export, name, value):
+    if export is convert.to_onnx:
+        pytest.importorskip("onnx")
     layer = cgru.GRU(H, reset_after=True, input_size=D, **{name: value})
     with pytest.raises(ValueError, match=f"cannot convert {name}={value} exactly"):
         export(layer)
