@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cgru import constraints, initializers, regularizers
@@ -33,7 +34,7 @@ class Optioned:
 
     activity_regularizer: Any = None
     trainable: Any
-    _regularizers: dict[str, Any] = {}  # option -> object, of those that there are: every pass asks for them
+    _regularizers: Mapping[str, Any] = MappingProxyType({})  # option -> object: every pass asks for them
     _built_parameters: Any
 
     def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
@@ -44,7 +45,7 @@ class Optioned:
         for name, value in options.items():
             setattr(self, name, kind_of(name).check(value, name))
         given = [name for name, value in options.items() if kind_of(name) is regularizers and value is not None]
-        self._regularizers = self._regularizers | {name: regularizers.get(getattr(self, name)) for name in given}
+        self._regularizers = dict(self._regularizers) | {name: regularizers.get(getattr(self, name)) for name in given}
 
     def _check_axes(self) -> None:
         """ValueError if a constraint is about axes that its parameter does not have. Called when options are set."""
