@@ -220,7 +220,8 @@ def test_what_a_fit_with_mapped_arrays_allocates(tmp_path, kind):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak - before < 4 << 20
+    blocks = 0 if cgru.get_backend() == "native" else 2 << 20  # BLAS multiplies for many steps at once
+    assert peak - before < (4 << 20) + blocks
 
 
 def test_large_arrays_of_another_type_are_converted_batch_by_batch(x, y, monkeypatch):
