@@ -28,6 +28,7 @@ SANITIZE = os.environ.get("CGRU_SANITIZE", "")
 # (platform.h), not left to the compiler: -ffp-contract=off.
 ISA_FLAGS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32":
+    ISA_FLAGS["baseline"] = ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"]  # few run it: built in less time
     ISA_FLAGS["avx2"] = ["-mavx2", "-mfma"]
     ISA_FLAGS["avx512"] = [
         "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512",
@@ -73,7 +74,8 @@ def extensions():
 
     # What makes jobs of arrays has no loops for -O3; with -O1 a step of microseconds takes half as long again, with -Os
     # a sixth.
-    short = ["-O2", "-fno-align-functions", "-fno-align-loops", "-fno-inline-small-functions"]
+    short = ["-O2", "-fno-align-functions", "-fno-align-loops", "-fno-inline-small-functions", "-fno-tree-vectorize"]
+    short += ["-fno-tree-pre", "-fno-code-hoisting", "-fno-gcse"]
     once = {"calls": short, "runtime": ["-Os"]}
     modules = ISA_FLAGS | ({} if sys.platform == "win32" else once)
     return [extension(name, modules.get(name, [])) for name in (*ISA_FLAGS, *once)]
