@@ -123,7 +123,7 @@ def _error(
 
 
 def layers_and_gradients(target: Any, gradients: Any) -> tuple[list[Any], dict[Parameter, Array]]:
-    """Return the layers of `target`, a model, a layer or a list of layers, and the gradients of all parameters of those
+    """Return the layers of `target`, a model, a layer or a list of them, and the gradients of all parameters of those
     that are trainable, checked: dict (index of the layer, parameter name) -> array.
 
     Raises
@@ -158,24 +158,29 @@ def layers_and_gradients(target: Any, gradients: Any) -> tuple[list[Any], dict[P
 
 def _parts(target: Any, gradients: Any) -> tuple[list[Any], list[Mapping[str, Any]]]:
     """Return (list of layers, list of dicts name -> gradient, one for each layer)."""
-    if isinstance(getattr(target, "layers", None), (list, tuple)):
-        return list(target.layers), _split(gradients, len(target.layers))
     several = isinstance(target, (list, tuple))
-    layers = list(target) if several else [target]
-    for layer in layers:
-        if not hasattr(layer, "_built_parameters"):
+    targets = list(target) if several else [target]
+    for one in targets:
+        if not _is_model(one) and not hasattr(one, "_built_parameters"):
             raise TypeError(
-                f"model_or_layers: expected a model, a layer or a list of layers, got {type(layer).__name__}"
+                f"model_or_layers: expected a model, a layer or a list of them, got {type(one).__name__}"
                 f"{' in the list' if several else ''}"
             )
+    if several and (not isinstance(gradients, (list, tuple)) or len(gradients) != len(targets)):
+        got = f"{len(gradients)} of them" if isinstance(gradients, (list, tuple)) else type(gradients).__name__
+        raise TypeError(f"gradients: expected a list of {len(targets)} dicts, one for each in the list, got {got}")
+    layers, parts = [], []
+    for one, part in zip(targets, gradients if several else [gradients], strict=True):
+        own = list(one.layers) if _is_model(one) else [one]
+        layers += own
+        parts += _split(part, len(own)) if _is_model(one) else [_named(part)]
     if len({id(layer) for layer in layers}) != len(layers):
         raise ValueError("model_or_layers: expected each layer once, got one twice")
-    if not several:
-        return layers, [_named(gradients)]
-    if not isinstance(gradients, (list, tuple)) or len(gradients) != len(layers):
-        got = f"{len(gradients)} of them" if isinstance(gradients, (list, tuple)) else type(gradients).__name__
-        raise TypeError(f"gradients: expected a list of {len(layers)} dicts, one for each layer, got {got}")
-    return layers, [_named(part) for part in gradients]
+    return layers, parts
+
+
+def _is_model(target: Any) -> bool:
+    return isinstance(getattr(target, "layers", None), (list, tuple))
 
 
 def _named(part: Any) -> Mapping[str, Any]:

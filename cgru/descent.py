@@ -252,15 +252,15 @@ class Optimizer(Locked, Configured):
         return self.decay_biases or (parameter.ndim > 1 and name not in _NOT_DECAYED)
 
     def apply(self, model_or_layers: Any, gradients: Mapping[Any, Any] | Sequence[Mapping[str, Any]]) -> None:
-        """Update a model, a layer or several layers by their gradients, in a loop of one's own.
+        """Update a model, a layer or several of them by their gradients, in a loop of one's own.
 
         Parameters
         ----------
-        model_or_layers : model, Layer, or list of Layer
+        model_or_layers : model, Layer, or list of them
         gradients : dict, or list of dict
             Of a model, what its `backward` returns: "layer index.name" (or a tuple of the two) -> array. Of a layer
-            name -> array; of a list of layers a list of such dicts. Layers that are not trainable need none, and stay
-            as they are.
+            name -> array; of a list a list of such dicts. Layers that are not trainable need none, and stay as they
+            are. Messages count the layers of a list through, those of its models included.
 
         Raises
         ------

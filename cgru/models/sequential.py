@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -200,9 +200,17 @@ class Sequential(Trainable):
             return y, None
         return y, Tape(self, tapes, out.valid, y.shape, y.dtype, penalty + self.penalty())
 
-    def backward(self, dy: ArrayLike, tape: Tape) -> dict[str, Array]:
+    @overload
+    def backward(self, dy: ArrayLike, tape: Tape, need_dx: Literal[False] = False) -> dict[str, Array]: ...
+
+    @overload
+    def backward(self, dy: ArrayLike, tape: Tape, need_dx: Literal[True]) -> tuple[Array | None, dict[str, Array]]: ...
+
+    def backward(
+        self, dy: ArrayLike, tape: Tape, need_dx: bool = False
+    ) -> dict[str, Array] | tuple[Array | None, dict[str, Array]]:
         """Return the gradients of the trainable layers' parameters, dict "layer index.name" -> array: of the loss
-        whose gradient at the outputs is given, and of `tape.penalty`.
+        whose gradient at the outputs is given, and of `tape.penalty`. With `need_dx`, (dx, that dict).
 
         Parameters
         ----------
@@ -210,12 +218,16 @@ class Sequential(Trainable):
             Gradient of the outputs. Not read at steps that are not valid.
         tape : object
             From `forward(..., training=True)`. It is only read: backward may be called again.
+        need_dx : bool
+            Whether the gradient of the input is wanted, for what made it: another model, say. It has the shape of x,
+            padded for a list; None of ids.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is of the wrong type or shape.
         """
+        need_dx = check_bool(need_dx, "need_dx")
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected what forward(..., training=True) returned, got {type(tape).__name__}")
         if tape.model is not self:
@@ -223,8 +235,9 @@ class Sequential(Trainable):
         dy = as_numeric(dy, tape.dtype, "dy")
         if dy.shape != tape.shape:
             raise ValueError(f"dy: expected the shape of y, {tape.shape}, got {dy.shape}")
-        gradients = self._backward(dy, tape.layers, at_logits=False)
-        return {f"{i}.{name}": gradients[i, name] for i, name in sorted(gradients, key=lambda key: key[0])}
+        dx, gradients = self._back(dy, tape.layers, at_logits=False, need_dx=need_dx)
+        named = {f"{i}.{name}": gradients[i, name] for i, name in sorted(gradients, key=lambda key: key[0])}
+        return (dx.copy() if dx is dy else dx, named) if need_dx else named
 
     def step(self, x_t: ArrayLike, state: Sequence[ArrayLike | None] | None = None) -> tuple[Array, tuple[Array, ...]]:
         """Run one time step: return what the model would return if the sequence ended there, and the state after it.
@@ -314,19 +327,25 @@ class Sequential(Trainable):
         return batch, after, tapes, total
 
     def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
-        """Return dict (layer index, parameter name) -> gradient, of the trainable layers, from the gradient of the
-        outputs, or with `at_logits` from that at the input of the last activation, (M, K) for the valid steps; with
-        those of the penalties."""
+        return self._back(d_out, tapes, at_logits)[1]
+
+    def _back(
+        self, d_out: Array, tapes: list[Any], at_logits: bool, need_dx: bool = False
+    ) -> tuple[Array | None, dict[Parameter, Array]]:
+        """Return (dx, dict (layer index, parameter name) -> gradient, of the trainable layers), from the gradient of
+        the outputs, or with `at_logits` from that at the input of the last activation, (M, K) for the valid steps; with
+        those of the penalties. Without `need_dx` nothing goes back further than to the first layer that is trained."""
         trained = [i for i, layer in enumerate(self.layers) if layer.trainable and layer._built_parameters()]
-        first, last = self._first_trained(), len(self.layers) - 1
-        gradients, d = {}, d_out
+        first, last = 0 if need_dx else self._first_trained(), len(self.layers) - 1
+        gradients: dict[Parameter, Array] = {}
+        d: Any = d_out
         for i in range(last, first - 1, -1):
-            layer, need_dx = self.layers[i], i > first
-            wanted = {} if i in trained or not layer._built_parameters() else {"need_grads": False}
+            layer, passes = self.layers[i], need_dx or i > first
+            wanted: dict[str, bool] = {} if i in trained or not layer._built_parameters() else {"need_grads": False}
             if at_logits and i == last:
-                d, grads = layer.backward_logits(d, tapes[i], need_dx, **wanted)
+                d, grads = layer.backward_logits(d, tapes[i], passes, **wanted)
             else:
-                d, _, grads = layer.backward_batch(d, None, tapes[i], need_dx=need_dx, **wanted)
+                d, _, grads = layer.backward_batch(d, None, tapes[i], need_dx=passes, **wanted)
             if i in trained:
                 gradients.update({(i, name): gradient for name, gradient in layer.add_penalties(grads).items()})
-        return gradients
+        return d if need_dx else None, gradients

@@ -54,6 +54,42 @@ def test_gradients_of_a_model(rng, options, valid):
     checks.assert_gradients(value, dict(zip(model.parameters, model.get_weights(), strict=True)), gradients, rng)
 
 
+@pytest.mark.parametrize("valid", checks.VALIDITY)
+@pytest.mark.parametrize("trainable", [True, False])
+def test_the_gradient_of_the_input_of_a_model(rng, valid, trainable):
+    given = checks.VALIDITY[valid]
+    counted = checks.valid_steps(N, T, **given)
+    gru = cgru.GRU(H, bidirectional=True, return_sequences=True, dtype="float64", trainable=trainable)
+    head = cgru.Dense(K, "tanh", dtype="float64", trainable=trainable)
+    model = cgru.Sequential([cgru.Dropout(0.0), gru, cgru.Dropout(0.5), head], seed=0)
+    x, dy = rng.standard_normal((N, T, D)), rng.standard_normal((N, T, K))
+    _, tape = model.forward(x, training=True, seed=3, **given)
+    dx, gradients = model.backward(checks.spoiled(dy, counted), tape, need_dx=True)
+    assert dx.shape == x.shape and not dx[~counted].any()
+    checks.assert_same_arrays([dx, *gradients.values()], [dx, *model.backward(dy, tape).values()])
+    assert bool(gradients) == trainable
+
+    def value(arrays):
+        return float((model.forward(arrays["x"], training=True, seed=3, **given)[0] * dy).sum())
+
+    checks.assert_gradients(value, {"x": x}, {"x": dx}, rng)
+
+
+def test_the_gradient_of_the_input_is_padded_none_of_ids_and_apart_from_that_of_the_outputs(rng):
+    lone = cgru.Sequential([cgru.Dropout(0.0)])
+    _, tape = lone.forward([np.ones((2, D)), np.ones((3, D))], training=True)
+    dy = rng.standard_normal((2, 3, D)).astype("float32")
+    dx, gradients = lone.backward(dy, tape, need_dx=True)
+    assert gradients == {} and not dx[0, 2].any() and np.array_equal(dx[1], dy[1])
+    _, tape = lone.forward(np.ones((2, D), "float32"), training=True)
+    dx, _ = lone.backward(dy[:, 0], tape, need_dx=True)
+    assert np.array_equal(dx, dy[:, 0]) and not np.shares_memory(dx, dy)
+    model = model_of()
+    y, tape = model.forward(rng.integers(0, 6, (N, T)), training=True)
+    dx, gradients = model.backward(y, tape, need_dx=True)
+    assert dx is None and list(gradients) == list(model.parameters)
+
+
 def test_outputs_may_be_written_into_before_backward(rng):
     model, ids, dy = model_of(), rng.integers(0, 6, (N, T)), rng.standard_normal((N, T, K))
     y, tape = model.forward(ids, training=True)
@@ -115,6 +151,8 @@ def test_forward_and_backward_of_a_model_refuse(rng):
     ):
         with pytest.raises(error, match=re.escape(message)):
             model.backward(*arguments)
+    with pytest.raises(TypeError, match="need_dx: expected True or False, got 1"):
+        model.backward(y, tape, need_dx=1)
     with pytest.raises(TypeError, match="training: expected True or False, got 1"):
         model.forward(ids, training=1)
     with pytest.raises(TypeError, match="x: expected integer ids, got dtype float64"):
@@ -148,11 +186,11 @@ def test_a_loop_of_ones_own_does_what_fit_does(rng, optimizer, lengths):
 
 
 def test_a_model_a_list_of_its_layers_and_its_layers_one_by_one(rng):
-    models = [model_of() for _ in range(5)]
+    models = [model_of() for _ in range(7)]
     given = [gradients_for(rng, layer) for layer in models[0].layers]
     named = {f"{i}.{name}": g for i, part in enumerate(given) for name, g in part.items()}
     keyed = {(i, name): g for i, part in enumerate(given) for name, g in part.items()}
-    optimizers_ = [Adam(0.1) for _ in models]
+    optimizers_, rest = [Adam(0.1) for _ in models], None
     for _ in range(3):
         optimizers_[0].apply(models[0], named)
         optimizers_[1].apply(models[1], dict(reversed(keyed.items())))
@@ -160,6 +198,10 @@ def test_a_model_a_list_of_its_layers_and_its_layers_one_by_one(rng):
         optimizers_[3].apply([*reversed(models[3].layers)], given[::-1])
         for layer, part in zip(models[4].layers, given, strict=True):
             optimizers_[4].apply(layer, part)
+        optimizers_[5].apply([models[5]], [named])
+        first, *others = models[6].layers  # a list of a layer and of a model of the others
+        rest = rest or cgru.Sequential(others)
+        optimizers_[6].apply([rest, first], [{f"{i - 1}.{name}": g for (i, name), g in keyed.items() if i}, given[0]])
     assert not np.array_equal(models[0].get_weights()[0], model_of().get_weights()[0])
     for model in models[1:]:
         checks.assert_same_arrays(model.get_weights(), models[0].get_weights())
@@ -367,11 +409,15 @@ def test_apply_refuses(rng):
         (layer, part | {"bias": ["a"]}, TypeError, "gradient of bias of layer 0 (Dense): expected real numbers, got"),
         (layer, part | {"bias": 1j * np.ones(3)}, TypeError, "expected real numbers, got dtype complex128"),
         (layer, [part], TypeError, "gradients: expected a dict of a layer's, name -> array, got list"),
-        ([layer], part, TypeError, "gradients: expected a list of 1 dicts, one for each layer, got dict"),
-        ([layer], [part, part], TypeError, "one for each layer, got 2 of them"),
-        ([layer, "x"], [part, part], TypeError, "expected a model, a layer or a list of layers, got str"),
-        (None, part, TypeError, "model_or_layers: expected a model, a layer or a list of layers, got NoneType"),
-        ([twice, twice], [part, part], ValueError, "model_or_layers: expected each layer once, got one twice"),
+        ([layer], part, TypeError, "gradients: expected a list of 1 dicts, one for each in the list, got dict"),
+        ([layer], [part, part], TypeError, "one for each in the list, got 2 of them"),
+        ([layer, "x"], [part, part], TypeError, "expected a model, a layer or a list of them, got str"),
+        (None, part, TypeError, "model_or_layers: expected a model, a layer or a list of them, got NoneType"),
+        ([twice, twice], [part, part], ValueError, "expected each layer once, got one twice"),
+        ([model, model.layers[1]], [whole, part], ValueError, "expected each layer once, got one twice"),
+        ([model, layer], [whole, whole], ValueError, "expected parameters of layer 2 (Dense), kernel, bias; got '0."),
+        ([model, layer], [part, part], ValueError, 'expected keys like "0.kernel", of layers 0 to 1, got'),
+        ([layer, model], [part, [part]], TypeError, 'gradients: expected a dict, "0.kernel" -> array, got list'),
         (model, [part, part], TypeError, 'gradients: expected a dict, "0.kernel" -> array, got list'),
         (model, whole | {"2.kernel": 1}, ValueError, 'expected keys like "0.kernel", of layers 0 to 1, got'),
         (model, whole | {"kernel": 1}, ValueError, "of layers 0 to 1, got 'kernel'"),
