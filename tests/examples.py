@@ -1,6 +1,7 @@
 """Where docs/examples is, for the tests of what stands there."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,5 +16,9 @@ def load(name):
         pytest.skip("the examples are in the checkout")
     spec = importlib.util.spec_from_file_location(f"example_{name}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.append(str(FOLDER))  # of what the examples share
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FOLDER))
     return module
