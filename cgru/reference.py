@@ -13,7 +13,8 @@ Sizes: N batch, T time steps, D input features, H units. Gates in the order r, z
 With gains each of the products x W_rz, x W_n, h U_rz, h U_n (or (r * h) U_n) is normalised over its columns before the
 biases are added (Ba et al. 2016, arXiv:1607.06450): LN(v) = gain * (v - mean(v)) / sqrt(var(v) + 1e-5). With dropout
 the products read x * m and h * m', where the factors m and m' of a row are the same at all its steps. With zoneout
-(Krueger et al. 2017, arXiv:1606.01305) a unit may keep its old state at a step.
+(Krueger et al. 2017, arXiv:1606.01305) a unit may keep its old state at a step. Resets cut a row into segments, each
+of which starts anew.
 
 Everything is as plain as it can be: it imports NumPy only, checks nothing and computes in the dtype of what it is
 given.
@@ -48,8 +49,9 @@ ACTIVATIONS = {
 
 
 class Tape(NamedTuple):
-    """What backward needs. `steps` holds for each step in processing order (t, valid rows, h before, r, z, n, q, that h
-    as the products read it, and what the gradients of the two products of the state need beside that)."""
+    """What backward needs. `steps` holds for each step in processing order (t, valid rows, rows that start anew, h
+    before, r, z, n, q, that h as the products read it, and what the gradients of the two products of the state need
+    beside that)."""
 
     x: Array
     kernel: Array
@@ -90,7 +92,7 @@ def forward(
     reset_after: bool = False, activation: str = "tanh", recurrent_activation: str = "sigmoid",
     lengths: NDArray[np.integer[Any]] | None = None, mask: NDArray[np.bool_] | None = None, reverse: bool = False,
     dropout: Array | None = None, recurrent_dropout: Array | None = None, zones: Array | float | None = None,
-    gain: Array | None = None,
+    gain: Array | None = None, resets: NDArray[np.bool_] | None = None, initial_state: Array | None = None,
 ) -> tuple[Array, Array, Tape]:  # fmt: skip
     """Return (y, h, tape).
 
@@ -112,6 +114,12 @@ def forward(
         1 where a unit keeps its old state, else 0; or the probability of it, for the expectation.
     gain : ndarray of shape (2, 3H), optional
         Of the normalised products: the input row and the recurrent row. Without it they are not normalised.
+    resets : bool ndarray of shape (N, T), optional
+        Where resets[i, t], row i starts anew between step t and its valid step before; where t is not valid, between
+        its valid steps around t. A reset behind the last valid step does nothing, and one before the first nothing but
+        in the forward direction, where it comes before h0.
+    initial_state : ndarray of shape (H,), optional
+        From which a row starts anew; without it that is zero.
 
     Returns
     -------
@@ -138,7 +146,11 @@ def forward(
     xg_n, of_n = _normalised(xg[..., 2 * H :], gain_n)
     y = np.zeros((N, T, H), x.dtype)
     h, steps = h0, []
+    starts = None if resets is None else _starts(resets, mask, reverse)
+    start = np.zeros(H, x.dtype) if initial_state is None else initial_state
     for t in reversed(range(T)) if reverse else range(T):
+        anew = None if starts is None else starts[:, t, None]
+        h = h if anew is None else np.where(anew, start, h)
         read = h if recurrent_dropout is None else h * recurrent_dropout
         hg_rz, of_state_rz = _normalised(read @ U_rz, state_gain_rz)
         rz = f(xg_rz[:, t] + b[: 2 * H] + hg_rz + c[: 2 * H])
@@ -151,7 +163,7 @@ def forward(
             q, of_state_n = _normalised((r * read) @ U_n, state_gain_n)
             n = g(xg_n[:, t] + b[2 * H :] + q)
         valid = mask[:, t, None]
-        steps.append((t, valid, h, r, z, n, q, read, of_state_rz, of_state_n))
+        steps.append((t, valid, anew, h, r, z, n, q, read, of_state_rz, of_state_n))
         new = (1 - z) * h + z * n
         if zones is not None:
             new = _zone(zones, t) * h + (1 - _zone(zones, t)) * new
@@ -168,12 +180,28 @@ def _gains(gain: Array | None, H: int) -> Any:
     return (None,) * 4 if gain is None else (gain[0, : 2 * H], gain[0, 2 * H :], gain[1, : 2 * H], gain[1, 2 * H :])
 
 
+def _starts(resets: NDArray[np.bool_], mask: NDArray[np.bool_], reverse: bool) -> NDArray[np.bool_]:
+    """(N, T): the steps before which a row starts anew, in processing order."""
+    starts = np.zeros_like(mask)
+    for i, row in enumerate(mask):
+        before = -1  # the valid step before t
+        for t in np.flatnonzero(row).tolist():
+            due = resets[i, before + 1 : t + 1].any()
+            if not reverse:
+                starts[i, t] = due
+            elif before >= 0:
+                starts[i, before] = due
+            before = t
+    return starts
+
+
 def _zone(zones: Array | float, t: int) -> Array | float:
     return zones[:, t] if isinstance(zones, np.ndarray) else zones
 
 
 def backward(dy: Array | None, dh: Array | None, tape: Tape) -> dict[str, Array]:
-    """Return the gradients as a dict: dx, dh0, kernel, recurrent_kernel, bias, and gain if there is one.
+    """Return the gradients as a dict: dx, dh0, kernel, recurrent_kernel, bias; gain if there is one, and
+    with resets initial_state.
 
     Parameters
     ----------
@@ -187,9 +215,9 @@ def backward(dy: Array | None, dh: Array | None, tape: Tape) -> dict[str, Array]
     U_rz, U_n = U[:, : 2 * H], U[:, 2 * H :]
     dU, dc = np.zeros_like(U), np.zeros(3 * H, U.dtype)
     dg = np.zeros((*x.shape[:2], 3 * H), x.dtype)  # of the pre-activations, whose parts from the input these are
-    dgain = np.zeros((2, 3 * H), U.dtype)
+    dgain, dinitial = np.zeros((2, 3 * H), U.dtype), np.zeros(H, U.dtype)
     dh = np.zeros((N, H), x.dtype) if dh is None else dh
-    for t, valid, h, r, z, n, q, read, of_rz, of_n in reversed(tape.steps):
+    for t, valid, anew, h, r, z, n, q, read, of_rz, of_n in reversed(tape.steps):
         d = dh if dy is None else dh + dy[:, t]
         d = np.where(valid, d, 0)  # of the new state, in the rows that took the step
         kept = 0 if zones is None else _zone(zones, t) * d
@@ -218,6 +246,9 @@ def backward(dy: Array | None, dh: Array | None, tape: Tape) -> dict[str, Array]
         if tape.recurrent_dropout is not None:
             dread = dread * tape.recurrent_dropout
         dh = np.where(valid, d * (1 - z) + kept + dread, dh)
+        if anew is not None:
+            dinitial += np.where(anew, dh, 0).sum(axis=0)
+            dh = np.where(anew, 0, dh)
     dv_rz, dgain_rz = _normalised_backward(dg[..., : 2 * H], tape.of_input[0])
     dv_n, dgain_n = _normalised_backward(dg[..., 2 * H :], tape.of_input[1])
     dv = np.concatenate([dv_rz, dv_n], axis=-1)
@@ -233,4 +264,6 @@ def backward(dy: Array | None, dh: Array | None, tape: Tape) -> dict[str, Array]
     if tape.gain is not None:
         dgain[0] = np.concatenate([dgain_rz, dgain_n])
         gradients["gain"] = dgain
+    if tape.steps and tape.steps[0][2] is not None:
+        gradients["initial_state"] = dinitial
     return gradients
