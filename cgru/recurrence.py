@@ -1,7 +1,7 @@
 """The functional core: one layer in one direction over prepared weights. Arrays in, arrays out; no parameters are held
 here.
 
-`prepare` brings the weights into the form that the kernels read, `schedule` says which rows take a step when, and
+`prepare` brings the weights into the form that the kernels read, a `Schedule` says which rows take a step when, and
 `forward`, `backward` and `step` allocate what the compiled kernels write. Callers (layers/stack.py, torch.py) have
 checked their arrays; what this module asks of them is said at each function.
 """
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from cgru import kernels
 from cgru.kernels.calls import Call
-from cgru.typing import Activation, Array, BackendName, BoolArray
+from cgru.scheduling import Schedule
+from cgru.typing import Activation, Array, BackendName
 
 Bias: TypeAlias = Array | Sequence[Array] | None  # (3H,), or two of them with reset_after
 Backward: TypeAlias = Literal["later", "now", "never"]
@@ -210,88 +211,6 @@ def prepare(
         kernel, recurrent_kernel, bias, reset_after, activation, recurrent_activation,
         backend or kernels.get_backend(), layout, backward, threads, gain, zoneout,
     )  # fmt: skip
-
-
-class Schedule(NamedTuple):
-    """Which rows take a step when (kernels/schedule.pxd). Rows that run out stand last and cost nothing afterwards."""
-
-    rows: NDArray[np.intp] | None  # (N,) row of the batch for each sorted row; None: the same
-    offsets: NDArray[np.intp] | None  # (K + 1,) packed rows before step k; None: k * N
-    times: NDArray[np.intp] | None  # (M,) time for each packed row; None: k
-    steps: int  # M, packed rows
-    flip: bool  # the time axis is read backwards
-
-
-def schedule(
-    N: int, T: int, lengths: NDArray[np.intp] | None = None, mask: BoolArray | None = None, reverse: bool = False
-) -> Schedule:
-    """Return the `Schedule` of N rows of T steps, of which those at t < lengths or where mask is True are taken.
-
-    Parameters
-    ----------
-    lengths : (N,) intp array, optional
-    mask : (N, T) bool array, optional
-    reverse : bool
-        Each row starts at its own last valid step.
-    """
-    if lengths is not None:
-        taken = lengths  # steps of each row
-    elif mask is not None:
-        taken = mask.sum(axis=1, dtype=np.intp)
-    else:
-        return Schedule(None, None, None, N * T, reverse)
-    if (taken == T).all():
-        return Schedule(None, None, None, N * T, reverse)
-    rows = np.argsort(-taken, kind="stable")
-    taken = taken[rows]
-    K = int(taken.max(initial=0))
-    counts = N - np.searchsorted(taken[::-1], np.arange(K), side="right")
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
-    M = int(offsets[-1])
-    times = None
-    if reverse or mask is not None:
-        k = np.repeat(np.arange(K), counts)  # of each packed row: its step and its sorted row
-        i = np.arange(M) - offsets[k]
-        times = (taken[i] - 1 - k if reverse else k).astype(np.intp)
-        if mask is not None:
-            valid_times = np.nonzero(mask)[1]
-            first = np.concatenate([[0], np.cumsum(mask.sum(axis=1))])
-            times = valid_times[first[rows[i]] + times].astype(np.intp)
-    in_order = (rows == np.arange(N)).all()
-    return Schedule(None if in_order else rows, offsets, times, M, False)
-
-
-def packed_schedule(counts: NDArray[np.intp], reverse: bool = False) -> Schedule:
-    """The `Schedule` of arrays that are in packed order themselves: all rows of step 0, those left at step 1, and so
-    on, as in PyTorch's PackedSequence. They go into the passes as `packed_view`s.
-
-    Parameters
-    ----------
-    counts : (K,) intp array
-        Rows at each step, at least one and never more than before.
-    reverse : bool
-        Each row starts at its own last step.
-    """
-    K, N = len(counts), int(counts[0])
-    if counts[-1] == N:
-        return Schedule(None, None, None, N * K, reverse)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    times = np.arange(offsets[-1])
-    if reverse:
-        k = np.repeat(np.arange(K), counts)  # of each packed row: its step and its row
-        i = times - offsets[k]
-        last = K - 1 - np.searchsorted(counts[::-1], np.arange(N), side="right")
-        times = offsets[last[i] - k] + i
-    return Schedule(None, offsets, times, len(times), False)
-
-
-def packed_view(array: Array, counts: NDArray[np.intp]) -> Array:
-    """A C-contiguous array (M, F) in packed order as a batch: with N rows of K times where all are of one length, else
-    with M times that no two rows share."""
-    N, F = int(counts[0]), array.shape[1]
-    if counts[-1] == N:
-        return array.reshape(len(counts), N, F).swapaxes(0, 1)
-    return np.ndarray((N, *array.shape), array.dtype, array, strides=(0, *array.strides))
 
 
 class Noise(NamedTuple):

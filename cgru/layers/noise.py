@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru import masks, recurrence
+from cgru import masks, recurrence, scheduling
 from cgru.masks import Key
 from cgru.typing import Array, IntArray
 
@@ -30,7 +30,7 @@ def input_factors(layer: Stack, key: Key, index: int, x: Array, steps: IntArray 
 
 
 def of_cell(
-    layer: Stack, key: Key, index: int, direction: int, plan: recurrence.Schedule, N: int
+    layer: Stack, key: Key, index: int, direction: int, plan: scheduling.Schedule, N: int
 ) -> recurrence.Noise:
     """What chance chooses for one direction of layer `index`, N rows; `direction` counts those of the layer."""
     H, mask, taken = layer.units, None, None
@@ -46,7 +46,7 @@ def of_cell(
     return recurrence.Noise(mask, taken)
 
 
-def packed_steps(plan: recurrence.Schedule, N: int) -> tuple[IntArray, Any]:
+def packed_steps(plan: scheduling.Schedule, N: int) -> tuple[IntArray, Any]:
     """The (row of the batch, step) of each packed row."""
     counts = np.full(plan.steps // N if N else 0, N) if plan.offsets is None else np.diff(plan.offsets)
     steps = np.repeat(np.arange(len(counts)), counts)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru import initializers, kernels, masks, recurrence
+from cgru import initializers, kernels, masks, recurrence, scheduling
 from cgru.checks import sequence_advice, shape_text
 from cgru.layers import noise
 from cgru.layers.base import Layer, expected_sequences
@@ -419,11 +419,11 @@ class Stack(Layer):
 
     # -- directions
 
-    def _plans(self, batch: Batch) -> list[recurrence.Schedule]:
+    def _plans(self, batch: Batch) -> list[scheduling.Schedule]:
         """The schedule of each direction."""
         N, T, _ = batch.data.shape
         reverses = (False, True) if self.bidirectional else (self.reverse,)
-        return [recurrence.schedule(N, T, batch.lengths, batch.mask, reverse) for reverse in reverses]
+        return [scheduling.schedule(N, T, batch.lengths, batch.mask, reverse) for reverse in reverses]
 
     def _allocate_outputs(self, N: int, T: int, all_valid: bool) -> tuple[Array | None, list[Array]]:
         """(y or None, the array that each direction writes): halves of y for "concat", y itself for one direction."""

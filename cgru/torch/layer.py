@@ -15,7 +15,7 @@ class Layer(NamedTuple):
 
     inputs: Padded | Packed
     outputs: Padded | Packed
-    plans: list  # recurrence.Schedule of each direction
+    plans: list  # Schedule of each direction
     weights: list  # recurrence.Weights of each direction
     bias: bool
     threads: int

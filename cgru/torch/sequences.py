@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cgru import recurrence
+from cgru import scheduling
 from cgru.torch import memory
 
 
@@ -35,7 +35,7 @@ class Padded(NamedTuple):
         return self if self.rows is None else self._replace(rows=1)
 
     def plan(self, reverse):
-        return recurrence.schedule(self.N, self.T, reverse=reverse)
+        return scheduling.schedule(self.N, self.T, reverse=reverse)
 
     def shape(self, features):
         return {None: (self.T, features), 0: (self.N, self.T, features), 1: (self.T, self.N, features)}[self.rows]
@@ -94,7 +94,7 @@ class Packed(NamedTuple):
         return self
 
     def plan(self, reverse):
-        return recurrence.packed_schedule(self.counts, reverse)
+        return scheduling.packed_schedule(self.counts, reverse)
 
     def shape(self, features):
         return (self.steps, features)
@@ -103,7 +103,7 @@ class Packed(NamedTuple):
         return (cells, self.N, units)
 
     def batch(self, array):
-        return recurrence.packed_view(np.ascontiguousarray(array), self.counts)
+        return scheduling.packed_view(np.ascontiguousarray(array), self.counts)
 
     def by_torch(self, outputs, x, h0, *arguments):
         return torch.gru(x, self.sizes, h0, *arguments)

@@ -6,7 +6,7 @@ import sys
 import checks
 import numpy as np
 
-from cgru import kernels, masks, recurrence
+from cgru import kernels, masks, recurrence, scheduling
 
 
 def main(path):
@@ -68,7 +68,7 @@ def by_differences():
     for reset_after in (False, True):
         rng = np.random.default_rng(6)
         problem = checks.random_problem(rng, reset_after, sizes=(checks.N, checks.T, checks.D, 19))
-        plan = recurrence.schedule(checks.N, checks.T, mask=checks.MASK, reverse=True)
+        plan = scheduling.schedule(checks.N, checks.T, mask=checks.MASK, reverse=True)
 
         def run(arrays, training=False, reset_after=reset_after, problem=problem, plan=plan):
             weights = recurrence.prepare(

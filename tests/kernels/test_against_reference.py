@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cgru
-from cgru import kernels, recurrence, reference
+from cgru import kernels, recurrence, reference, scheduling
 
 # Within these of the largest value expected, or of 1. float32 gradients: sums of up to some hundred terms.
 FORWARD = {"float64": 1e-13, "float32": 2e-6}
@@ -82,7 +82,7 @@ def run_both(problem, options, dtype, dy=True, dh=True, backend=None, **validity
     expected = reference.backward(exact.dy if dy else None, exact.dh if dh else None, tape)
 
     valid = checks.valid_steps(n, t, **validity)
-    plan = recurrence.schedule(n, t, validity.get("lengths"), validity.get("mask"), reverse)
+    plan = scheduling.schedule(n, t, validity.get("lengths"), validity.get("mask"), reverse)
     weights = recurrence.prepare(p.kernel, p.recurrent_kernel, p.bias, **cell, backend=backend)
     x = checks.spoiled(p.x, valid)
     canvas = np.full((t + 2, n + 1, units + 3), 7, dtype)
@@ -270,10 +270,10 @@ def test_rows_do_not_depend_on_their_neighbours(rng, reset_after):
     problem = checks.random_problem(rng, reset_after, sizes=(7, 11, 3, 19))
     lengths = np.array([4, 11, 1, 0, 11, 7, 2])
     weights = recurrence.prepare(*problem[1:4], reset_after=reset_after)
-    whole, _ = recurrence.forward(weights, problem.x, problem.h0, recurrence.schedule(7, 11, lengths))
+    whole, _ = recurrence.forward(weights, problem.x, problem.h0, scheduling.schedule(7, 11, lengths))
     for i, length in enumerate(lengths):
         alone, _ = recurrence.forward(
-            weights, problem.x[i : i + 1, :length], problem.h0[i : i + 1], recurrence.schedule(1, length)
+            weights, problem.x[i : i + 1, :length], problem.h0[i : i + 1], scheduling.schedule(1, length)
         )
         checks.assert_close(alone[0], whole[i], agreement("float64"), f"row {i}")
 
@@ -316,7 +316,7 @@ class TestHugeStrides:
         weights = recurrence.prepare(*problem[1:4], reset_after=reset_after)
         x, y = sparse(problem.x), sparse(np.zeros_like(problem.dy))
         with limits(block_rows=1, large_rows=1):
-            h, tape = recurrence.forward(weights, x, problem.h0, recurrence.schedule(n, t), y, training=True)
+            h, tape = recurrence.forward(weights, x, problem.h0, scheduling.schedule(n, t), y, training=True)
             checks.assert_close(h, h_expected, 2e-6, "h")
             checks.assert_close(y, y_expected, 2e-6, "y")
             del y
@@ -341,7 +341,7 @@ class TestHugeStrides:
         _, h_expected, gradients = self.expected(compact._replace(dy=np.zeros_like(problem.dy)), True)
         weights = recurrence.prepare(*problem[1:4], reset_after=True)
         h, tape = recurrence.forward(
-            weights, x, problem.h0, recurrence.schedule(n, t, mask=mask, reverse=reverse), training=True
+            weights, x, problem.h0, scheduling.schedule(n, t, mask=mask, reverse=reverse), training=True
         )
         checks.assert_close(h, h_expected, 2e-6, "h")
         actual = recurrence.backward(None, problem.dh, tape)
@@ -363,5 +363,5 @@ def test_gradients_that_are_kept_in_panels(rng, dtype, D, H, reset_after):
     weights = recurrence.prepare(p.kernel, p.recurrent_kernel, p.bias, reset_after=reset_after)
     for threads, large_rows in ((1, 512), (2, 25)):
         with limits(threads, large_rows=large_rows):
-            _, tape = recurrence.forward(weights, p.x, p.h0, recurrence.schedule(11, 6), training=True)
+            _, tape = recurrence.forward(weights, p.x, p.h0, scheduling.schedule(11, 6), training=True)
             assert_gradients_close(recurrence.backward(p.dy, p.dh, tape), expected, dtype)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru import kernels, recurrence
+from cgru import kernels, recurrence, scheduling
 
 MODES = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
 
@@ -41,7 +41,7 @@ def passes(problem, reset_after, plan, backend):
 def test_backends_agree(rng, n, blas_rows, kind, reverse, dtype, reset_after):
     """Over one block of steps and over several."""
     problem = checks.Problem(*(a.astype(dtype) for a in checks.random_problem(rng, reset_after, sizes=(n, 90, 21, 37))))
-    plan = recurrence.schedule(n, 90, **checks.random_validity(rng, kind, n, 90), reverse=reverse)
+    plan = scheduling.schedule(n, 90, **checks.random_validity(rng, kind, n, 90), reverse=reverse)
     before = kernels.tune(blas_rows=blas_rows)
     try:
         results = [passes(problem, reset_after, plan, name) for name in kernels.BACKENDS]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru import kernels, recurrence, reference
+from cgru import kernels, recurrence, reference, scheduling
 
 MODES = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
 VALUES = (np.inf, -np.inf, np.nan)
@@ -20,7 +20,7 @@ def computed(problem, reset_after, activation, recurrent_activation, backend="na
         recurrent_activation=recurrent_activation, backend=backend,
     )  # fmt: skip
     n, t, _ = problem.x.shape
-    plan, y = recurrence.schedule(n, t), np.zeros_like(problem.dy)
+    plan, y = scheduling.schedule(n, t), np.zeros_like(problem.dy)
     h, tape = recurrence.forward(weights, problem.x, problem.h0, plan, y, training=True)
     y_inference = np.zeros_like(y)
     h_inference, _ = recurrence.forward(weights, problem.x, problem.h0, plan, y_inference)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru import recurrence
+from cgru import recurrence, scheduling
 
 D, H = 5, 7
 LENGTHS = {
@@ -36,21 +36,21 @@ def test_as_with_lengths(rng, reset_after, name, reverse):
     p = checks.random_problem(rng, reset_after, sizes=(N, T, D, H))
     weights = recurrence.prepare(p.kernel, p.recurrent_kernel, p.bias, reset_after=reset_after)
 
-    plan = recurrence.schedule(N, T, lengths, reverse=reverse)
+    plan = scheduling.schedule(N, T, lengths, reverse=reverse)
     y = np.zeros((N, T, H))
     h, tape = recurrence.forward(weights, p.x, p.h0, plan, y, training=True)
     expected = recurrence.backward(p.dy, p.dh, tape)
 
     x, dy = packed(p.x, lengths), packed(p.dy, lengths)
     found, dx = np.full((len(x), 3 + H), np.nan), np.full((len(x), D), np.nan)
-    plan = recurrence.packed_schedule(counts, reverse)
-    view = recurrence.packed_view(x, counts)
+    plan = scheduling.packed_schedule(counts, reverse)
+    view = scheduling.packed_view(x, counts)
     assert np.shares_memory(view, x) and plan.steps == len(x)
-    y_view = recurrence.packed_view(found, counts)[:, :, 3:]
+    y_view = scheduling.packed_view(found, counts)[:, :, 3:]
     h_packed, tape = recurrence.forward(weights, view, p.h0, plan, y_view, training=True)
     h_inference, _ = recurrence.forward(weights, view, p.h0, plan)
-    out = recurrence.Gradients(recurrence.packed_view(dx, counts), None, None, None, None)
-    gradients = recurrence.backward(recurrence.packed_view(dy, counts), p.dh, tape, out=out)
+    out = recurrence.Gradients(scheduling.packed_view(dx, counts), None, None, None, None)
+    gradients = recurrence.backward(scheduling.packed_view(dy, counts), p.dh, tape, out=out)
 
     assert_same(found[:, 3:], packed(y, lengths), "y")
     assert np.isnan(found[:, :3]).all()

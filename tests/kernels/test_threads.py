@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru import kernels, recurrence
+from cgru import kernels, recurrence, scheduling
 
 MODES = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
 
@@ -50,7 +50,7 @@ def test_the_number_of_threads_changes_no_bit(rng, eager, n, few_rows, kind, dty
     problem = typed(checks.random_problem(rng, reset_after, sizes=sizes), dtype)
     weights = recurrence.prepare(problem.kernel, problem.recurrent_kernel, problem.bias, reset_after=reset_after)
     for reverse in (False, True):
-        plan = recurrence.schedule(n, 37, **checks.random_validity(rng, kind, n, 37), reverse=reverse)
+        plan = scheduling.schedule(n, 37, **checks.random_validity(rng, kind, n, 37), reverse=reverse)
         alone = run(problem, weights, plan, 1)
         for threads in (2, 5):
             for a, b in zip(alone, run(problem, weights, plan, threads), strict=True):

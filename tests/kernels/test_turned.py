@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cgru
-from cgru import kernels, recurrence
+from cgru import kernels, recurrence, scheduling
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -16,7 +16,7 @@ def test_turned_or_not_changes_no_bit(rng, dtype, reset_after, sizes):
     weights = recurrence.prepare(*arrays, reset_after=reset_after, backend="native")
     x, dy = (rng.standard_normal((N, T, size)).astype(dtype) for size in (D, H))
     lengths = rng.integers(1, T + 1, N).astype(np.intp)
-    plan = recurrence.schedule(N, T, lengths)
+    plan = scheduling.schedule(N, T, lengths)
     _, tape = recurrence.forward(weights, x, np.zeros((N, H), dtype), plan, training=True)
     found, threads = [], cgru.get_num_threads()
     before = kernels.tune(thread_work=0, small_work=0, team_work=0, measured=0)

@@ -7,7 +7,7 @@ import checks
 import numpy as np
 import pytest
 
-from cgru import kernels, recurrence, reference
+from cgru import kernels, recurrence, reference, scheduling
 
 D, H = checks.D, checks.H
 ORDERS = ["".join(order) for order in itertools.permutations("rzn")]
@@ -39,7 +39,7 @@ def problem(rng, reset_after, dtype, sizes=(checks.N, checks.T, D, H)):
 
 def gradients(weights, p, **out):
     n, t, _ = p.x.shape
-    plan = recurrence.schedule(n, t)
+    plan = scheduling.schedule(n, t)
     _, tape = recurrence.forward(weights, p.x, p.h0, plan, training=True)
     return recurrence.backward(p.dy, p.dh, tape, **out)
 
@@ -126,7 +126,7 @@ def test_z_of_the_old_state_by_its_own_equation(rng, activation):
     p = problem(rng, False, "float64", (checks.N, 1, D, H))
     layout = recurrence.Layout("zrn", "old")
     weights = recurrence.prepare(*p[1:4], reset_after=False, recurrent_activation=activation, layout=layout)
-    h, _ = recurrence.forward(weights, p.x, p.h0, recurrence.schedule(checks.N, 1))
+    h, _ = recurrence.forward(weights, p.x, p.h0, scheduling.schedule(checks.N, 1))
     f, x, h0 = reference.ACTIVATIONS[activation][0], p.x[:, 0], p.h0
     W_z, W_r, W_n = np.split(p.kernel, 3, axis=1)
     U_z, U_r, U_n = np.split(p.recurrent_kernel, 3, axis=1)

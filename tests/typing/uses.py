@@ -10,7 +10,19 @@ from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 import cgru
-from cgru import convert, files, losses, metrics, optimizers, plot, recurrence, reference, schedules, sequences
+from cgru import (
+    convert,
+    files,
+    losses,
+    metrics,
+    optimizers,
+    plot,
+    recurrence,
+    reference,
+    schedules,
+    scheduling,
+    sequences,
+)
 from cgru.layers import Layer
 from cgru.typing import Activation, Array
 
@@ -188,7 +200,7 @@ def data() -> None:
 
 def the_core(W: Array, U: Array, b: Array, h0: Array) -> None:
     weights = recurrence.prepare(W, U, b, reset_after=False, backend="native")
-    h, tape = recurrence.forward(weights, x, h0, recurrence.schedule(2, 5))
+    h, tape = recurrence.forward(weights, x, h0, scheduling.schedule(2, 5))
     y, h, steps = reference.forward(x, W, U, b, h0)
     assert_type(reference.backward(y, None, steps), dict[str, Array])
     print(h, tape)
