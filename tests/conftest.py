@@ -33,3 +33,14 @@ hypothesis.settings.load_profile("cgru")
 def rng():
     """A random generator, new for each test. CGRU_TEST_SEED=N chooses its seed: every test should pass with any."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def limits():
+    """`kernels.tune`, with everything as it was afterwards."""
+    from cgru import kernels
+
+    before, threads = kernels.tune(), kernels.get_num_threads()
+    yield kernels.tune
+    kernels.tune(**before)
+    kernels.set_num_threads(threads)

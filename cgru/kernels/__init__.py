@@ -51,6 +51,7 @@ gemm = calls.gemm
 gradient_in_panels = calls.gradient_in_panels
 memory_holds = calls.memory_holds
 multiply = calls.multiply
+multiply_pairs = calls.multiply_pairs
 pack = calls.pack
 padded_units = calls.padded_units
 random_rows = calls.random_rows

@@ -56,6 +56,17 @@ def gemm(
     transpose_b: bool = False,
     accumulate: bool = False,
 ) -> Array: ...
+def multiply_pairs(
+    what: int,
+    steps: Array,
+    steps_ends: IntArray,
+    memory: Array,
+    memory_ends: IntArray,
+    weights: Array,
+    places: IntArray,
+    outputs: Array | None,
+    threads: int,
+) -> None: ...
 def activate_rows(y: Array, bias: Array, activation: int, threads: int) -> None: ...
 def activation_gradient(y: Array, d: Array, out: Array, activation: int, threads: int) -> None: ...
 def softmax_crossentropy(

@@ -32,6 +32,7 @@ from jobs cimport (
     CROSSENTROPY,
     GATHER,
     GRADIENT,
+    PACKED,
     SCATTER,
     SOFTMAX,
     SOFTMAX_FORWARD,
@@ -115,4 +116,5 @@ include "products.pxi"
 include "passes.pxi"
 include "handle.pxi"
 include "dense.pxi"
+include "pairs.pxi"
 include "masks.pxi"

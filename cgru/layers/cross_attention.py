@@ -21,6 +21,7 @@ from cgru.sequences import Batch, as_batch, as_numeric
 from cgru.typing import AnyArray, Array, BoolArray, DType, Initializer, IntArray, Shape
 
 SCORES = ("dot", "general", "additive")
+_WEIGHTS, _STEPS, _MEMORY = 0, 1, 2  # what `kernels.multiply_pairs` writes
 _NATIVE = 0  # the route of products that sum in order, whatever backend is in use
 
 
@@ -57,7 +58,8 @@ class _Tape(NamedTuple):
     rows: Rows
     memory: Memory
     queries: Array  # (M, E): what is compared with the keys
-    weights: list[Array]  # of each pair of sequences (m, l)
+    weights: Array  # of each pair of sequences (m, l), one after the other
+    places: IntArray  # (N + 1,): those of pair i are weights[places[i] : places[i + 1]]
 
 
 class Attention(Layer):
@@ -291,13 +293,18 @@ class Attention(Layer):
         H = rows.data.shape[1]
         out = np.empty((len(rows.data), H + memory.rows.data.shape[1]), self.dtype)
         out[:, :H] = rows.data
-        weights = []
-        for i in range(rows.leading[0]):
-            own, other = rows.of(i), memory.rows.of(i)
-            weights.append(self._weights(queries[own], memory.keys[other]))
-            product(weights[-1], memory.rows.data[other], out[own, H:])
+        counts = np.diff(rows.ends) * np.diff(memory.rows.ends)
+        places = np.concatenate([[0], np.cumsum(counts)])
+        weights = np.empty(places[-1], self.dtype)
+        if self.score == "additive":
+            for i in range(rows.leading[0]):
+                own = self._weights(queries[rows.of(i)], memory.keys[memory.rows.of(i)])
+                weights[places[i] : places[i + 1]] = own.ravel()
+        else:
+            _multiply_pairs(_WEIGHTS, rows, queries, memory, memory.keys, weights, places)
+        _multiply_pairs(_STEPS, rows, out[:, H:], memory, memory.rows.data, weights, places)
         data = from_valid_rows(out, rows.leading, rows.valid)
-        return batch.with_data(data), _Tape(self, rows, memory, queries, weights)
+        return batch.with_data(data), _Tape(self, rows, memory, queries, weights, places)
 
     def prepared(self, memory: Memory) -> Prepared:
         """Return a memory for `attend_rows`."""
@@ -336,8 +343,10 @@ class Attention(Layer):
         """Return the weights (N, T, S) of a pass; zero where there are no steps."""
         rows, other = tape.rows, tape.memory.rows
         found = np.zeros((*rows.leading, other.leading[1]), self.dtype)
-        for i, weights in enumerate(tape.weights):
-            found[i][np.ix_(steps_of(rows, i), steps_of(other, i))] = weights
+        for i in range(rows.leading[0]):
+            own, others = steps_of(rows, i), steps_of(other, i)
+            weights = tape.weights[tape.places[i] : tape.places[i + 1]]
+            found[i][np.ix_(own, others)] = weights.reshape(len(own), len(others))
         return found
 
     def attend_backward(
@@ -345,29 +354,23 @@ class Attention(Layer):
     ) -> tuple[Array, Array, dict[str, Array]]:
         """Return (gradient of the steps, gradient of the memory, gradients of the parameters)."""
         rows, memory = tape.rows, tape.memory
-        N, H, F = rows.leading[0], rows.data.shape[1], memory.rows.data.shape[1]
+        H, F, places = rows.data.shape[1], memory.rows.data.shape[1], tape.places
         check_gradient(d_out, (*rows.leading, H + F))
         d = valid_rows(d_out, rows.valid, self.dtype)
         dx, d_context = d[:, :H].copy(), d[:, H:]
+        d_memory, d_scores = np.empty_like(memory.rows.data), np.empty_like(tape.weights)
         d_queries, d_keys = np.zeros_like(tape.queries), np.zeros_like(memory.keys)
-        d_memory = np.zeros_like(memory.rows.data)
         grads = {name: np.zeros_like(p) for name, p in self._built_parameters().items()} if need_grads else {}
-        for i in range(N):
-            own, other = rows.of(i), memory.rows.of(i)
-            weights, e = tape.weights[i], memory.rows.data[other]
-            if not weights.size:
-                continue
-            product(weights.T, d_context[own], d_memory[other])
-            d_scores = product(d_context[own], e.T)
-            kernels.activation_gradient(
-                weights, d_scores, d_scores, ACTIVATIONS["softmax"], kernels.get_num_threads()
-            )
-            queries, keys = tape.queries[own], memory.keys[other]
-            if self.score == "additive":
-                self._pull_scores(queries, keys, d_scores, d_queries[own], d_keys[other], grads)
-            else:
-                product(d_scores, keys, d_queries[own])
-                product(d_scores.T, queries, d_keys[other])
+        _multiply_pairs(_MEMORY, rows, d_context, memory, d_memory, tape.weights, places)
+        _multiply_pairs(_WEIGHTS, rows, d_context, memory, memory.rows.data, d_scores, places, tape.weights)
+        if self.score == "additive":
+            for i in np.flatnonzero(np.diff(places)).tolist():
+                own, other = rows.of(i), memory.rows.of(i)
+                pair = d_scores[places[i] : places[i + 1]]
+                self._pull_scores(tape.queries[own], memory.keys[other], pair, d_queries[own], d_keys[other], grads)
+        else:
+            _multiply_pairs(_STEPS, rows, d_queries, memory, memory.keys, d_scores, places)
+            _multiply_pairs(_MEMORY, rows, tape.queries, memory, d_keys, d_scores, places)
         parameters = self._built_parameters()
         if self.score == "additive":
             dx += product(d_queries, parameters["kernel"].T)
@@ -443,6 +446,21 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     else:
         kernels.multiply(a, b, out, None, False, _NATIVE, kernels.get_num_threads())
     return out
+
+
+def _multiply_pairs(
+    what: int,
+    rows: Rows,
+    steps: Array,
+    memory: Memory,
+    data: Array,
+    weights: Array,
+    places: IntArray,
+    outputs: Array | None = None,
+) -> None:
+    """Write `steps`, `data` (the memory's rows) or `weights` of each pair of sequences from the other two."""
+    threads = kernels.get_num_threads()
+    kernels.multiply_pairs(what, steps, rows.ends, data, memory.rows.ends, weights, places, outputs, threads)
 
 
 def activated(rows: Array, activation: str) -> Array:

@@ -18,15 +18,6 @@ SHAPES = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def limits():
-    """`kernels.tune`, with everything as it was afterwards."""
-    before, threads = kernels.tune(), kernels.get_num_threads()
-    yield kernels.tune
-    kernels.tune(**before)
-    kernels.set_num_threads(threads)
-
-
 def matrices(rng, shape, dtype, transpose_a=False, transpose_b=False):
     M, K, N = shape
     a, b = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)

@@ -13,15 +13,6 @@ V, K, T = 50, 90, 12
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
-@pytest.fixture
-def limits():
-    """`kernels.tune`, with everything as it was afterwards."""
-    before, threads = kernels.tune(), kernels.get_num_threads()
-    yield kernels.tune
-    kernels.tune(**before)
-    kernels.set_num_threads(threads)
-
-
 def share_everything(limits):
     """All threads share the smallest call, in small pieces."""
     limits(thread_work=0, small_work=0, team_work=0, measured=0, product_rows=20, product_bytes=128, product_k=16)
