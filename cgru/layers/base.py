@@ -8,9 +8,9 @@ rows of the valid steps alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,38 +19,13 @@ from cgru import initializers, masks
 from cgru.checks import as_array, check_bool, check_dtype, check_int
 from cgru.configured import Configured
 from cgru.layers.options import Optioned, in_config, kind_of, role
+from cgru.layers.writable import Writable
 from cgru.locks import Locked, owned
 from cgru.sequences import Batch
 from cgru.typing import AnyArray, Array, DType, Initializer, Key, Shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-class _Writable(MutableMapping[str, Array]):
-    """Parameters by name; `p[name] = value` and `p.update` write into the arrays, so that no assignment gets lost."""
-
-    def __init__(self, arrays: dict[str, Array]) -> None:
-        self._arrays = arrays
-
-    def __getitem__(self, name: str) -> Array:
-        return self._arrays[name]
-
-    def __setitem__(self, name: str, value: ArrayLike) -> None:
-        array = self._arrays[name]
-        try:
-            array[...] = value
-        except ValueError:
-            raise ValueError(f"{name} must fit shape {array.shape}, got {np.shape(value)}") from None
-
-    def __delitem__(self, name: str) -> NoReturn:
-        raise TypeError(f"{name} cannot be deleted: the parameters of a layer are fixed")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
 
 
 class Layer(Optioned, Locked, Configured):
@@ -95,7 +70,7 @@ class Layer(Optioned, Locked, Configured):
         self._inherited_seed: np.random.SeedSequence | None = None
         # Whoever writes parameters makes new arrays and a new dict.
         self._parameters: dict[str, Array] | None = None
-        self._written: _Writable | None = None  # inside `update`
+        self._written: Writable | None = None  # inside `update`
         self._input_size: int | None = None
         self._own_key: masks.Key | None = None  # of the next call in training that is given none
 
@@ -442,7 +417,7 @@ class Layer(Optioned, Locked, Configured):
         return new
 
     @contextmanager
-    def update(self) -> Iterator[_Writable]:
+    def update(self) -> Iterator[Writable]:
         """Context in which the parameters may be written: a mapping name -> writable array.
 
         The arrays are copies, which become the parameters at the end, also after an error.
@@ -463,7 +438,7 @@ class Layer(Optioned, Locked, Configured):
                 yield outer
                 return
             arrays = {name: array.copy() for name, array in self._built_parameters().items()}
-            self._written = _Writable(arrays)
+            self._written = Writable(arrays)
             try:
                 yield self._written
             finally:

@@ -289,30 +289,6 @@ class GRU(Stack):
         y, h, _ = self.forward(x, initial_state, lengths, mask)
         return (y, h) if self.return_state else y
 
-    def _plain_call(self, handle: kernels.Handle, x: ArrayLike, initial_state: ArrayLike | None) -> ArrayOrPair | None:
-        """The usual inference, without the microseconds that everything else costs; None where it is not that."""
-        if type(x) is not np.ndarray or x.ndim != 3:  # a masked array is one, too
-            return None
-        if self.time_major:
-            x = x.swapaxes(0, 1)
-        N, T, _ = x.shape
-        if initial_state is None:
-            h = np.empty((N, self.units), self.dtype)
-        elif type(initial_state) is not np.ndarray or initial_state.dtype != self.dtype:
-            return None
-        elif initial_state.shape == (N, self.units):
-            h = np.array(initial_state, order="C")
-        else:
-            return None
-        y = rows = None
-        if self.return_sequences:
-            y = np.empty((T, N, self.units) if self.time_major else (N, T, self.units), self.dtype)
-            rows = y.swapaxes(0, 1) if self.time_major else y
-        if not handle.sequence(x, rows, h, initial_state is not None, kernels.get_num_threads()):
-            return None
-        y = h.copy() if y is None else y
-        return (y, h) if self.return_state else y
-
     def forward(
         self,
         x: ArrayLike,
@@ -488,10 +464,3 @@ class GRU(Stack):
                 f"out: expected a writable, aligned, C-contiguous array of shape {shape} and dtype {self.dtype}, "
                 f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
             )
-
-    def _time_order(self, array: Any) -> Any:
-        """A batch-major result in the layer's order."""
-        return array.swapaxes(0, 1) if self.time_major and array is not None and array.ndim == 3 else array
-
-    def _time_order_shape(self, shape: Shape) -> Shape:
-        return (shape[1], shape[0], *shape[2:]) if self.time_major and len(shape) == 3 else shape
