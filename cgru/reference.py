@@ -49,9 +49,9 @@ ACTIVATIONS = {
 
 
 class Tape(NamedTuple):
-    """What backward needs. `steps` holds for each step in processing order (t, valid rows, rows that start anew, h
-    before, r, z, n, q, that h as the products read it, and what the gradients of the two products of the state need
-    beside that)."""
+    """What backward needs. `steps` holds for each step in processing order (t, valid rows, h before, r, z, n, q, that h
+    as the products read it, what the gradients of the two products of the state need beside that, and which rows start
+    anew, if any can)."""
 
     x: Array
     kernel: Array
@@ -163,7 +163,7 @@ def forward(
             q, of_state_n = _normalised((r * read) @ U_n, state_gain_n)
             n = g(xg_n[:, t] + b[2 * H :] + q)
         valid = mask[:, t, None]
-        steps.append((t, valid, anew, h, r, z, n, q, read, of_state_rz, of_state_n))
+        steps.append((t, valid, h, r, z, n, q, read, of_state_rz, of_state_n, anew))
         new = (1 - z) * h + z * n
         if zones is not None:
             new = _zone(zones, t) * h + (1 - _zone(zones, t)) * new
@@ -217,7 +217,7 @@ def backward(dy: Array | None, dh: Array | None, tape: Tape) -> dict[str, Array]
     dg = np.zeros((*x.shape[:2], 3 * H), x.dtype)  # of the pre-activations, whose parts from the input these are
     dgain, dinitial = np.zeros((2, 3 * H), U.dtype), np.zeros(H, U.dtype)
     dh = np.zeros((N, H), x.dtype) if dh is None else dh
-    for t, valid, anew, h, r, z, n, q, read, of_rz, of_n in reversed(tape.steps):
+    for t, valid, h, r, z, n, q, read, of_rz, of_n, anew in reversed(tape.steps):
         d = dh if dy is None else dh + dy[:, t]
         d = np.where(valid, d, 0)  # of the new state, in the rows that took the step
         kept = 0 if zones is None else _zone(zones, t) * d
@@ -264,6 +264,6 @@ def backward(dy: Array | None, dh: Array | None, tape: Tape) -> dict[str, Array]
     if tape.gain is not None:
         dgain[0] = np.concatenate([dgain_rz, dgain_n])
         gradients["gain"] = dgain
-    if tape.steps and tape.steps[0][2] is not None:
+    if tape.steps and tape.steps[0][-1] is not None:
         gradients["initial_state"] = dinitial
     return gradients
