@@ -156,6 +156,11 @@ def test_a_convolution_of_one_step_goes_step_by_step(rng):
         cgru.Conv1D(6, 1, strides=2).step(x[:, 0])
 
 
+def test_a_step_of_no_sequences():
+    y, state = cgru.Conv1D(6, 3, padding="causal", seed=0).step(np.ones((0, 5)))
+    assert y.shape == (0, 6) and state.shape == (0, 2, 5)
+
+
 @pytest.mark.parametrize("layer", [cgru.GlobalAveragePooling1D(), cgru.AttentionPooling(seed=0)])
 def test_means_of_very_many_steps_keep_their_digits(layer):
     y = layer(np.full((1, 100_000, 1), 0.1, "float32"))
