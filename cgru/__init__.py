@@ -21,6 +21,7 @@ try:
         Masking,
     )
     from cgru.models import Seq2Seq, Sequential
+    from cgru.streams import Streams
     from cgru.threads import get_num_threads, limit_threads, set_num_threads
 except (ImportError, AttributeError, TypeError) as error:
     from cgru.installation import explain
@@ -42,6 +43,7 @@ __all__ = [
     "Masking",
     "Seq2Seq",
     "Sequential",
+    "Streams",
     "__version__",
     "backend",
     "convert",

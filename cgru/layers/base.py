@@ -56,6 +56,7 @@ class Layer(Optioned, Locked, Configured):
     _has_dtype = True  # False: results have the type of the inputs
     _takes_sequences = False  # True: data (N, T, F) alone
     _has_step_state = False  # True: `step(x_t, state)` returns (y_t, state)
+    _step_start = 0.0  # what fills that state where sequences start
 
     @property
     def draws(self) -> bool:

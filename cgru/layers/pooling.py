@@ -102,6 +102,8 @@ class GlobalMaxPooling1D(_Pooling):
     array([[3.]])
     """
 
+    _step_start = -np.inf
+
     def _pool(self, rows: Rows) -> Array:
         y = np.zeros((rows.shape[0], rows.shape[2]), rows.data.dtype)
         filled = rows.counts > 0
@@ -153,8 +155,9 @@ class GlobalAveragePooling1D(_Pooling):
 
     def step(self, x_t: ArrayLike, state: Any = None) -> tuple[Array, Any]:
         """One time step: return what the layer gives for the sequences up to here, (N, F), and the state after it, the
-        sums (N, F), in float64, and the number of steps."""
+        sums (N, F), in float64, and the number of steps, of all rows or (N,)."""
         x = as_numeric(x_t, None, "x_t")
         total, count = (np.zeros(x.shape), 0) if state is None else state
-        total = total + x
-        return total.astype(x.dtype, copy=False) / x.dtype.type(count + 1), (total, count + 1)
+        total, count = total + x, count + 1
+        by = count.astype(x.dtype)[:, None] if isinstance(count, np.ndarray) else x.dtype.type(count)
+        return total.astype(x.dtype, copy=False) / by, (total, count)

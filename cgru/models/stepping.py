@@ -38,15 +38,7 @@ def plan(model: Sequential, x_t: ArrayLike) -> Plan:
         If a layer does not run forward in time, or cannot take the data.
     """
     layers = model.layers
-    for i, layer in enumerate(layers):
-        for name in ("bidirectional", "reverse", "go_backwards"):
-            if getattr(layer, name, False):
-                raise ValueError(
-                    f"step: expected layers that run forward in time, got {name}=True in {examples.title(layers, i)}"
-                )
-        refused = layer.refuses_steps()
-        if refused is not None:
-            raise ValueError(f"step: expected {refused} in {examples.title(layers, i)}")
+    check(layers)
     x = _checked(layers, x_t)
     examples.output_shape(layers, (len(x), 1, *x.shape[1:]), "x_t", f"{shape_text(x.shape)}, one time step")
     model.build(x.shape[1] if x.ndim == 2 else None)
@@ -70,6 +62,19 @@ def plan(model: Sequential, x_t: ArrayLike) -> Plan:
     plain = len(steps) == 1 and any(isinstance(layer, GRU) for layer in layers)
     run = _one(calls[0], steps[0], calls[1]) if plain else _many(calls, steps)
     return Plan(run, (None,) * len(steps))
+
+
+def check(layers: Sequence[Layer]) -> None:
+    """ValueError unless all of them run forward in time and need no steps that come later."""
+    for i, layer in enumerate(layers):
+        for name in ("bidirectional", "reverse", "go_backwards"):
+            if getattr(layer, name, False):
+                raise ValueError(
+                    f"step: expected layers that run forward in time, got {name}=True in {examples.title(layers, i)}"
+                )
+        refused = layer.refuses_steps()
+        if refused is not None:
+            raise ValueError(f"step: expected {refused} in {examples.title(layers, i)}")
 
 
 def _top(h: Array) -> Array:

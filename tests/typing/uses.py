@@ -221,3 +221,11 @@ def what_a_model_has_seen(model: cgru.Sequential) -> None:
     assert_type(cgru.interpret.gradient_norm_by_distance(model, x), Array)
     found = cgru.interpret.permutation_importance(model, x, [0, 1], metric="accuracy", repeats=3, seed=1)
     assert_type(found.score, float)
+
+
+def streamed(model: cgru.Sequential) -> None:
+    streams = cgru.Streams(model, max_streams=10, idle=2.5, when_full="replace")
+    assert_type(streams.step(["a", ("b", 1)], x[:2, 0]), Array)
+    print({key: y.shape for key, y in streams.feed({"a": x[0]}).items()}, "a" in streams, sorted(map(str, streams)))
+    streams.restore(streams.snapshot())
+    assert_type(streams.drop(["a"]), int)

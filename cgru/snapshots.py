@@ -1,0 +1,95 @@
+"""Snapshots of streams: their keys as arrays, and what tells the model that they are of from others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+import numpy as np
+
+from cgru.layers.options import kind_of
+from cgru.models import Sequential
+from cgru.typing import AnyArray, Shape
+
+_NOT_IN_INFERENCE = ("seed", "trainable", "dropout", "recurrent_dropout", "layer_dropout", "return_state", "time_major")
+
+
+def listed(keys: Any, name: str = "keys") -> list[Hashable]:
+    """The keys as a list; they are hashable and each is there once."""
+    if isinstance(keys, np.ndarray) and keys.ndim == 1:
+        found = keys.tolist()
+    elif isinstance(keys, (str, bytes, np.ndarray)) or not isinstance(keys, Iterable):
+        got = f"shape {keys.shape}" if isinstance(keys, np.ndarray) else repr(keys)
+        raise TypeError(f"{name}: expected a list of keys, got {got}")
+    else:
+        found = list(keys)
+    try:
+        count = len(set(found))
+    except TypeError:
+        place = next(i for i, key in enumerate(found) if not isinstance(key, Hashable) or _fails(hash, key))
+        raise TypeError(f"{name}: expected hashable keys, got {found[place]!r} at index {place}") from None
+    if count != len(found):
+        seen: set[Hashable] = set()
+        twice = next(key for key in found if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"{name}: expected each key once, got {twice!r} again")
+    return found
+
+
+def _fails(function: Callable[[Any], Any], value: Any) -> bool:
+    try:
+        function(value)
+    except TypeError:
+        return True
+    return False
+
+
+def key_array(keys: list[Hashable]) -> AnyArray:
+    """The keys as an array that gives the same ones back: of one type where it can be, which a file holds as it is."""
+    if {type(key) for key in keys} in ({int}, {str}, set()):
+        try:
+            array = np.array(keys, None if keys else np.int64)
+            if array.dtype.kind in "iU" and array.tolist() == keys:  # text may lose zeros at its end
+                return array
+        except OverflowError:
+            pass
+    array = np.empty(len(keys), object)
+    array[:] = keys
+    return array
+
+
+def like(array: Any, name: str, shape: Shape, dtype: np.dtype[Any]) -> AnyArray:
+    """An array of a snapshot, which must be of this shape and type."""
+    found = np.asarray(array)
+    if found.shape != shape or found.dtype != dtype:
+        raise ValueError(
+            f"snapshot[{name!r}]: expected shape {shape} and dtype {dtype}, got {found.shape} and {found.dtype}"
+        )
+    return found
+
+
+def signature(model: Sequential) -> str:
+    """What tells a model and its weights from others, as JSON."""
+    layers = []
+    for layer in model.layers:
+        config = {k: v for k, v in layer.get_config().items() if kind_of(k) is None and k not in _NOT_IN_INFERENCE}
+        layers.append([type(layer).__name__, config])
+    digest = hashlib.sha256()
+    for name, array in model.parameters.items():
+        digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return json.dumps({"layers": layers, "weights": digest.hexdigest()}, sort_keys=True)
+
+
+def check_signature(given: str, own: str) -> None:
+    try:
+        found, expected = json.loads(given), json.loads(own)
+        same_layers, same_weights = (found[name] == expected[name] for name in ("layers", "weights"))
+    except (ValueError, TypeError, KeyError):
+        raise ValueError("snapshot['model']: expected what snapshot() wrote, got something else") from None
+    if not same_layers:
+        names = [" ".join(str(layer[0]) for layer in model["layers"]) for model in (expected, found)]
+        raise ValueError(f"snapshot: expected one of this model, {names[0]}, got one of another: {names[1]}")
+    if not same_weights:
+        raise ValueError("snapshot: expected one of this model, got one of the same layers with other weights")
