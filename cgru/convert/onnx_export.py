@@ -40,8 +40,8 @@ def to_onnx(
         Whether the model has an input "sequence_lens", (N,) int32. Where one is 0, ONNX Runtime's final state is zero,
         not the initial one.
     initial_state : bool
-        Whether the model has an input "initial_h" of the state's shape, for a GRU. Without it a learned initial state
-        is a constant of the model.
+        Whether the model has an input "initial_h" of the state's shape, for a GRU or a model with one: to go on from
+        the output "h", step by step if need be. Without it a learned initial state is a constant of the model.
     dtype : {"float32", "float64"}, optional
         Instead of the layers'.
 
@@ -49,7 +49,8 @@ def to_onnx(
     -------
     onnx.ModelProto
         With an input "x", of type int64 where it is the ids of an Embedding, and outputs "y" as a call returns it and,
-        for a GRU, "h", the final state. Without a GRU, Embedding and lengths, x are vectors (N, F).
+        for a GRU or with `initial_state`, "h", the final state. Without a GRU, Embedding and lengths, x are vectors
+        (N, F).
 
     Raises
     ------
@@ -65,13 +66,14 @@ def to_onnx(
         raise ValueError("layer: expected at least one beside Dropout, got none")
     lengths, initial_state = check_bool(lengths, "lengths"), check_bool(initial_state, "initial_state")
     alone = layer if isinstance(layer, GRU) else None
-    if initial_state and alone is None:
-        raise ValueError(f"initial_state: expected False for a {type(layer).__name__}, which takes none, got True")
+    recurrent = [part for part in parts if isinstance(part, GRU)]
+    if initial_state and len(recurrent) != 1:
+        got = f"a {type(layer).__name__} with {len(recurrent)} GRUs"
+        raise ValueError(f"initial_state: expected False for all but a GRU or a model with one, got True for {got}")
     for i, part in enumerate(parts):
         if isinstance(part, GRU):
             _require_representable(part, parts[i + 1 :], lengths, initial_state)
     writer = _Writer(onnx, _dtype_of(parts, dtype))
-    recurrent = [part for part in parts if isinstance(part, GRU)]
     first = parts[0]
     axes = ["T", "N"] if alone is not None and alone.time_major else ["N", "T"]
     if isinstance(first, Embedding):
@@ -81,9 +83,10 @@ def to_onnx(
         x = writer.add_input("x", [*axes, first.input_size])
     sequence_lens = writer.add_input("sequence_lens", ["N"], onnx.TensorProto.INT32) if lengths else ""
     valid = writer.valid(x, sequence_lens, axes) if lengths and alone is None else None
+    shown = recurrent[0] if initial_state else alone  # whose final state is an output
     state_axes = None
-    if alone is not None:
-        state_axes = ["N", alone.units] if alone._state_is_flat else [len(cells_of(alone)), "N", alone.units]
+    if shown is not None:
+        state_axes = ["N", shown.units] if shown._state_is_flat else [len(cells_of(shown)), "N", shown.units]
     state = writer.add_input("initial_h", state_axes) if initial_state else None
 
     given = axes
@@ -103,8 +106,8 @@ def to_onnx(
         if valid is not None and not isinstance(parts[-1], GRU):
             x = writer.zeroed(x, valid)
     writer.add_output("y", x, [*axes, parts[-1].output_size(None)])
-    if alone is not None:
-        h = writer.squeeze(finals[0], 0) if alone._state_is_flat else writer.node("Concat", finals, axis=0)
+    if shown is not None:
+        h = writer.squeeze(finals[0], 0) if shown._state_is_flat else writer.node("Concat", finals, axis=0)
         writer.add_output("h", h, state_axes)
     return writer.model()
 

@@ -241,10 +241,12 @@ def test_what_it_cannot_hold(options, arguments, message):
         to_onnx(cgru.GRU(H, input_size=D, **options), **arguments)
 
 
-def test_a_sequential_has_no_state_and_needs_its_sequences():
+def test_a_sequential_has_the_state_of_one_gru_and_needs_its_sequences():
     model = cgru.Sequential([cgru.GRU(5, return_sequences=True, input_size=3), cgru.GRU(4, input_size=5)])
-    with pytest.raises(ValueError, match=r"^initial_state: expected False for a Sequential"):
-        to_onnx(model, initial_state=True)
+    for layer, got in ((model, "a Sequential with 2 GRUs"), (cgru.Dense(2), "a Dense with 0 GRUs")):
+        layer.build(3)
+        with pytest.raises(ValueError, match=rf"^initial_state: expected False for all but .*, got True for {got}"):
+            to_onnx(layer, initial_state=True)
     model = cgru.Sequential([cgru.GRU(5, input_size=3), cgru.GRU(4, input_size=5)])
     with pytest.raises(ValueError, match=r"^layer: expected return_sequences=True in all layers but the last"):
         to_onnx(model)

@@ -70,6 +70,34 @@ def test_models(rng, name, lengths):
         checks.assert_close(run(to_onnx(model, lengths=lengths is not None), **feeds), expected, 5e-6)
 
 
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("name", ["learned", "stack", "ids"])
+def test_models_that_go_on_from_a_state(rng, name, lengths):
+    """A step at a time or all at once: the outputs of the whole, and its state."""
+    gru = cgru.GRU(H, return_sequences=True, num_layers=1 + (name == "stack"), learn_initial_state=name == "learned")
+    before = [cgru.Embedding(V, D)] if name == "ids" else [cgru.Dense(D, "tanh")]
+    model = cgru.Sequential([*before, gru, cgru.Dense(3, "softmax")], seed=0)
+    model.build(None if name == "ids" else D)
+    x = rng.integers(0, V, (N, T)) if name == "ids" else rng.standard_normal((N, T, D)).astype("float32")
+    exported = to_onnx(model, lengths=lengths, initial_state=True)
+    onnx.checker.check_model(exported, full_check=True)
+    session = onnxruntime.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
+    for steps in (1, 3):
+        state = np.zeros(gru._state_shape(N), "float32")
+        if name == "learned":
+            state += gru.parameters["initial_state"]
+        outputs = []
+        for t in range(0, T, steps):
+            feeds = {"x": x[:, t : t + steps], "initial_h": state}
+            if lengths:
+                feeds["sequence_lens"] = np.full(N, feeds["x"].shape[1], np.int32)
+            y, state = session.run(["y", "h"], feeds)
+            outputs.append(y)
+        checks.assert_close(np.concatenate(outputs, axis=1), model(x), 5e-6)
+        _, states, *_ = model._forward(cgru.sequences.as_batch(x))
+        checks.assert_close(state, states[1], 5e-6)
+
+
 def test_single_layers(rng):
     x, ids = rng.standard_normal((N, D)).astype("float32"), rng.integers(0, V, (N, T))
     dense, words = cgru.Dense(4, "relu", seed=0), cgru.Embedding(V, D, seed=0)
