@@ -228,7 +228,7 @@ class Tape(NamedTuple):
 
     weights: Weights
     x: Array
-    plan: Schedule
+    plan: Schedule | Any  # with resets segments.Cut
     gates: Array | Any  # (M, weights.row): r z n q, or r z n when the reset comes before; then products
     states: Array | Any  # (N + M, Hp) h0, then the state after each packed row
     noise: Noise = NO_NOISE
@@ -238,11 +238,12 @@ class Gradients(NamedTuple):
     """Of one pass; those of the weights in the layout that `prepare` was given, None where they were not wanted."""
 
     dx: Array | None  # (N, T, D)
-    dh0: Array  # (N, H)
+    dh0: Array | Any  # (N, H)
     kernel: Array | Any  # (D, 3H)
     recurrent_kernel: Array | Any  # (H, 3H)
     bias: Array | Any  # (3H,), or (2, 3H) with reset_after
     gain: Array | Any = None  # (2, 3H), where products are normalised
+    initial: Array | Any = None  # (H,), of the state after resets (segments.py)
 
 
 def readable(x: Array) -> Array:
@@ -358,7 +359,7 @@ def backward_pass(
     """
     weights, x, plan, gates, states, noise = tape
     N, D, H, Hp, dtype, threads = len(x), weights.D, weights.H, weights.Hp, x.dtype, _threads(weights, threads)
-    dx, dh0, kernel, recurrent_kernel, bias, _ = out or (None,) * 6
+    dx, dh0, kernel, recurrent_kernel, bias = out[:5] if out else (None,) * 5
     if not need_dx:
         dx = None
     elif dx is None:

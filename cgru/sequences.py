@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cgru.checks import as_array
-from cgru.typing import AnyArray, BoolArray, IntArray
+from cgru.typing import AnyArray, BoolArray, IntArray, Shape
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -18,12 +18,14 @@ Number = TypeVar("Number", bound=np.generic)
 class Batch(NamedTuple):
     """Sequences of one batch, batch-major: (N, T) or (N, T, F), or vectors (N, F) with neither lengths nor mask.
 
-    At most one of `lengths` and `mask` is set. What lies outside them is padding: nobody reads it. Made by `as_batch`.
+    At most one of `lengths` and `mask` is set. What lies outside them is padding: nobody reads it. `resets` (N, T) are
+    set where there are any: rows start anew before those steps (`acting`). Made by `as_batch`.
     """
 
     data: AnyArray
     lengths: NDArray[np.intp] | None = None
     mask: BoolArray | None = None
+    resets: BoolArray | None = None
 
     @property
     def valid(self) -> BoolArray | None:
@@ -33,29 +35,31 @@ class Batch(NamedTuple):
         return np.arange(self.data.shape[1]) < self.lengths[:, None]
 
     def with_data(self, data: AnyArray) -> Batch:
-        """The same lengths or mask around other data, (N, T, ...)."""
+        """The same lengths or mask, and resets, around other data, (N, T, ...)."""
         return self._replace(data=data)
 
     def with_vectors(self, data: AnyArray) -> Batch:
         """A batch of vectors (N, F), one for each sequence."""
         return Batch(data)
 
-    def part(self, rows: slice) -> Batch:
-        """The batch of these rows, views of as many steps as there are here."""
-        data, lengths, mask = self
-        return Batch(data[rows], None if lengths is None else lengths[rows], None if mask is None else mask[rows])
+    def part(self, rows: slice | IntArray) -> Batch:
+        """The batch of these rows, of as many steps as there are here; views for a slice."""
+        fields: Any = (None if field is None else field[rows] for field in self)
+        return Batch(*fields)
 
     def take(self, rows: IntArray) -> Batch:
         """The batch of these rows, cut to the last valid step among them."""
-        if self.lengths is not None:
-            lengths = self.lengths[rows]
-            return Batch(self.data[:, : lengths.max(initial=0)][rows], lengths)
-        if self.mask is not None:
-            mask = self.mask[rows]
+        lengths, mask, end = self.lengths, self.mask, None
+        if lengths is not None:
+            lengths = lengths[rows]
+            end = lengths.max(initial=0)
+        elif mask is not None:
+            mask = mask[rows]
             steps = np.flatnonzero(mask.any(axis=0))
             end = steps[-1] + 1 if len(steps) else 0
-            return Batch(self.data[:, :end][rows], None, mask[:, :end])
-        return Batch(self.data[rows])
+            mask = mask[:, :end]
+        resets = None if self.resets is None else self.resets[:, :end][rows]
+        return Batch((self.data if end is None else self.data[:, :end])[rows], lengths, mask, resets)
 
 
 def with_mask(batch: Batch, mask: BoolArray) -> Batch:
@@ -66,14 +70,33 @@ def with_mask(batch: Batch, mask: BoolArray) -> Batch:
     lengths = mask.sum(axis=1)
     if (mask == (np.arange(mask.shape[1]) < lengths[:, None])).all():
         full = batch.lengths is None and batch.mask is None and bool((lengths == mask.shape[1]).all())
-        return batch if full else Batch(batch.data, lengths.astype(np.intp))
-    return Batch(batch.data, None, mask)
+        return batch if full else batch._replace(lengths=lengths.astype(np.intp), mask=None)
+    return batch._replace(lengths=None, mask=mask)
+
+
+def acting(resets: BoolArray, valid: BoolArray | None) -> BoolArray:
+    """Where resets act, (N, T): one at a step that is not valid before the row's next valid step, if there is one."""
+    if valid is None:
+        return resets
+    count = resets.cumsum(axis=1)
+    before = np.zeros_like(count)  # the resets up to the last valid step
+    before[:, 1:] = np.maximum.accumulate(np.where(valid, count, 0), axis=1)[:, :-1]
+    return valid & (count > before)
+
+
+def last_segments(batch: Batch) -> Batch:
+    """The batch without resets, and without the steps that come before the last one of each row."""
+    if batch.resets is None:
+        return batch
+    count = acting(batch.resets, batch.valid).cumsum(axis=1)
+    return with_mask(batch._replace(resets=None), count == count[:, -1:])
 
 
 def as_batch(
     x: ArrayLike,
     lengths: ArrayLike | None = None,
     mask: ArrayLike | None = None,
+    resets: Any = None,
     *,
     dtype: DTypeLike | None = None,
     time_major: bool = False,
@@ -89,6 +112,7 @@ def as_batch(
         viewed, not copied, unless the dtype changes. A masked array whose mask hides whole steps brings that mask.
     lengths : array_like of N ints from 0 to T, optional
     mask : array_like of bool, or of 0 and 1, of shape (N, T), or (T, N) with time_major; optional
+    resets : the same, or for a ragged list a list of arrays (T_i,); optional
     dtype : dtype, optional
         Of the data; complex, text and objects are refused.
     time_major : bool
@@ -114,20 +138,43 @@ def as_batch(
         if lengths is not None or mask is not None:
             raise ValueError(f"{prefix}lengths, mask: a ragged list {name} brings its own lengths, got another")
         data, lengths = pad(sequences, dtype, name=name)
-        return Batch(data, lengths)
+        return Batch(data, lengths, None, _as_resets(resets, data, False, lengths))
     data = as_numeric(x, dtype, name)
     if time_major:
         if data.ndim < 2:
             raise ValueError(f"{name}: expected (T, N, ...), got shape {data.shape}")
         data = data.swapaxes(0, 1)
-    if lengths is None and mask is None:
+    if lengths is None and mask is None and resets is None:
         return Batch(data)
     if data.ndim < 2:
-        raise ValueError(f"{name}: expected (N, T, ...) beside lengths or mask, got shape {data.shape}")
+        beside = "resets" if resets is not None else "lengths or mask"
+        raise ValueError(f"{name}: expected (N, T, ...) beside {beside}, got shape {data.shape}")
     N, T = data.shape[:2]
+    resets = _as_resets(resets, data, time_major)
     if lengths is not None:
-        return Batch(data, as_lengths(lengths, N, T, f"{prefix}lengths"))
-    return Batch(data, None, None if mask is None else _as_mask(mask, N, T, time_major))
+        return Batch(data, as_lengths(lengths, N, T, f"{prefix}lengths"), None, resets)
+    if mask is not None:
+        mask = as_mask(mask, (T, N) if time_major else (N, T))
+        mask = mask.T if time_major else mask
+    return Batch(data, None, mask, resets)
+
+
+def _as_resets(resets: Any, data: AnyArray, time_major: bool, listed: IntArray | None = None) -> BoolArray | None:
+    """Checked resets, (N, T), for data that may come from a list of such lengths; None where there are none."""
+    if resets is None:
+        return None
+    N, T = data.shape[:2]
+    rows, resets = (None, resets) if listed is None else _sequences(resets)
+    if rows is None or listed is None:
+        array = as_mask(resets, (T, N) if time_major else (N, T), "resets")
+        array = array.T if time_major else array
+    elif len(rows) != N:
+        raise ValueError(f"resets: expected a list of {N} arrays (T_i,), as x, got {len(rows)}")
+    else:
+        array = np.zeros((N, T), bool)
+        for i, (row, n) in enumerate(zip(rows, listed, strict=True)):
+            array[i, :n] = as_mask(row, (int(n),), f"resets[{i}]")
+    return array if array.any() else None
 
 
 def as_numeric(x: ArrayLike, dtype: DTypeLike | None = None, name: str = "x") -> AnyArray:
@@ -158,19 +205,18 @@ def as_lengths(lengths: ArrayLike, N: int, T: int, name: str = "lengths") -> NDA
     return array.astype(np.intp)
 
 
-def _as_mask(mask: ArrayLike, N: int, T: int, time_major: bool) -> BoolArray:
-    array = as_array(mask, "mask")
+def as_mask(mask: ArrayLike, shape: Shape, name: str = "mask") -> BoolArray:
+    """Checked truth values as a bool array of this shape, a copy: tapes keep it."""
+    array = as_array(mask, name)
     if array.dtype.kind in "iuf":
         wrong = (array != 0) & (array != 1)
         if wrong.any():
-            raise ValueError(f"mask: expected True and False, or 1 and 0, got {array[wrong].flat[0]}")
+            raise ValueError(f"{name}: expected True and False, or 1 and 0, got {array[wrong].flat[0]}")
     elif array.dtype != bool:
-        raise TypeError(f"mask: expected dtype bool, got {array.dtype}")
-    expected = (T, N) if time_major else (N, T)
-    if array.shape != expected:
-        raise ValueError(f"mask: expected shape {expected}, got {array.shape}")
-    array = array.astype(bool)  # a copy: tapes keep it
-    return array.T if time_major else array
+        raise TypeError(f"{name}: expected dtype bool, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    return array.astype(bool)
 
 
 def _without_mask(x: Any, lengths: ArrayLike | None, mask: ArrayLike | None, name: str) -> tuple[AnyArray, Any]:

@@ -314,11 +314,11 @@ def onnx_arrays(rng, directions=1, inputs=D, units=H, bias=True, dtype="float64"
 # -- cgru.GRU, cell by cell
 
 
-def reference_layer(layer, x, h0, dy=None, dh=None, key=None, **validity):
+def reference_layer(layer, x, h0, dy=None, dh=None, key=None, resets=None, **validity):
     """Return (y, h, gradients) of a built cgru.GRU, from cgru.reference in float64 and batch-major throughout.
 
     Gradients are a dict: "dx", "dh0" and those of the parameters; None if neither dy nor dh is given. With a key it is
-    training.
+    training. The gradient of an initial state that is learned is what resets add to it.
     """
     parameters = {name: array.astype(np.float64) for name, array in layer.parameters.items()}
     n, t, _ = x.shape
@@ -329,6 +329,7 @@ def reference_layer(layer, x, h0, dy=None, dh=None, key=None, **validity):
     ]
     if layer.go_backwards:
         x, valid = x[:, ::-1], valid[:, ::-1]
+        resets = None if resets is None else resets[:, ::-1]
     backwards = [layer.reverse or c % directions == 1 for c in range(cells)]
     source = [_sources(valid, b) for b in backwards[:directions]]
 
@@ -342,7 +343,8 @@ def reference_layer(layer, x, h0, dy=None, dh=None, key=None, **validity):
             inputs, parameters[dot[cell] + "kernel"], parameters[dot[cell] + "recurrent_kernel"],
             parameters.get(dot[cell] + "bias", np.zeros((2, 3 * units) if layer.reset_after else 3 * units)),
             h0[cell], layer.reset_after, layer.activation, layer.recurrent_activation,
-            mask=valid, reverse=backwards[cell], gain=parameters.get(dot[cell] + "gain"),
+            mask=valid, reverse=backwards[cell], gain=parameters.get(dot[cell] + "gain"), resets=resets,
+            initial_state=parameters.get(dot[cell] + "initial_state"),
             **_chosen(layer, key, inputs.shape, cell // directions, backwards[cell], valid),
         )  # fmt: skip
         if cell >= cells - directions and not layer.zero_output_for_mask:
@@ -375,8 +377,8 @@ def reference_layer(layer, x, h0, dy=None, dh=None, key=None, **validity):
             g = reference.backward(d_out, dhs[cell], tapes[cell])
             dx = dx + g["dx"]
             dh0[cell] = g["dh0"]
-            for name in ("kernel", "recurrent_kernel", "bias", "gain"):
-                if dot[cell] + name in parameters:
+            for name in ("kernel", "recurrent_kernel", "bias", "gain", "initial_state"):
+                if dot[cell] + name in parameters and name in g:
                     gradients[dot[cell] + name] = g[name]
         if first:
             dx = dx * factors[first // directions - 1]

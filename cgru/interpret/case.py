@@ -26,9 +26,7 @@ class Chunk:
 
     def pick(self, places: IntArray, data: Array) -> Chunk:
         """The chunk of these of its rows, which may come more than once, with other inputs."""
-        fields: Any = (None if field is None else field[places] for field in self.inputs)
-        taken = Batch(*fields)
-        picked = Chunk(self.rows[places], self.part, taken.with_data(data))
+        picked = Chunk(self.rows[places], self.part, self.inputs.part(places).with_data(data))
         picked.target = self.target[places]
         picked.steps = None if self.steps is None else self.steps[places]
         return picked

@@ -15,7 +15,7 @@ from cgru.layers.base import check_gradient, expected_sequences
 from cgru.layers.dense import ACTIVATIONS
 from cgru.layers.rows import Rows, column_sums, from_valid_rows, row_sums, rows_of, sums_by_owner
 from cgru.layers.stateless import Stateless
-from cgru.sequences import Batch
+from cgru.sequences import Batch, last_segments
 from cgru.typing import Array, ConstraintLike, DType, InitializerLike, Key, RegularizerLike, Shape
 
 
@@ -63,8 +63,8 @@ class AttentionPooling(Stateless):
     Notes
     -----
     Parameters: `query` (units,), `kernel` (F, units) and `bias` (units,); without `units` only `query` (F,). Steps
-    outside of lengths or mask are not read, and a sequence without any step gives zeros. `attention` returns the
-    weights.
+    outside of lengths or mask and before the last reset are not read, and a sequence without any step gives zeros.
+    `attention` returns the weights.
 
     Examples
     --------
@@ -135,13 +135,20 @@ class AttentionPooling(Stateless):
     def refuses_steps(self) -> str | None:
         return "layers that need no later steps, got AttentionPooling, whose weights change with each step"
 
-    def attention(self, x: ArrayLike, *, lengths: ArrayLike | None = None, mask: ArrayLike | None = None) -> Array:
+    def attention(
+        self,
+        x: ArrayLike,
+        *,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        resets: Any = None,
+    ) -> Array:
         """Return the weights that the layer gives to the steps of `x`, (N, T): at the valid steps of a sequence they
         add up to 1, elsewhere they are 0.
 
         Parameters
         ----------
-        x, lengths, mask
+        x, lengths, mask, resets
             As in a call.
 
         Raises
@@ -149,7 +156,7 @@ class AttentionPooling(Stateless):
         TypeError, ValueError
             If an argument is of the wrong type, shape or range; the message names it.
         """
-        batch = self._checked(x, lengths, mask)
+        batch = last_segments(self._checked(x, lengths, mask, resets))
         self.build(batch.data.shape[-1])
         tape = self._weighted(rows_of(batch, self.dtype))
         return from_valid_rows(tape.weights, batch.data.shape[:2], batch.valid)[..., 0]
@@ -160,7 +167,7 @@ class AttentionPooling(Stateless):
         if batch.data.ndim != 3:
             raise ValueError(f"AttentionPooling: expected data of shape (N, T, F), got {batch.data.shape}")
         self.build(batch.data.shape[-1])
-        rows = rows_of(batch, self.dtype)
+        rows = rows_of(last_segments(batch), self.dtype)
         tape = self._weighted(rows)
         y = sums_by_owner(rows.data * tape.weights, rows.owners, rows.shape[0])
         return batch.with_vectors(y), None, 0.0, tape if training else None

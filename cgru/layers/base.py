@@ -22,7 +22,7 @@ from cgru.layers.options import Optioned, in_config, kind_of, role
 from cgru.layers.writable import Writable
 from cgru.locks import Locked, owned
 from cgru.sequences import Batch
-from cgru.typing import AnyArray, Array, DType, Initializer, Key, Shape
+from cgru.typing import AnyArray, Array, BoolArray, DType, Initializer, Key, Shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -166,6 +166,18 @@ class Layer(Optioned, Locked, Configured):
     def refuses_steps(self) -> str | None:
         """Return None if the layer can run step by step, else what would be expected, in words."""
         return None
+
+    def refuses_resets(self) -> str | None:
+        """Return None if the layer knows what resets within a row are, else what would be expected, in words. One that
+        looks from step to step looks across no reset; one with a single output for a row has that of its last
+        segment."""
+        return None
+
+    def restarted(self, state: Any, resets: BoolArray) -> Any:
+        """Return the state of `step` with the rows where `resets` (N,) at their beginning; None is all of them."""
+        if state is None:
+            return None
+        raise NotImplementedError(f"{type(self).__name__} has no method restarted, which resets need")
 
     def output_size(self, input_size: Any) -> Any:
         """Return the number of output features for inputs of `input_size` features."""

@@ -14,7 +14,7 @@ from cgru.checks import shape_text
 from cgru.layers.base import Layer, expected_sequences
 from cgru.locks import owned
 from cgru.sequences import as_numeric
-from cgru.typing import Activation, Array, Initializer, MergeMode, Shape
+from cgru.typing import Activation, Array, BoolArray, Initializer, MergeMode, Shape
 
 
 class _Prepared(NamedTuple):
@@ -141,8 +141,9 @@ class Cells(Layer):
         return (N, self.units) if self._state_is_flat else (len(self._prefixes), N, self.units)
 
     def _initial_state(
-        self, initial_state: ArrayLike | None, N: int, learned: Array | None, name: str = "x"
-    ) -> tuple[Array, bool]:
+        self, initial_state: ArrayLike | None, N: int, learned: Array | None, name: str = "x",
+        state: str = "initial_state",
+    ) -> tuple[Array, bool]:  # fmt: skip
         """Return ((cells, N, H), whether it is the learned one, (cells, H) or None)."""
         shape = self._state_shape(N)
         if initial_state is None and self._state is not None:
@@ -153,9 +154,9 @@ class Cells(Layer):
                 )
             initial_state = self._state
         if initial_state is not None:
-            h0 = as_numeric(initial_state, self.dtype, "initial_state")
+            h0 = as_numeric(initial_state, self.dtype, state)
             if h0.shape != shape:
-                raise ValueError(f"initial_state: expected shape {shape}, got {h0.shape}")
+                raise ValueError(f"{state}: expected shape {shape}, got {h0.shape}")
             return np.ascontiguousarray(h0).reshape(len(self._prefixes), N, self.units), False
         return self._first_state(N, learned), learned is not None
 
@@ -165,6 +166,14 @@ class Cells(Layer):
         if learned is not None:
             h0 += learned[:, None]
         return h0
+
+    def restarted(self, state: ArrayLike | None, resets: BoolArray) -> Array | None:
+        if state is None and self._state is None:
+            return None
+        learned, N = self._ready().learned, len(resets)
+        h = self._initial_state(state, N, learned, "x_t", "h")[0].copy()
+        h[:, resets] = 0 if learned is None else learned[:, None]
+        return h.reshape(self._state_shape(N))
 
     def reset_states(self, states: ArrayLike | None = None) -> None:
         """Forget the state of a stateful layer, or set it.

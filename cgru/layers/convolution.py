@@ -16,7 +16,7 @@ from cgru import kernels
 from cgru.checks import check_bool, check_int, check_name
 from cgru.layers.base import check_gradient, expected_sequences
 from cgru.layers.dense import ACTIVATIONS
-from cgru.layers.rows import Rows, column_sums, counts_of, from_valid_rows, rows_of, valid_rows
+from cgru.layers.rows import Rows, column_sums, counts_of, from_valid_rows, rows_of, segment_counts, valid_rows
 from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch, as_numeric
 from cgru.typing import (
@@ -104,7 +104,7 @@ class Conv1D(Stateless):
 
     Each sequence is convolved by itself, as if it stood alone: with lengths or a mask its valid steps are one sequence,
     what pads them is not read, and the outputs have lengths of their own (a mask stays where there is an output for
-    each step).
+    each step). So is each of the parts into which resets cut it, where there is an output for each step.
 
     Examples
     --------
@@ -267,8 +267,11 @@ class Conv1D(Stateless):
         self.build(F)
         # For one pass in training the panels would not pay; the kernel keeps its values while the tape holds it.
         handle = self._handle(packed=False) if training else self._ready()
+        refused = None if batch.resets is None else self.refuses_resets()
+        if refused is not None:
+            raise ValueError(f"resets: expected {refused}")
         rows = rows_of(batch, self.dtype)
-        windows = self._windows(rows)
+        windows = self._windows(rows._replace(counts=segment_counts(batch)))
         y = np.empty((len(windows.first), self.filters), self.dtype)
         for block, ids, places in self._blocks(windows, F):
             gathered = _gather(rows.data, ids, places, (block.stop - block.start, self.kernel_size * F))
@@ -356,8 +359,16 @@ class Conv1D(Stateless):
     def refuses_steps(self) -> str | None:
         if self.strides == 1 and (self.padding == "causal" or self._reach == 1):
             return None
-        got = f"strides={self.strides}" if self.strides != 1 else f"padding={self.padding!r}"
-        return f'padding="causal" and strides=1, got {got}'
+        return f'padding="causal" and strides=1, got {self._unlike()}'
+
+    def _unlike(self) -> str:
+        return f"strides={self.strides}" if self.strides != 1 else f"padding={self.padding!r}"
+
+    def refuses_resets(self) -> str | None:
+        return None if self.keeps_steps else f"an output for each step, strides=1 and padding, got {self._unlike()}"
+
+    def restarted(self, state: Array | None, resets: BoolArray) -> Array | None:
+        return state if state is None else np.where(resets[:, None, None], 0, state)
 
 
 def _one(value: Any) -> Any:

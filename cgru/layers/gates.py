@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from cgru import recurrence
+from cgru.scheduling import Schedule
 from cgru.typing import Array
 
 
@@ -28,9 +29,17 @@ GatesOrDict: TypeAlias = Gates | Any  # a dict of Gates with several layers or d
 def of_tape(tape: recurrence.Tape) -> Gates:
     """Return the `Gates` of one pass, batch-major."""
     plan, (N, T, _), H = tape.plan, tape.x.shape, tape.weights.H
+    cut = None if isinstance(plan, Schedule) else plan
+    plan = plan if cut is None else cut.plan
     M, Hp = plan.steps, tape.weights.Hp
     # (M, 4, H): r z n h of the packed rows
-    packed = np.concatenate([tape.gates[:, : 3 * Hp].reshape(M, 3, Hp), tape.states[N:, None]], axis=1)[:, :, :H]
+    states = tape.states[len(tape.states) - M :, None]
+    packed = np.concatenate([tape.gates[:, : 3 * Hp].reshape(M, 3, Hp), states], axis=1)[:, :, :H]
+    if cut is not None:
+        found = [cut.empty(H, packed.dtype) for _ in Gates._fields]
+        for gate, array in enumerate(found):
+            cut.view(array)[0, plan.times] = packed[:, gate]
+        return Gates(*found)
     if plan.offsets is None:
         steps = packed.reshape(T, N, 4, H)
         whole = np.ascontiguousarray(steps[::-1] if plan.flip else steps).transpose(2, 1, 0, 3)

@@ -13,7 +13,7 @@ from cgru.checks import check_bool, check_int, check_name, check_rate
 from cgru.layers import gates
 from cgru.layers.gates import GatesOrDict
 from cgru.layers.stack import Stack, Tape
-from cgru.sequences import Batch, as_batch, as_numeric
+from cgru.sequences import Batch, as_batch, as_mask, as_numeric
 from cgru.typing import (
     Activation,
     Array,
@@ -132,6 +132,12 @@ class GRU(Stack):
 
     The state is (N, H) for one layer in one direction, else (num_layers * directions, N, H), forward before backward
     within a layer.
+
+    Resets cut a row into segments, whose outputs have the bits of each run by itself. A given initial state is only
+    where the row starts, and a reset at its first step overrides it. One at a step that is not valid acts before the
+    row's next valid step, and never changes the final state, which is that of the row's last segment. In a reverse
+    direction a reset acts between the same two steps; `go_backwards` flips resets with the input. Gradients stop there:
+    they go to the learned initial state, or nowhere. Dropout and zoneout choose as they would without resets.
 
     Any number of threads may call one layer at once, unless it is stateful. Bool, integer and half-precision inputs are
     converted.
@@ -257,6 +263,8 @@ class GRU(Stack):
         initial_state: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
         mask: ArrayLike | None = None,
+        *,
+        resets: Any = None,
     ) -> ArrayOrPair:
         """Return the outputs, and the final state with return_state.
 
@@ -268,6 +276,9 @@ class GRU(Stack):
             Row i takes its steps at t < lengths[i].
         mask : bool array_like of shape (N, T), or (T, N) with time_major; optional
             Row i takes a step at t where mask[i, t]; holes are allowed.
+        resets : bool array_like of shape (N, T), or (T, N) with time_major; or for a list of x one of (T_i,); optional
+            Before step t the state of row i becomes the initial one, learned or zero, where resets[i, t]: `x` holds
+            several episodes in a row. See the notes.
 
         Returns
         -------
@@ -282,11 +293,11 @@ class GRU(Stack):
             If an argument is of the wrong type or shape; the message names it.
         """
         prepared = self._prepared
-        if self._is_plain and prepared is not None and lengths is None and mask is None:
+        if self._is_plain and prepared is not None and lengths is None and mask is None and resets is None:
             result = self._plain_call(prepared.handle, x, initial_state)
             if result is not None:
                 return result
-        y, h, _ = self.forward(x, initial_state, lengths, mask)
+        y, h, _ = self.forward(x, initial_state, lengths, mask, resets=resets)
         return (y, h) if self.return_state else y
 
     def forward(
@@ -297,6 +308,8 @@ class GRU(Stack):
         mask: ArrayLike | None = None,
         training: bool = False,
         seed: SupportsIndex | masks.Key | None = None,
+        *,
+        resets: Any = None,
     ) -> tuple[Array, Array, Tape | Any]:
         """Return (y, h, tape), as a call does; the tape is what `backward` needs, None unless `training`.
 
@@ -307,16 +320,16 @@ class GRU(Stack):
 
         The tape refers to x where x needed no conversion: leave its values alone until backward is done.
         """
-        batch, key = self._as_batch(x, lengths, mask), masks.as_key(seed)
+        batch, key = self._as_batch(x, lengths, mask, resets), masks.as_key(seed)
         training = check_bool(training, "training")
         y, h, _, tape = self._run(batch, initial_state, training, self._chance(key) if training else None)
         self._keep_state(h)
         return self._time_order(y), h, tape
 
-    def _as_batch(self, x: ArrayLike, lengths: ArrayLike | None, mask: ArrayLike | None) -> Batch:
+    def _as_batch(self, x: ArrayLike, lengths: ArrayLike | None, mask: ArrayLike | None, resets: Any) -> Batch:
         if isinstance(x, np.ndarray) and x.ndim != 3 and x.dtype != object:  # before lengths or mask are looked at
             raise self._wrong_shape(x.shape)
-        return as_batch(x, lengths, mask, dtype=self.dtype, time_major=self.time_major)
+        return as_batch(x, lengths, mask, resets, dtype=self.dtype, time_major=self.time_major)
 
     def backward(
         self, dy: ArrayLike | None, tape: Tape, dh: ArrayLike | None = None, need_dx: bool = True
@@ -364,7 +377,9 @@ class GRU(Stack):
         dx, dh0, grads = self._pull(dy, dh, tape, check_bool(need_dx, "need_dx"))
         return self._time_order(dx), dh0, self.add_penalties(grads)
 
-    def step(self, x_t: ArrayLike, h: ArrayLike | None = None, out: Array | None = None) -> Array:
+    def step(
+        self, x_t: ArrayLike, h: ArrayLike | None = None, out: Array | None = None, *, resets: ArrayLike | None = None
+    ) -> Array:
         """One time step: return the state after `h` and the input `x_t`.
 
         Parameters
@@ -374,6 +389,8 @@ class GRU(Stack):
             The state; None is the initial state.
         out : ndarray of the state's shape and the layer's dtype, C-contiguous and aligned; optional
             Written and returned, with nothing allocated; it may be `h` or `x_t` itself, or overlap them.
+        resets : bool array_like of shape (N,), optional
+            Rows that start from the initial state instead of `h`.
 
         Returns
         -------
@@ -385,6 +402,12 @@ class GRU(Stack):
         ValueError
             If the layer is bidirectional, reverse or go_backwards, or an argument has the wrong shape.
         """
+        if resets is not None and self._runs_forward:
+            x_t = as_numeric(x_t, self.dtype, "x_t")
+            resets = as_mask(resets, x_t.shape[:1], "resets")
+            if x_t.ndim == 2:
+                self._build_for(x_t, "x_t")
+                h = self.restarted(h, resets)
         prepared = self._prepared
         if self._runs_forward and prepared is not None and (h is not None or self._state is None):
             after = prepared.handle.step(x_t, h, out, kernels.get_num_threads())
@@ -419,12 +442,14 @@ class GRU(Stack):
         initial_state: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
         mask: ArrayLike | None = None,
+        *,
+        resets: Any = None,
     ) -> GatesOrDict:
         """Return reset gate, update gate, candidate and state of every step, as they are in inference.
 
         Parameters
         ----------
-        x, initial_state, lengths, mask
+        x, initial_state, lengths, mask, resets
             As in a call. The state of a stateful layer is where the rows start, and stays as it is.
 
         Returns
@@ -449,7 +474,7 @@ class GRU(Stack):
         >>> z.shape, bool((h == layer(x, lengths=[5, 2])).all()), bool((z[1, 2:] == 0).all())
         ((2, 5, 4), True, True)
         """
-        *_, tape = self._run(self._as_batch(x, lengths, mask), initial_state, record=True)
+        *_, tape = self._run(self._as_batch(x, lengths, mask, resets), initial_state, record=True)
         assert tape is not None
         found = [gates.Gates(*map(self._time_order, gates.of_tape(cell))) for cell in tape.cells]
         if self._state_is_flat:

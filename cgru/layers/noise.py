@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgru import masks, recurrence, scheduling
+from cgru import masks, recurrence
 from cgru.masks import Key
+from cgru.scheduling import Schedule
+from cgru.segments import Cut
 from cgru.typing import Array, IntArray
 
 if TYPE_CHECKING:
@@ -30,23 +32,26 @@ def input_factors(layer: Stack, key: Key, index: int, x: Array, steps: IntArray 
 
 
 def of_cell(
-    layer: Stack, key: Key, index: int, direction: int, plan: scheduling.Schedule, N: int
+    layer: Stack, key: Key, index: int, direction: int, plan: Schedule | Cut, N: int
 ) -> recurrence.Noise:
-    """What chance chooses for one direction of layer `index`, N rows; `direction` counts those of the layer."""
+    """What chance chooses for one direction of layer `index`, N rows; `direction` counts those of the layer. Resets
+    change nothing: segments have the mask of their row, and its steps are counted through."""
     H, mask, taken = layer.units, None, None
     direction = int(direction == 1 or layer.reverse)
     if layer.recurrent_dropout:
         mask = masks.scales(key, (N, H), layer.recurrent_dropout, layer.dtype, "recurrent", index, direction)
     if layer.zoneout:
-        rows, steps = packed_steps(plan, N)
+        rows, steps = packed_steps(plan, N) if isinstance(plan, Schedule) else plan.packed_steps()
         key = key._replace(examples=masks.examples_of(key, N)[rows])
         shape = (plan.steps, 1, H)
         keep = masks.keep(key, shape, layer.zoneout, "zoneout", index, direction, steps[:, None])
         taken = keep.view(np.uint8).reshape(-1, H)
+    if mask is not None and not isinstance(plan, Schedule):
+        mask = mask[plan.segments.owners]
     return recurrence.Noise(mask, taken)
 
 
-def packed_steps(plan: scheduling.Schedule, N: int) -> tuple[IntArray, Any]:
+def packed_steps(plan: Schedule, N: int) -> tuple[IntArray, Any]:
     """The (row of the batch, step) of each packed row."""
     counts = np.full(plan.steps // N if N else 0, N) if plan.offsets is None else np.diff(plan.offsets)
     steps = np.repeat(np.arange(len(counts)), counts)

@@ -12,8 +12,8 @@ from cgru.checks import check_int
 from cgru.layers.base import check_gradient, expected_sequences
 from cgru.layers.rows import Rows, from_valid_rows, rows_of, sums_by_owner
 from cgru.layers.stateless import Stateless
-from cgru.sequences import Batch, as_numeric
-from cgru.typing import Array, Key, Shape
+from cgru.sequences import Batch, as_numeric, last_segments
+from cgru.typing import Array, BoolArray, Key, Shape
 
 
 class _Pooling(Stateless):
@@ -60,7 +60,7 @@ class _Pooling(Stateless):
             raise ValueError(f"{type(self).__name__}: expected data of shape (N, T, F), got {batch.data.shape}")
         if batch.data.dtype.kind != "f":
             raise TypeError(f"{type(self).__name__}: expected floating-point data, got dtype {batch.data.dtype}")
-        rows = rows_of(batch, batch.data.dtype)
+        rows = rows_of(last_segments(batch), batch.data.dtype)
         y = self._pool(rows)
         return batch.with_vectors(y), None, 0.0, (rows, y) if training else None
 
@@ -86,7 +86,8 @@ class _Pooling(Stateless):
 class GlobalMaxPooling1D(_Pooling):
     """The largest value of each feature over the valid steps: (N, T, F) to (N, F).
 
-    Steps outside of lengths or mask are not read. A sequence without any step gives zeros. Where several steps have the
+    Steps outside of lengths or mask, and those before the last reset, are not read. A sequence without any step gives
+    zeros. Where several steps have the
     largest value, they share its gradient evenly.
 
     Parameters
@@ -124,11 +125,15 @@ class GlobalMaxPooling1D(_Pooling):
         y = x + 0 if state is None else np.maximum(state, x) + 0
         return y, y
 
+    def restarted(self, state: Array | None, resets: BoolArray) -> Array | None:
+        return state if state is None else np.where(resets[:, None], -np.inf, state).astype(state.dtype)
+
 
 class GlobalAveragePooling1D(_Pooling):
     """The mean of each feature over the valid steps: (N, T, F) to (N, F).
 
-    Steps outside of lengths or mask are not read. A sequence without any step gives zeros. Results have the type of the
+    Steps outside of lengths or mask, and those before the last reset, are not read. A sequence without any step gives
+    zeros. Results have the type of the
     inputs.
 
     Parameters
@@ -161,3 +166,6 @@ class GlobalAveragePooling1D(_Pooling):
         total, count = total + x, count + 1
         by = count.astype(x.dtype)[:, None] if isinstance(count, np.ndarray) else x.dtype.type(count)
         return total.astype(x.dtype, copy=False) / by, (total, count)
+
+    def restarted(self, state: Any, resets: BoolArray) -> Any:
+        return state and (np.where(resets[:, None], 0, state[0]), np.where(resets, 0, state[1]))

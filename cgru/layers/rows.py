@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgru import kernels
-from cgru.sequences import Batch
+from cgru.sequences import Batch, acting
 from cgru.typing import AnyArray, Array, BoolArray, IntArray, Shape
 
 _TILE = 0  # the way of products that sum in order, whatever backend is in use
@@ -62,6 +62,18 @@ def counts_of(batch: Batch) -> IntArray:
         return batch.lengths
     N, T = batch.data.shape[:2]
     return np.full(N, T, np.intp) if batch.mask is None else batch.mask.sum(axis=1, dtype=np.intp)
+
+
+def segment_counts(batch: Batch) -> IntArray:
+    """The numbers of valid steps between resets, of the sequences one after the other."""
+    counts = counts_of(batch)
+    if batch.resets is None:
+        return counts
+    cut = acting(batch.resets, batch.valid)
+    cut = (cut if batch.valid is None else cut[batch.valid]).reshape(-1).copy()
+    begins = (np.cumsum(counts) - counts)[counts > 0]
+    cut[begins] = True
+    return np.diff(np.flatnonzero(cut), append=len(cut))
 
 
 def sums_by_owner(terms: Array, owners: IntArray, N: int) -> Array:

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru import kernels, masks, recurrence, scheduling
+from cgru import kernels, masks, recurrence, segments
 from cgru.checks import sequence_advice
 from cgru.layers import noise
 from cgru.layers.base import Layer
 from cgru.layers.cells import Cells
 from cgru.layers.steps import flipped, gather_repeated, repeat_last
+from cgru.scheduling import Schedule, schedule
 from cgru.sequences import Batch, as_numeric
 from cgru.typing import AnyArray, Array, ArrayOrPair, Key, Shape
 
@@ -87,7 +88,7 @@ class Stack(Cells):
         h0, is_learned = self._initial_state(initial_state, N, learned)
         if self.go_backwards:
             batch = flipped(batch)
-        plans = self._plans(batch)
+        plans: list[Any] = self._plans(batch)
         h = np.empty((len(weights), N, self.units), self.dtype)
         cells: list[Any] = []
         outputs: list[Sequence[Array] | None] = []
@@ -110,9 +111,10 @@ class Stack(Cells):
             first = layer * len(plans)
             results = recurrence.run(
                 *(
-                    recurrence.forward_pass(
+                    segments.forward_pass(
                         weights[first + d], x, h0[first + d], plan, ys[d], record, h[first + d],
                         noise=recurrence.NO_NOISE if key is None else noise.of_cell(self, key, layer, d, plan, N),
+                        initial=None if learned is None else learned[first + d],
                     )
                     for d, plan in enumerate(plans)
                 )
@@ -181,7 +183,7 @@ class Stack(Cells):
             first = layer * directions
             results = recurrence.run(
                 *(
-                    recurrence.backward_pass(
+                    segments.backward_pass(
                         dys[d], dh[first + d], tape.cells[first + d], need_dx or layer > 0, need_grads=need_grads
                     )
                     for d in range(directions)
@@ -203,6 +205,8 @@ class Stack(Cells):
                 if self.learn_initial_state:
                     used = g.dh0 if tape.learned else g.dh0[:0]
                     grads[prefix + "initial_state"] = used.sum(axis=0)
+                    if g.initial is not None:
+                        grads[prefix + "initial_state"] += g.initial
             if dx is not None and (factor := tape.factors[layer]) is not None:
                 np.multiply(dx, factor, out=dx)
             dy = dx
@@ -258,22 +262,26 @@ class Stack(Cells):
 
     # -- directions
 
-    def _plans(self, batch: Batch) -> list[scheduling.Schedule]:
-        """The schedule of each direction."""
+    def _plans(self, batch: Batch) -> list[Schedule] | list[segments.Cut]:
+        """What rows do in each direction."""
         N, T, _ = batch.data.shape
         reverses = (False, True) if self.bidirectional else (self.reverse,)
-        return [scheduling.schedule(N, T, batch.lengths, batch.mask, reverse) for reverse in reverses]
+        if batch.resets is not None:
+            parts = segments.segments(batch.resets, batch.valid, self.time_major)
+            return [segments.cut(parts, reverse) for reverse in reverses]
+        return [schedule(N, T, batch.lengths, batch.mask, reverse) for reverse in reverses]
 
     def _allocate_outputs(self, N: int, T: int, all_valid: bool) -> tuple[Array | None, list[Array]]:
         """(y or None, the array that each direction writes): halves of y for "concat", y itself for one direction."""
         empty = np.empty if all_valid else np.zeros
         H = self.units
-        if self.bidirectional and self.merge_mode != "concat":
-            return None, [empty((N, T, H), self.dtype) for _ in self._directions]
         if not (self.bidirectional or self.time_major):
             y = empty((N, T, H), self.dtype)
             return y, [y]
         shape = (T, N) if self.time_major else (N, T)
+        if self.bidirectional and self.merge_mode != "concat":
+            ys = [empty((*shape, H), self.dtype) for _ in self._directions]
+            return None, [y.swapaxes(0, 1) for y in ys] if self.time_major else ys
         y = empty((*shape, len(self._directions) * H), self.dtype)
         y = y.swapaxes(0, 1) if self.time_major else y
         return y, [y[:, :, d * H : (d + 1) * H] for d in range(len(self._directions))]

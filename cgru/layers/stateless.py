@@ -30,7 +30,12 @@ class Stateless(Layer):
     _takes_ids = False  # True: data (N, T) or (N,) of ids, which stay integers
 
     def __call__(
-        self, x: ArrayLike, *, lengths: ArrayLike | None = None, mask: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        *,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        resets: Any = None,
     ) -> Array:
         """Return the outputs for `x`; dropout does not act.
 
@@ -41,6 +46,9 @@ class Stateless(Layer):
             Row i takes its steps at t < lengths[i]; the others are not read, and zero in the outputs.
         mask : bool array_like of shape (N, T), optional
             Row i takes a step at t where mask[i, t]. At most one of the two may be given.
+        resets : bool array_like of shape (N, T), or for a list of x one of (T_i,); optional
+            Row i starts anew before step t where resets[i, t]: no layer looks across, and one that gives one output for
+            a row gives it for the steps behind the last reset.
 
         Returns
         -------
@@ -52,7 +60,7 @@ class Stateless(Layer):
         TypeError, ValueError
             If an argument is of the wrong type, shape or range; the message names it.
         """
-        batch = self._checked(x, lengths, mask)
+        batch = self._checked(x, lengths, mask, resets)
         return _apart(self.forward_batch(batch)[0].data, batch.data)
 
     def forward(
@@ -61,6 +69,7 @@ class Stateless(Layer):
         *,
         lengths: ArrayLike | None = None,
         mask: ArrayLike | None = None,
+        resets: Any = None,
         training: bool = False,
         seed: SupportsIndex | None = None,
     ) -> tuple[Array, Tape | Any]:
@@ -70,7 +79,7 @@ class Stateless(Layer):
 
         Parameters
         ----------
-        x, lengths, mask
+        x, lengths, mask, resets
             As in a call.
         training : bool
             Whether dropout acts and there is a tape.
@@ -79,7 +88,7 @@ class Stateless(Layer):
         """
         training = check_bool(training, "training")
         key = None if seed is None else masks.Key(masks.seed_of(check_int(seed, "seed")))
-        batch = self._checked(x, lengths, mask)
+        batch = self._checked(x, lengths, mask, resets)
         out, _, penalty, content = self.forward_batch(batch, None, key, training)
         y = out.data.copy() if training else _apart(out.data, batch.data)  # the tape may hold it
         return y, Tape(self, content, y.shape, y.dtype, penalty + self.penalty()) if training else None
@@ -119,17 +128,23 @@ class Stateless(Layer):
         dx, _, grads = self.backward_batch(dy, None, tape.content, check_bool(need_dx, "need_dx"))
         return None if dx is None else _apart(dx, dy), self.add_penalties(grads)
 
-    def _checked(self, x: ArrayLike, lengths: ArrayLike | None, mask: ArrayLike | None) -> Batch:
+    def _checked(
+        self, x: ArrayLike, lengths: ArrayLike | None, mask: ArrayLike | None, resets: Any = None
+    ) -> Batch:
         dtype = None if self._takes_ids else self.dtype
         batch = as_batch(x, dtype=dtype)
         shape, least = batch.data.shape, 2 if self._takes_ids else 3
         expected = self.expected_shape(shape)
         if expected is not None:
             raise ValueError(f"x: expected shape {expected}, got {shape_text(shape)}")
-        if lengths is not None or mask is not None:  # now that rows and steps are where they belong
+        if lengths is not None or mask is not None or resets is not None:  # rows and steps are where they belong
             if len(shape) < least:
-                raise ValueError(f"lengths, mask: expected sequences beside them, got x of shape {shape_text(shape)}")
-            batch = as_batch(x if batch.lengths is not None else batch.data, lengths, mask, dtype=dtype)
+                names = "lengths, mask" if resets is None else "resets"
+                raise ValueError(f"{names}: expected sequences beside them, got x of shape {shape_text(shape)}")
+            batch = as_batch(x if batch.lengths is not None else batch.data, lengths, mask, resets, dtype=dtype)
+            refused = None if resets is None else self.refuses_resets()
+            if refused is not None:
+                raise ValueError(f"resets: expected {refused}")
         elif batch.lengths is not None and len(shape) < least:
             raise ValueError(f"x: expected a list of arrays (T_i, F), or one array (N, F), got a list of {shape[1:]}")
         self.check_values(batch, "x")

@@ -9,9 +9,10 @@ from cgru.typing import Array, BoolArray, IntArray
 
 
 def flipped(batch: Batch) -> Batch:
-    """The batch with time running backwards; lengths become a mask whose padding comes first."""
+    """The batch with time running backwards, resets with it; lengths become a mask whose padding comes first."""
     valid = batch.valid
-    return Batch(batch.data[:, ::-1], None, None if valid is None else valid[:, ::-1])
+    resets = None if batch.resets is None else batch.resets[:, ::-1]
+    return Batch(batch.data[:, ::-1], None, None if valid is None else valid[:, ::-1], resets)
 
 
 def _last_valid(valid: BoolArray, backwards: bool) -> IntArray:

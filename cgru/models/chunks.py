@@ -17,7 +17,7 @@ from cgru.models import finite
 from cgru.models.examples import title
 from cgru.models.runs import Totals
 from cgru.models.sources import Piece
-from cgru.sequences import Batch
+from cgru.sequences import Batch, acting
 from cgru.typing import IntArray, States
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def update(
 ) -> None:
     """The updates of one batch, `chunk` steps each; adds what they saw to `totals`. With each goes a call of `passed`,
     with what is to be `begun` where the batch goes on from there."""
-    batch, targets = piece.batch, piece.targets
+    batch, targets = _settled(model.layers, piece.batch), piece.targets
     ends = _ends(batch)
     by_step = all(layer.return_sequences for layer in model.layers if isinstance(layer, GRU))
     first, states = begun or (0, None)
@@ -102,7 +102,15 @@ def _cut(batch: Batch, start: int, stop: int) -> Batch:
     """The steps from `start` to `stop`."""
     data = batch.data[:, start:stop]
     lengths = None if batch.lengths is None else np.clip(batch.lengths - start, 0, data.shape[1])
-    return Batch(data, lengths, None if batch.mask is None else batch.mask[:, start:stop])
+    mask, resets = (None if field is None else field[:, start:stop] for field in (batch.mask, batch.resets))
+    return Batch(data, lengths, mask, resets)
+
+
+def _settled(layers: Sequence[Layer], batch: Batch) -> Batch:
+    """The batch with its resets at the steps before which they act, which may be of later chunks."""
+    if batch.resets is None:
+        return batch
+    return batch._replace(resets=acting(batch.resets, layers[0].masked(batch).valid))
 
 
 def _rows(states: States | None, rows: Any) -> States | None:

@@ -25,6 +25,8 @@ def inputs(
     x: Any,
     lengths: ArrayLike | None = None,
     mask: ArrayLike | None = None,
+    resets: Any = None,
+    *,
     like: Batch | None = None,
     name: str = "x",
     by_batches: bool = False,
@@ -35,7 +37,7 @@ def inputs(
     ----------
     layers : sequence of Layer
         Of the model, in their order.
-    x, lengths, mask
+    x, lengths, mask, resets
         As passed.
     like : Batch, optional
         Data of as many features are wanted, before a layer was built for them.
@@ -58,10 +60,22 @@ def inputs(
     outputs = output_shape(layers, shape, name, got)
     if like is not None and len(shape) > 1 and not isinstance(first, Embedding) and shape[-1] != like.data.shape[-1]:
         raise ValueError(f"{name}: expected {like.data.shape[-1]} features, as in training, got {got}")
-    if lengths is not None or mask is not None:  # now that rows and steps are where they belong
-        batch = as_batch(x if listed else batch.data, lengths, mask, dtype=dtype, name=name)
+    if resets is not None:
+        _check_resets(layers, shape, name, got)
+    if lengths is not None or mask is not None or resets is not None:  # rows and steps are where they belong
+        batch = as_batch(x if listed else batch.data, lengths, mask, resets, dtype=dtype, name=name)
     first.check_values(batch, name)
     return batch, outputs
+
+
+def _check_resets(layers: Sequence[Layer], shape: Shape, name: str, got: str) -> None:
+    """ValueError unless data of `shape` are sequences, and the layers know resets."""
+    if len(shape) < (2 if isinstance(layers[0], Embedding) else 3):
+        raise ValueError(f"resets: expected sequences beside them, got {name} of shape {got}")
+    for i, layer in enumerate(layers):
+        refused = layer.refuses_resets()
+        if refused is not None:
+            raise ValueError(f"resets: expected {refused} in {title(layers, i)}")
 
 
 def converted(layers: Sequence[Layer], batch: Batch) -> Batch:

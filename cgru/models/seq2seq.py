@@ -110,6 +110,7 @@ class Seq2Seq(EncoderDecoder):
         initial_epoch: SupportsIndex = 0,
         chunk: SupportsIndex | None = None,
         resume: bool = False,
+        resets: None = None,
     ) -> History:
         """Train on sources and targets (see the class), or on the batches that an iterable brings.
 
@@ -122,7 +123,7 @@ class Seq2Seq(EncoderDecoder):
             In the same forms.
         sample_weight : array_like of shape (N,), or of the steps (N, T + 1) or a list of N arrays (T_i + 1,); optional
             What each example, or each step of its target and the end, weighs in the loss.
-        chunk : None
+        chunk, resets : None
             Sequences are not cut here: the decoder needs the whole source.
         class_weight : dict id -> weight, optional
             What the ids of targets, and the end, weigh in the loss.
@@ -141,7 +142,7 @@ class Seq2Seq(EncoderDecoder):
         """
         if chunk is not None:
             raise ValueError(f"chunk: expected None, because the decoder needs the whole source, got {chunk!r}")
-        given = _given(lengths, mask, target_lengths, sample_weight) | {"class_weight": class_weight}
+        given = _given(lengths, mask, target_lengths, sample_weight, resets) | {"class_weight": class_weight}
         return self._fit(
             source, target, given, epochs, batch_size, shuffle, validation_data=validation_data, verbose=verbose,
             validation_split=validation_split, callbacks=callbacks, initial_epoch=initial_epoch, chunk=None,
@@ -158,6 +159,7 @@ class Seq2Seq(EncoderDecoder):
         class_weight: ClassWeight | None = None,
         *,
         target_lengths: ArrayLike | None = None,
+        resets: None = None,
     ) -> dict[str, float]:
         """Make one update with these examples, and return a dict of the loss and the metrics before it.
 
@@ -166,7 +168,7 @@ class Seq2Seq(EncoderDecoder):
         RuntimeError, TypeError, ValueError, FloatingPointError
             As `fit`.
         """
-        given = _given(lengths, mask, target_lengths, sample_weight) | {"class_weight": class_weight}
+        given = _given(lengths, mask, target_lengths, sample_weight, resets) | {"class_weight": class_weight}
         return self._train_on_batch(source, target, given)
 
     def evaluate(
@@ -179,6 +181,7 @@ class Seq2Seq(EncoderDecoder):
         sample_weight: ArrayLike | None = None,
         *,
         target_lengths: ArrayLike | None = None,
+        resets: None = None,
     ) -> dict[str, float]:
         """Return a dict with the mean loss and the metrics, with teacher forcing; dropout does not act.
 
@@ -189,7 +192,7 @@ class Seq2Seq(EncoderDecoder):
         TypeError, ValueError
             If an argument does not fit.
         """
-        given = _given(lengths, mask, target_lengths, sample_weight)
+        given = _given(lengths, mask, target_lengths, sample_weight, resets)
         return self._evaluate_all(source, target, given, batch_size)
 
     def test_on_batch(
@@ -201,9 +204,10 @@ class Seq2Seq(EncoderDecoder):
         sample_weight: ArrayLike | None = None,
         *,
         target_lengths: ArrayLike | None = None,
+        resets: None = None,
     ) -> dict[str, float]:
         """Return what `evaluate` does, from one pass over all examples."""
-        given = _given(lengths, mask, target_lengths, sample_weight)
+        given = _given(lengths, mask, target_lengths, sample_weight, resets)
         return self._evaluate_all(source, target, given, np.iinfo(np.intp).max)
 
     # -- inference
@@ -371,7 +375,9 @@ class Seq2Seq(EncoderDecoder):
         return pair
 
 
-def _given(lengths: Any, mask: Any, target_lengths: Any, sample_weight: Any) -> dict[str, Any]:
+def _given(lengths: Any, mask: Any, target_lengths: Any, sample_weight: Any, resets: Any = None) -> dict[str, Any]:
+    if resets is not None:
+        raise ValueError("resets: expected None, because the decoder needs the whole source, got resets within it")
     return {"lengths": lengths, "mask": mask, "target_lengths": target_lengths, "sample_weight": sample_weight}
 
 

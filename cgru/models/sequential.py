@@ -57,10 +57,12 @@ class Sequential(Trainable):
     Notes
     -----
     Inputs, wherever there are any: an array (N, T, D), (N, D), or ids (N, T), with `lengths` (N,) or `mask` (N, T) or
-    neither; or a list of N arrays (T_i, D) or (T_i,), which bring their lengths. Labels of a loss of classes: integers
-    (N,), or for a model with an output at each step (N, T) or a list of N arrays (T_i,). Of other losses: numbers like
-    the outputs, (N, K), (N, T, K) or a list of N arrays (T_i, K); of a single output the last axis may lack. What lies
-    outside lengths or mask is never read.
+    neither; or a list of N arrays (T_i, D) or (T_i,), which bring their lengths. With `resets` (N, T), or a list of
+    arrays (T_i,), row i starts anew before step t where resets[i, t], as in a `GRU`; no layer looks across, and one
+    output for a row is that of what follows the last reset. Labels of a loss of classes: integers (N,), or for a model
+    with an output at each step (N, T) or a list of N arrays (T_i,). Of other losses: numbers like the outputs, (N, K),
+    (N, T, K) or a list of N arrays (T_i, K); of a single output the last axis may lack. What lies outside lengths or
+    mask is never read.
 
     In inference any number of threads may use one model; `fit` wants the model to itself.
 
@@ -103,6 +105,8 @@ class Sequential(Trainable):
         lengths: ArrayLike | None = None,
         mask: ArrayLike | None = None,
         batch_size: SupportsIndex = 32,
+        *,
+        resets: Any = None,
     ) -> ArrayOrList:
         """Return the outputs for examples `x`, in their order.
 
@@ -118,11 +122,13 @@ class Sequential(Trainable):
             If an argument does not fit.
         """
         batch_size = check_int(batch_size, "batch_size", 1)
-        batch, _ = examples.inputs(self.layers, x, lengths, mask, by_batches=True)
+        batch, _ = examples.inputs(self.layers, x, lengths, mask, resets, by_batches=True)
         ragged = lengths is None and batch.lengths is not None
         return self._outputs(batch, ragged, batch_size)
 
-    def __call__(self, x: ArrayLike, lengths: ArrayLike | None = None, mask: ArrayLike | None = None) -> ArrayOrList:
+    def __call__(
+        self, x: ArrayLike, lengths: ArrayLike | None = None, mask: ArrayLike | None = None, *, resets: Any = None
+    ) -> ArrayOrList:
         """Return the outputs for examples `x`, as `predict` does, from one pass over all of them.
 
         Raises
@@ -130,11 +136,11 @@ class Sequential(Trainable):
         TypeError, ValueError
             If an argument does not fit.
         """
-        batch, _ = examples.inputs(self.layers, x, lengths, mask)
+        batch, _ = examples.inputs(self.layers, x, lengths, mask, resets)
         return self._outputs(batch, lengths is None and batch.lengths is not None, max(1, len(batch.data)))
 
     def predict_on_batch(
-        self, x: ArrayLike, lengths: ArrayLike | None = None, mask: ArrayLike | None = None
+        self, x: ArrayLike, lengths: ArrayLike | None = None, mask: ArrayLike | None = None, *, resets: Any = None
     ) -> ArrayOrList:
         """Return the outputs for examples `x` from one pass over all of them: what a call of the model returns.
 
@@ -143,7 +149,7 @@ class Sequential(Trainable):
         TypeError, ValueError
             If an argument does not fit.
         """
-        return self(x, lengths, mask)
+        return self(x, lengths, mask, resets=resets)
 
     def forward(
         self,
@@ -152,12 +158,14 @@ class Sequential(Trainable):
         mask: ArrayLike | None = None,
         training: bool = False,
         seed: SupportsIndex | None = None,
+        *,
+        resets: Any = None,
     ) -> tuple[Array, Tape | Any]:
         """Return (y, tape), for a training loop of one's own: the outputs, and what `backward` needs.
 
         Parameters
         ----------
-        x, lengths, mask
+        x, lengths, mask, resets
             As described for the class.
         training : bool
             Whether dropout acts and there is a tape.
@@ -192,7 +200,7 @@ class Sequential(Trainable):
         if seed is not None:  # as the number of the update, too: a layer with a seed of its own takes that instead
             drawn = masks.seed_of(check_int(seed, "seed"))
             key = masks.Key(drawn, drawn)
-        batch, _ = examples.inputs(self.layers, x, lengths, mask)
+        batch, _ = examples.inputs(self.layers, x, lengths, mask, resets)
         out, states, tapes, penalty = self._forward(batch, training=training, key=key)
         self._keep_states(states)
         y = out.data.copy() if training or out.data is batch.data else out.data  # the tape may hold it
@@ -239,7 +247,13 @@ class Sequential(Trainable):
         named = {f"{i}.{name}": gradients[i, name] for i, name in sorted(gradients, key=lambda key: key[0])}
         return (dx.copy() if dx is dy else dx, named) if need_dx else named
 
-    def step(self, x_t: ArrayLike, state: Sequence[ArrayLike | None] | None = None) -> tuple[Array, tuple[Array, ...]]:
+    def step(
+        self,
+        x_t: ArrayLike,
+        state: Sequence[ArrayLike | None] | None = None,
+        *,
+        resets: ArrayLike | None = None,
+    ) -> tuple[Array, tuple[Array, ...]]:
         """Run one time step: return what the model would return if the sequence ended there, and the state after it.
 
         Parameters
@@ -250,6 +264,8 @@ class Sequential(Trainable):
             What the last step returned: one entry for each layer with a state: of a GRU (N, H) or (num_layers, N, H),
             of a causal Conv1D the inputs before, of pooling what it has seen. None at the start, or as an entry, is
             where a sequence starts from; in a stateful GRU, which a step leaves as it is, from its state.
+        resets : bool array_like of shape (N,), optional
+            Rows that start anew with this step, whatever the state.
 
         Returns
         -------
@@ -277,6 +293,8 @@ class Sequential(Trainable):
         if plan is None:
             plan = self._plan = stepping.plan(self, x_t)
         try:
+            if resets is not None:
+                state = stepping.restarted(self.layers, x_t, state, resets)
             return plan.run(x_t, plan.start if state is None else state)
         except (TypeError, ValueError, AttributeError) as error:
             raise stepping.wrong_step(self.layers, x_t, state, error) from None

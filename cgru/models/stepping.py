@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from cgru.checks import shape_text
 from cgru.layers import GRU, Dropout, Embedding, Layer
 from cgru.models import examples
-from cgru.sequences import Batch, as_numeric
+from cgru.sequences import Batch, as_mask, as_numeric
 from cgru.typing import AnyArray, Array
 
 if TYPE_CHECKING:
@@ -114,6 +114,14 @@ def _many(calls: list[list[Call]], steps: list[StepCall]) -> Run:
         return y, tuple(after)
 
     return run
+
+
+def restarted(layers: Sequence[Layer], x_t: ArrayLike, state: Any, resets: ArrayLike) -> Any:
+    """The state of a step, with the rows where `resets` (N,) at their beginning."""
+    recurrent = [layer for layer in layers if isinstance(layer, GRU) or layer._has_step_state]
+    rows = as_mask(resets, np.shape(x_t)[:1], "resets")
+    state = (None,) * len(recurrent) if state is None else state
+    return [layer.restarted(own, rows) for layer, own in zip(recurrent, state, strict=True)]
 
 
 def wrong_step(layers: Sequence[Layer], x_t: ArrayLike, state: Any, error: Exception) -> Exception:

@@ -104,16 +104,17 @@ class Trainable(Updatable):
         initial_epoch: SupportsIndex = 0,
         chunk: SupportsIndex | None = None,
         resume: bool = False,
+        resets: Any = None,
     ) -> History:
         """Train on examples `x` with labels `y` (see the class), or on the batches that an iterable brings.
 
         Parameters
         ----------
-        x, y, lengths, mask
+        x, y, lengths, mask, resets
             As described for the class. Arrays may be mapped from files (`numpy.memmap`, ``numpy.load(mmap_mode="r")``)
             and larger than the memory: rows are read when their batch comes.
 
-            With `y` None, `x` brings batches: an iterable of (x, y) or (x, y, dict(lengths=..., mask=...,
+            With `y` None, `x` brings batches: an iterable of (x, y) or (x, y, dict(lengths=..., mask=..., resets=...,
             sample_weight=...)) that starts anew in every epoch, such as a list, an object with ``__iter__``, or a
             function that returns an iterator.
         epochs : int
@@ -124,8 +125,8 @@ class Trainable(Updatable):
             Whether the order of the examples is drawn anew for each epoch, from the model's seed and the number of the
             epoch. Batches of an iterable come in its order.
         validation_data : tuple or iterable, optional
-            (x, y) or (x, y, dict(lengths=..., mask=..., sample_weight=...)), evaluated after each epoch; or an iterable
-            of batches.
+            (x, y) or (x, y, dict(lengths=..., mask=..., resets=..., sample_weight=...)), evaluated after each epoch;
+            or an iterable of batches.
         verbose : {0, 1, 2, "auto"}
             0: nothing. 1 or "auto": a line an epoch, and a bar for the running one if tqdm is installed. 2: the lines.
         sample_weight : array_like of shape (N,), or of the steps (N, T) or a list of N arrays (T_i,); optional
@@ -178,7 +179,8 @@ class Trainable(Updatable):
         `batch_size` divide the number of rows. Each epoch starts from the state that the model has now; validation
         starts from none and leaves none.
         """
-        given = {"lengths": lengths, "mask": mask, "sample_weight": sample_weight, "class_weight": class_weight}
+        given = {"lengths": lengths, "mask": mask, "resets": resets, "sample_weight": sample_weight}
+        given["class_weight"] = class_weight
         return self._fit(
             x, y, given, epochs, batch_size, shuffle, validation_data=validation_data, verbose=verbose,
             validation_split=validation_split, callbacks=callbacks, initial_epoch=initial_epoch, chunk=chunk,
@@ -193,6 +195,8 @@ class Trainable(Updatable):
         mask: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight | None = None,
+        *,
+        resets: Any = None,
     ) -> dict[str, float]:
         """Make one update with these examples, and return a dict of the loss and the metrics before it.
 
@@ -211,8 +215,8 @@ class Trainable(Updatable):
         >>> sorted(model.train_on_batch(np.ones((4, 3, 2)), [0, 1, 0, 1]))
         ['accuracy', 'loss']
         """
-        given = {"lengths": lengths, "mask": mask, "sample_weight": sample_weight, "class_weight": class_weight}
-        return self._train_on_batch(x, y, given)
+        given = {"lengths": lengths, "mask": mask, "resets": resets, "sample_weight": sample_weight}
+        return self._train_on_batch(x, y, given | {"class_weight": class_weight})
 
     def test_on_batch(
         self,
@@ -221,6 +225,8 @@ class Trainable(Updatable):
         lengths: ArrayLike | None = None,
         mask: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
+        *,
+        resets: Any = None,
     ) -> dict[str, float]:
         """Return what `evaluate` does, from one pass over all examples.
 
@@ -229,7 +235,7 @@ class Trainable(Updatable):
         RuntimeError, TypeError, ValueError
             As `evaluate`.
         """
-        return self.evaluate(x, y, lengths, mask, sys.maxsize, sample_weight)
+        return self.evaluate(x, y, lengths, mask, sys.maxsize, sample_weight, resets=resets)
 
     def evaluate(
         self,
@@ -239,6 +245,8 @@ class Trainable(Updatable):
         mask: ArrayLike | None = None,
         batch_size: SupportsIndex = 32,
         sample_weight: ArrayLike | None = None,
+        *,
+        resets: Any = None,
     ) -> dict[str, float]:
         """Return a dict with the mean loss and the metrics on examples `x` with labels `y`; dropout does not act.
 
@@ -251,7 +259,7 @@ class Trainable(Updatable):
         TypeError, ValueError
             If an argument does not fit.
         """
-        given = {"lengths": lengths, "mask": mask, "sample_weight": sample_weight}
+        given = {"lengths": lengths, "mask": mask, "resets": resets, "sample_weight": sample_weight}
         return self._evaluate_all(x, y, given, batch_size)
 
     # -- the work

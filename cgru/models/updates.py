@@ -74,14 +74,14 @@ class Updatable(Model):
     # -- what goes in: a subclass of other inputs than one array has its own
 
     _inputs = "x"  # what messages call them
-    _beside: tuple[str, ...] = ("lengths", "mask", "sample_weight")  # that may come with x and y
+    _beside: tuple[str, ...] = ("lengths", "mask", "resets", "sample_weight")  # that may come with x and y
 
     def _examples(
         self, x: Any, y: Any, options: Mapping[str, Any], like: Batch | None = None, whole: bool = True
     ) -> tuple[Any, Targets]:
         """Return the batch and the targets of what was passed, checked in the caller's words: `options` are lengths, a
-        mask, weights. `like` are data of as many features; `whole`: these are all examples."""
-        validity = options.get("lengths"), options.get("mask")
+        mask, resets, weights. `like` are data of as many features; `whole`: these are all examples."""
+        validity = options.get("lengths"), options.get("mask"), options.get("resets")
         batch, shape = examples.inputs(self.layers, x, *validity, like=like, by_batches=True)
         weights = {name: options.get(name) for name in ("sample_weight", "class_weight")}
         return batch, self._targets(y, batch, shape, whole=whole, **weights)
