@@ -15,6 +15,8 @@ from cgru.configured import Configured
 from cgru.named import Kind
 from cgru.typing import Array, ConstraintLike, Shape
 
+__all__ = ["Constraint", "MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm", "get"]
+
 _EPSILON = 1e-7  # what Keras adds to norms
 
 

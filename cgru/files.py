@@ -26,6 +26,8 @@ from cgru.reading import check_path, errors_name, open_regular, parse_json, shor
 from cgru.typing import AnyArray, LayerOrModel, Path
 from cgru.writing import replace_file
 
+__all__ = ["load", "load_tensors", "save"]
+
 _FORMAT = "cgru"
 _VERSIONS = ("1", "2")  # of files without and with a state of training, which readers of the first would not know
 _REQUIRED = ("format_version", "cgru_version", "class", "config", "input_size", "sha256", "header_sha256")

@@ -19,6 +19,12 @@ from cgru.configured import Configured
 from cgru.named import Kind
 from cgru.typing import Array, InitializerLike, Shape
 
+__all__ = [
+    "Constant", "GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform", "Identity", "Initializer", "LecunNormal",
+    "LecunUniform", "Ones", "Orthogonal", "PerGate", "PyTorch", "RandomNormal", "RandomUniform", "TruncatedNormal",
+    "VarianceScaling", "Zeros", "get",
+]  # fmt: skip
+
 _TRUNCATED = 0.87962566103423978  # the standard deviation of a standard normal that is cut off at -2 and 2
 
 
@@ -390,29 +396,15 @@ class PerGate(Initializer):
 # -- by name
 
 _KNOWN: dict[str, Any] = {
-    "constant": Constant,
-    "glorot_normal": GlorotNormal,
-    "glorot_uniform": GlorotUniform,
-    "he_normal": HeNormal,
-    "he_uniform": HeUniform,
-    "identity": Identity,
-    "identity_per_gate": lambda: PerGate("identity"),
-    "lecun_normal": LecunNormal,
-    "lecun_uniform": LecunUniform,
-    "normal": RandomNormal,
-    "ones": Ones,
-    "orthogonal": Orthogonal,
-    "orthogonal_per_gate": PerGate,
+    "constant": Constant, "zeros": Zeros, "ones": Ones, "identity": Identity,
+    "glorot_normal": GlorotNormal, "glorot_uniform": GlorotUniform,
+    "xavier_normal": GlorotNormal, "xavier_uniform": GlorotUniform,
+    "he_normal": HeNormal, "he_uniform": HeUniform, "lecun_normal": LecunNormal, "lecun_uniform": LecunUniform,
+    "normal": RandomNormal, "random_normal": RandomNormal, "truncated_normal": TruncatedNormal,
+    "uniform": RandomUniform, "random_uniform": RandomUniform, "variance_scaling": VarianceScaling,
+    "orthogonal": Orthogonal, "orthogonal_per_gate": PerGate, "identity_per_gate": lambda: PerGate("identity"),
     "pytorch": PyTorch,
-    "random_normal": RandomNormal,
-    "random_uniform": RandomUniform,
-    "truncated_normal": TruncatedNormal,
-    "uniform": RandomUniform,
-    "variance_scaling": VarianceScaling,
-    "xavier_normal": GlorotNormal,
-    "xavier_uniform": GlorotUniform,
-    "zeros": Zeros,
-}
+}  # fmt: skip
 
 
 def check(value: InitializerLike, argument: str) -> Any:

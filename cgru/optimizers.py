@@ -21,7 +21,7 @@ _SGD, _MOMENTUM, _NESTEROV, _RMSPROP, _RMSPROP_MOMENTUM, _CENTERED, _CENTERED_MO
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum if it is asked for, in Keras' form.
 
-    With gradient g:
+    With gradient g::
 
         p = p - learning_rate g                         without momentum
         m = momentum m - learning_rate g
@@ -85,7 +85,7 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """RMSprop (T. Tieleman and G. Hinton 2012), epsilon under the root (as in Keras; PyTorch adds it to the root).
 
-    With gradient g:
+    With gradient g::
 
         v = rho v + (1 - rho) g^2
         a = rho a + (1 - rho) g                         centered
@@ -152,7 +152,7 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """Adam (D. P. Kingma and J. Ba, 2015), epsilon added to the root of the uncorrected second moment (as in Keras).
 
-    With gradient g and update number t:
+    With gradient g and update number t::
 
         m = beta_1 m + (1 - beta_1) g
         v = beta_2 v + (1 - beta_2) g^2

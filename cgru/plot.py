@@ -15,6 +15,8 @@ from cgru.sequences import as_numeric
 from cgru.typing import IntArray, Path
 from cgru.writing import check_writable
 
+__all__ = ["attention", "confusion", "gates", "learning_curves", "saliency"]
+
 if TYPE_CHECKING:
     from cgru.models import History
 
@@ -76,7 +78,7 @@ def learning_curves(
     history : History, or dict name -> list of numbers
         What `fit` returned; "val_loss" is drawn beside "loss".
     names : str or list of str, optional
-        Which figures, without "val_"; None is all of them.
+        Which figures, without `"val_"`; None is all of them.
     ax : Axes, or list of Axes; optional
         One for each name. None makes a figure.
 

@@ -11,6 +11,8 @@ from cgru.configured import Configured
 from cgru.named import Kind
 from cgru.typing import Array, RegularizerLike, Shape
 
+__all__ = ["L1", "L1L2", "L2", "Regularizer", "get"]
+
 
 class Regularizer(Configured):
     """Base class of the penalties: a subclass implements `value` and `gradient`.

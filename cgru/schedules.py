@@ -19,6 +19,10 @@ from cgru.configured import Configured, made_from
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+__all__ = [
+    "CosineDecay", "ExponentialDecay", "PiecewiseConstantDecay", "Schedule", "from_config", "to_config",
+]  # fmt: skip
+
 
 class Schedule(Configured):
     """Base class of the schedules. A subclass implements `__call__`."""

@@ -1,4 +1,4 @@
-"""Weights of other frameworks, in and out: one file for each convention, each with from_ and to_ functions.
+"""Weights of other frameworks, in and out: one file for each convention, each with `from_` and `to_` functions.
 
 Arrays under the framework's names are all that a converter needs; the framework itself is imported by the functions
 that take or return its objects, and by those alone.

@@ -57,12 +57,10 @@ def from_onednn(weights: OneOrMany, **options: Unpack[CellOptions]) -> LayerOrMo
     Parameters
     ----------
     weights : mapping, or list of mappings, one for each primitive, each the input of the next
-        "cell" : {"vanilla_gru", "lbr_gru"}
-        "direction" : {"left2right", "right2left", "bidirectional_concat", "bidirectional_sum"}
-            rnn_direction; without it "left2right".
-        "weights_layer" : array of shape (L, S, D, 3, H), "weights_iter" : array of shape (L, S, H, 3, H)
-            In the order ldigo; S is 2 for the bidirectional ones, for which L must be 1, else 1.
-        "bias" : array of shape (L, S, 3, H), or (L, S, 4, H) of lbr_gru; optional
+        "cell" is "vanilla_gru" or "lbr_gru". "direction" is the rnn_direction: "left2right", which it is without one,
+        "right2left", "bidirectional_concat" or "bidirectional_sum". "weights_layer" (L, S, D, 3, H) and "weights_iter"
+        (L, S, H, 3, H) are arrays in the order ldigo; S is 2 for the bidirectional ones, for which L must be 1, else 1.
+        "bias" (L, S, 3, H), or (L, S, 4, H) of lbr_gru, may be left out.
     **options
         Of cgru.GRU, such as time_major=True for oneDNN's usual order of axes, tnc.
 

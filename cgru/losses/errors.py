@@ -31,7 +31,7 @@ class MeanSquaredError(Loss):
 
 
 class MeanAbsoluteError(Loss):
-    """|output - label|, averaged over the outputs; where they are equal the gradient is 0.
+    """``|output - label|``, averaged over the outputs; where they are equal the gradient is 0.
 
     Examples
     --------
@@ -51,7 +51,9 @@ class MeanAbsoluteError(Loss):
 
 
 class Huber(Loss):
-    """e^2 / 2 where |e| <= delta, else delta |e| - delta^2 / 2, of e = output - label, averaged over the outputs.
+    """``e^2 / 2`` where ``|e| <= delta``, else ``delta |e| - delta^2 / 2``, averaged over the outputs.
+
+    ``e = output - label``.
 
     Parameters
     ----------

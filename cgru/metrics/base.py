@@ -117,7 +117,7 @@ class Function(Configured):
     """A function of yours as a metric: what `compile(metrics=[function])` makes of it.
 
     It is called once, with all labels and outputs that count: padding is taken out, the rows are in the order of the
-    data, and a single output (M, 1) comes as (M,). So it is reported by `evaluate` and, as "val_" and its name, after
+    data, and a single output (M, 1) comes as (M,). So it is reported by `evaluate` and, as `"val_"` and its name, after
     each epoch of a `fit` with `validation_data`; of the examples in training it is not.
 
     Parameters

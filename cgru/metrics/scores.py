@@ -49,7 +49,7 @@ class MeanSquaredError(_Errors):
 
 
 class MeanAbsoluteError(_Errors):
-    """|output - label|, averaged over all outputs.
+    """``|output - label|``, averaged over all outputs.
 
     Examples
     --------
