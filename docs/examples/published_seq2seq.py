@@ -1,12 +1,15 @@
-"""The published encoder-decoder with its sizes, mended: it turns dates as people write them into ISO form.
+"""
+Dates into ISO form: the published encoder-decoder, mended
+==========================================================
 
-The text that this library implements shows a sequence-to-sequence model for Keras: batches of 64, embeddings of 256,
-GRUs of 512 units, adam, sparse categorical cross-entropy, accuracy. As printed it cannot run. What was mended, and why:
+It turns dates as people write them into ISO form. The text that this library implements shows a sequence-to-sequence
+model for Keras: batches of 64, embeddings of 256, GRUs of 512 units, adam, sparse categorical cross-entropy, accuracy.
+As printed it cannot run. What was mended, and why:
 
-* The state. The encoder's result is unpacked into outputs and state, but `return_state` is not set, and nothing hands
+* The state. The encoder's result is unpacked into outputs and state, but ``return_state`` is not set, and nothing hands
   the state to the decoder, which would start from zeros and know nothing of the source. `cgru.Seq2Seq` hands it over,
   and checks that the sizes fit.
-* An output at each step. The decoder gives one vector for a whole sequence of labels. It has `return_sequences=True`.
+* An output at each step. The decoder gives one vector for a whole sequence of labels. It has ``return_sequences=True``.
 * Tokens for the encoder. It reads vectors of 256 that nothing makes. An embedding makes them from characters.
 * The vocabulary. Its size is not given. Here it is counted: the characters of either side, and three ids for padding,
   start and end.
@@ -19,15 +22,17 @@ GRUs of 512 units, adam, sparse categorical cross-entropy, accuracy. As printed 
 The printed layer has no recurrent product either: its gates are dense layers of the input alone, and the reset gate is
 computed and not used. `cgru.GRU` is what the equations of the text say, with the reset before the product.
 
+::
+
     python published_seq2seq.py                       four minutes on two cores: 96 of 100 new dates are right
     python published_seq2seq.py --attention general   the same, with attention over the source
     python published_seq2seq.py --quick               small sizes and few dates: does it run?
 """
 
-import argparse
 import datetime
 
 import numpy as np
+import reporting
 
 import cgru
 
@@ -46,6 +51,10 @@ STYLES = (
     "{number}/{day}/{year}",
     "{day} {short} '{two}",
 )
+
+# %%
+# Dates, as people write them
+# ---------------------------
 
 
 def written(date, style):
@@ -69,6 +78,11 @@ def corpus(count, seed=0):
     return list(found), list(found.values())
 
 
+# %%
+# Characters as ids
+# -----------------
+
+
 class Characters:
     """Texts as ids and back."""
 
@@ -86,6 +100,11 @@ class Characters:
         return ["".join(self.known[i - FIRST] if i >= FIRST else "?" for i in row) for row in rows]
 
 
+# %%
+# The model
+# ---------
+
+
 def published_model(source_size, target_size, embedding=EMBEDDING, units=UNITS, attention=None):
     """The encoder-decoder of the text."""
     encoder = cgru.Sequential([
@@ -101,32 +120,49 @@ def published_model(source_size, target_size, embedding=EMBEDDING, units=UNITS, 
     return model
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dates", type=int, help="how many to train with (default: 10000)")
-    parser.add_argument("--epochs", type=int, help="(default: 6)")
-    parser.add_argument("--attention", choices=["dot", "general", "additive"], help="(default: none)")
-    parser.add_argument("--quick", action="store_true", help="small sizes: does it run?")
-    options = parser.parse_args(arguments)
-    sizes = {"embedding": 8, "units": 16} if options.quick else {}
-    count, epochs = options.dates or (192 if options.quick else 10000), options.epochs or (2 if options.quick else 6)
+# %%
+# Training
+# --------
+
+if __name__ == "__main__":
+    chosen = reporting.options(
+        __doc__,
+        more=[
+            (["--dates"], {"type": int, "help": "how many to train with; without it 10000, or 3200 when quick"}),
+            (["--epochs"], {"type": int, "help": "without it 6, or 12 when quick"}),
+            (["--attention"], {"choices": ["dot", "general", "additive"], "help": "over the source"}),
+        ],
+    )
+    count = chosen.dates or (3200 if chosen.quick else 10000)
+    epochs = chosen.epochs or (12 if chosen.quick else 6)
+    sizes = {"embedding": 32, "units": 64} if chosen.quick else {}
     held = max(1, count // 10)
+    settings = {"quick": chosen.quick, "dates": count, "epochs": epochs, "attention": chosen.attention, **sizes}
+    report = reporting.Report("published_seq2seq", settings)
     texts, dates = corpus(count + held)
     read, said = Characters(texts), Characters(dates)
     source, target = read.ids(texts), said.ids(dates)
-
-    model = published_model(read.size, said.size, attention=options.attention, **sizes)
-    new, labels = source[count:], target[count:]
-    model.fit(source[:count], target[:count], batch_size=BATCH, epochs=epochs, validation_data=(new, labels))
+    model = published_model(read.size, said.size, attention=chosen.attention, **sizes)
+    history = model.fit(
+        source[:count], target[:count], batch_size=BATCH, epochs=epochs,
+        validation_data=(source[count:], target[count:]),
+    )  # fmt: skip
     model.summary()
-    found = said.texts(model.generate(new, max_length=12))
+
+# %%
+# What it says of dates that it has not seen
+# ------------------------------------------
+
+if __name__ == "__main__":
+    found = said.texts(model.generate(source[count:], max_length=12))
     right = sum(a == b for a, b in zip(found, dates[count:], strict=True))
     for text, date, expected in list(zip(texts[count:], found, dates[count:], strict=True))[:8]:
         print(f"{text:<32} {date:<12}{'' if date == expected else f' instead of {expected}'}")
-    beams = said.texts(model.generate(new[:64], max_length=12, beam=4))
+    beams = said.texts(model.generate(source[count : count + 64], max_length=12, beam=4))
     changed = sum(a != b for a, b in zip(beams, found, strict=False))
-    print(f"{right} of {held} dates that it had not seen are right; a beam of 4 changes {changed} of {len(beams)}")
-
-
-if __name__ == "__main__":
-    main()
+    for epoch, columns in enumerate(zip(*history.history.values(), strict=True), 1):
+        report.curve("training", epoch=epoch, **dict(zip(history.history, columns, strict=True)))
+    report.add(f"right of {held} new dates", 100 * right / held, unit="%", digits=1)
+    report.add(f"changed by a beam of 4, of {len(beams)}", changed, digits=0)
+    report.print()
+    report.save(chosen.json)

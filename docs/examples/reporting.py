@@ -17,7 +17,7 @@ def options(text, data=None, more=(), arguments=None):
 
     `text` is the docstring of the example; `more` holds a pair of (names, keywords of `add_argument`) each.
     """
-    title = next(line for line in text.splitlines() if line.strip("= "))
+    title = next((line for line in text.splitlines() if line.strip("= ")), "")  # the gallery has taken it out
     parser = argparse.ArgumentParser(description=title, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, seconds instead of minutes: does it run?")
     if data is not None:

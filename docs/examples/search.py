@@ -1,24 +1,34 @@
-"""Which model tells nine speakers apart best? A search over width, depth, direction and convolution.
+"""
+Nine speakers: a search for the best model
+==========================================
 
-The recordings are Japanese Vowels, which come with the library: 270 utterances to learn from, 370 to be tested with. Of
-the former every fifth of each speaker is kept apart, and the models are compared on those. The best one is then trained
-on all 270 and tested once.
+Which model tells nine speakers apart best? Japanese Vowels (Kudo, Toyama and Shimbo 1999) come with the library: 270
+utterances to learn from, 370 to be tested with, each 7 to 29 frames of twelve numbers. Of the former every fifth of
+each speaker is kept apart, and models of different width, depth, direction and convolution are compared on those. The
+best one is then trained on all 270 and tested once. The authors of the data reached 94.1 % with a method of their own,
+and 96.2 % with a hidden Markov model of five states.
 
-    python docs/examples/search.py            24 models, seconds each
-    python docs/examples/search.py --quick    4 models, two epochs: does it run
+::
+
+    python search.py            24 models, a second or two each
+    python search.py --quick    4 models, two epochs: does it run?
 """
 
-import argparse
 import itertools
 import time
 
 import numpy as np
+import reporting
 
 import cgru
 
 SEED, EPOCHS, BATCH = 0, 30, 16
 GRID = {"width": (16, 32, 64), "depth": (1, 2), "directions": (1, 2), "convolution": (0, 3)}
 QUICK = {"width": (8, 16), "depth": (1,), "directions": (1, 2), "convolution": (3,)}
+
+# %%
+# The model of one point of the grid
+# ----------------------------------
 
 
 def model_of(width, depth, directions, convolution):
@@ -36,6 +46,12 @@ def model_of(width, depth, directions, convolution):
     return model
 
 
+# %%
+# What is kept apart, and how recordings are scaled
+# -------------------------------------------------
+# The scale comes of what a model learns from, never of what it is tested with.
+
+
 def split(y, every=5):
     """Return (indices to train with, indices to compare with): of each class every fifth is kept apart."""
     number = np.empty(len(y), int)
@@ -51,12 +67,18 @@ def standardised(x, like):
     return [(row - frames.mean(axis=0)) / frames.std(axis=0) for row in x]
 
 
+# %%
+# The search
+# ----------
+
+
 def search(x, y, grid, epochs):
     """Return rows of (point, parameters, loss and accuracy on what was kept apart, seconds), the best one first."""
     train, kept = split(y)
     x = standardised(x, [x[i] for i in train])
     known, apart = ([x[i] for i in rows] for rows in (train, kept))
     rows = []
+    print(f"{'  '.join(f'{name:>11}' for name in grid)}  {'parameters':>10}  {'loss':>5}  accuracy  seconds")
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
         model, begun = model_of(**point), time.perf_counter()
@@ -75,21 +97,25 @@ def line(row):
     return f"{values}  {size:>10,}  {loss:.3f}  {accuracy:8.1%}  {seconds:5.1f}"
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small grid and two epochs: does it run")
-    quick = parser.parse_args(arguments).quick
-    grid, epochs = (QUICK, 2) if quick else (GRID, EPOCHS)
+if __name__ == "__main__":
+    chosen = reporting.options(__doc__)
+    grid, epochs = (QUICK, 2) if chosen.quick else (GRID, EPOCHS)
     data = cgru.datasets.load_japanese_vowels()
-    print(f"{'  '.join(f'{name:>11}' for name in grid)}  {'parameters':>10}  {'loss':>5}  accuracy  seconds")
-    best = search(data.x_train, data.y_train, grid, epochs)[0]
-    print(f"\nthe best, by what was kept apart:\n{line(best)}")
-    model = model_of(**best[0])
-    model.fit(standardised(data.x_train, data.x_train), data.y_train, epochs=epochs, batch_size=BATCH, verbose=0)
-    accuracy = model.evaluate(standardised(data.x_test, data.x_train), data.y_test)["accuracy"]
-    print(f"trained on all 270 utterances: {accuracy:.1%} of the 370 test utterances are right")
-    return accuracy
+    report = reporting.Report("search", {"quick": chosen.quick, "grid": grid, "epochs": epochs, "batch": BATCH})
+    rows = search(data.x_train, data.y_train, grid, epochs)
+    for point, size, loss, accuracy, _ in rows:
+        report.curve("models", **point, parameters=size, loss=loss, accuracy=accuracy)
+    print(f"\nthe best, by what was kept apart:\n{line(rows[0])}")
 
+# %%
+# The best one, tested once
+# -------------------------
 
 if __name__ == "__main__":
-    main()
+    model = model_of(**rows[0][0])
+    model.fit(standardised(data.x_train, data.x_train), data.y_train, epochs=epochs, batch_size=BATCH, verbose=0)
+    accuracy = model.evaluate(standardised(data.x_test, data.x_train), data.y_test)["accuracy"]
+    source = "Kudo, Toyama and Shimbo 1999, Pattern Recognition Letters 20:1103"
+    report.add("right of the 370 test utterances", 100 * accuracy, 94.1, source, "%", 1)
+    report.print()
+    report.save(chosen.json)
