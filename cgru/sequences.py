@@ -268,7 +268,7 @@ def pad(
     """
     if not sequences:
         raise ValueError(f"{name}: expected at least one sequence, got an empty list")
-    _check_columns(sequences, name)
+    check_columns(sequences, name)
     arrays = [as_numeric(s, dtype, f"{name}[{i}]") for i, s in enumerate(sequences)]
     first = next((i for i, array in enumerate(arrays) if array.shape != (0,)), 0)  # [] is a sequence of any kind
     if arrays[first].ndim < 1:
@@ -292,7 +292,7 @@ def unpad(data: NDArray[Number], lengths: Any, padding_first: bool = False) -> l
     return [row[len(row) - n :] if padding_first else row[:n] for row, n in zip(data, lengths, strict=True)]
 
 
-def _check_columns(sequences: Sequence[Any], name: str) -> None:
+def check_columns(sequences: Sequence[Any], name: str) -> None:
     """ValueError unless all data frames among the sequences have the same columns in the same order."""
     first = None
     for i, frame in enumerate(sequences):

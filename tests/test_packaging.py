@@ -120,3 +120,15 @@ def test_without_torch():
     code, out, err = python("-c", "import sys; sys.modules['torch'] = None; import cgru; import cgru.torch")
     assert code == 1 and not out
     assert err.splitlines()[-1] == 'ImportError: torch is not installed: pip install "cgru[torch]"'
+
+
+def test_without_scikit_learn():
+    """None, or one that is too old: the extra is named. It is imported by nobody else."""
+    advice = 'pip install "cgru[sklearn]"'
+    code, out, err = python("-c", "import sys; sys.modules['sklearn'] = None; import cgru; import cgru.sklearn")
+    assert code == 1 and not out
+    assert err.splitlines()[-1] == f"ImportError: scikit-learn is not installed: {advice}"
+    old = "import sys, types; m = sys.modules['sklearn'] = types.ModuleType('sklearn'); m.__version__ = '1.5.2'"
+    code, out, err = python("-c", f"{old}; import cgru; import cgru.sklearn")
+    assert code == 1 and not out
+    assert err.splitlines()[-1] == f"ImportError: cgru.sklearn: expected scikit-learn 1.6 or later, got 1.5.2: {advice}"
