@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 from cgru.torch import serving, steps, weights
 from cgru.torch.layer import Layer
 from cgru.torch.memory import records
+from cgru.torch.resets import run as with_resets
 from cgru.torch.sequences import Packed, Padded
 
 
@@ -39,6 +40,9 @@ class GRU(torch.nn.GRU):
       TorchDispatchMode;
     * empty batches, and wrong arguments.
 
+    With `resets` the rows are cut into segments, which go through the GRU as the rows of a PackedSequence: each has the
+    bits of a call by itself, and a few long rows become many short ones.
+
     Gradients that are to be differentiated again (`create_graph=True`) or that come in batches
     (`is_grads_batched=True`) are computed by PyTorch's operations from the inputs. torch.jit.script is refused: it
     takes torch.nn.GRU alone, see `restore_gru`.
@@ -57,8 +61,20 @@ class GRU(torch.nn.GRU):
     _kept = None  # weights.Kept, by `freeze`
     _step = None  # steps.Step, after a call of few time steps
 
-    def forward(self, input: Any, hx: torch.Tensor | None = None) -> tuple[Any, torch.Tensor]:
-        """Return (output, h_n), as torch.nn.GRU does."""
+    def forward(self, input: Any, hx: torch.Tensor | None = None, *, resets: Any = None) -> tuple[Any, torch.Tensor]:
+        """Return (output, h_n), as torch.nn.GRU does.
+
+        Parameters
+        ----------
+        input : Tensor of shape (T, N, D), (N, T, D) with batch_first, or (T, D); or PackedSequence
+        hx : Tensor of shape (num_layers * directions, N, H), or without N; optional
+        resets : bool tensor or array of the shape of input without its features, or PackedSequence; optional
+            Before each step at which it is True (or 1) the state of its row becomes zero, and no gradient passes: rows
+            hold several episodes. hx is where rows start, and a reset at the first step overrides it. In the direction
+            from the end to the start a reset acts between the same two steps.
+        """
+        if resets is not None:
+            return with_resets(self, input, hx, resets)
         stepped = None if self._step is None else steps.step_gru(self, input, hx)
         return self._forward(input, hx) if stepped is None else stepped
 
