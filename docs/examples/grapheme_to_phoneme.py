@@ -347,8 +347,8 @@ def torch_model_of(model, sizes):
             self.said = taken(nn.Embedding(phonemes, sizes.embedding), said)
             self.encoder = taken(nn.GRU(sizes.embedding, units, batch_first=True, **of_encoder), encoder)
             self.decoder = taken(nn.GRU(sizes.embedding, 2 * units, batch_first=True), decoder)
-            self.hidden = taken(nn.Linear(4 * units, sizes.hidden), hidden)
-            self.output = taken(nn.Linear(sizes.hidden, phonemes), output)
+            self.hidden = taken(nn.Linear(4 * units, sizes.hidden), hidden.with_options(activation="linear"))
+            self.output = taken(nn.Linear(sizes.hidden, phonemes), output.with_options(activation="linear"))
             self.dropout = nn.Dropout(sizes.dropout)
             self.loss = nn.CrossEntropyLoss(ignore_index=-1, label_smoothing=sizes.smoothing)
 
