@@ -12,6 +12,8 @@ import numpy as np
 
 import cgru
 
+SHIPPED = Path(__file__).parent / "data"  # what comes with the examples
+
 
 def options(text, data=None, more=(), arguments=None):
     """Return the arguments of an example: `quick`, `json` and `pictures`, `data` where it has a help text, and `more`.

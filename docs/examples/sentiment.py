@@ -15,7 +15,7 @@ support vector machine over pairs of words, weighted by naive Bayes (Wang and Ma
 In each of the ten rounds one fold is tested, once. Words are those of the other nine, and what is tested may hold
 words that the model does not know. A tenth of the nine is the development part: training stops when its loss no longer
 falls. Sizes and rates were chosen with the training part of the first round, cut into nine pieces, three of which
-were development parts in turn.
+were development parts in turn; other rounds test sentences of that part, as in every such comparison.
 
 The sentences have no licence that lets others ship them. Two files, ``rt-polarity.pos`` and ``rt-polarity.neg``, are in
 the repository yoonkim/CNN_sentence on GitHub, among other places::
@@ -280,7 +280,7 @@ if __name__ == "__main__":
 # Without dropout the training part is known by heart after a few epochs, and the loss of the development part, which
 # punishes being sure and wrong, rises from the first epoch on: from 0.49 to 1.76. With a rate of 0.8 it is lowest in
 # the third, at 0.48, and rises to 0.72. Dropout puts overfitting off and makes it milder; it does not take the place of
-# stopping. The share of sentences that are right hardly shows any of this: it moves by three percent.
+# stopping. The share of sentences that are right hardly shows any of this: it moves by three points.
 
 if __name__ == "__main__":
     curves = overfitting(texts, labels, settings, count=count, rates=RATES[:2] if chosen.quick else RATES)
