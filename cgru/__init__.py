@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # those above have imported the modules
     from cgru import backends as backends
     from cgru import callbacks as callbacks
     from cgru import constraints as constraints
+    from cgru import distributed as distributed
     from cgru import initializers as initializers
     from cgru import interpret as interpret
     from cgru import layers as layers
@@ -85,6 +86,6 @@ else:
         # What few programs need is imported when it is asked for.
         if name in ("from_keras", "from_onnx", "from_torch"):
             return getattr(convert, name)
-        if name in ("interpret", "plot"):
+        if name in ("distributed", "interpret", "plot"):
             return importlib.import_module(f"cgru.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

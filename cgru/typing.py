@@ -52,6 +52,7 @@ LossName: TypeAlias = Literal[
 MetricName: TypeAlias = Literal["accuracy", "macro_f1", "mse", "mae", "perplexity", "auc"]
 MetricFunction: TypeAlias = Callable[[Any, Any], SupportsFloat]  # of labels and outputs that count
 ClassWeight: TypeAlias = Mapping[int, float] | Literal["balanced"]
+AllReduce: TypeAlias = Callable[[Any], Any]  # sums a flat array in place over processes
 BackendName: TypeAlias = Literal["native", "blas"]
 BatchSource: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]  # starts anew whenever it is asked
 Validation: TypeAlias = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, dict[str, Any]]

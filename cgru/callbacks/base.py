@@ -34,6 +34,8 @@ class Training(Protocol):
         Whether a run goes on that was begun before.
     learning_rate : float
         Of the next update; may be set.
+    rank : int
+        Which one this process is of those that train together (`all_reduce`); 0 where it is alone. Only rank 0 saves.
     """
 
     epochs: int
@@ -42,6 +44,7 @@ class Training(Protocol):
     names: list[str]
     resumed: bool
     learning_rate: float
+    rank: int
 
     def stop(self) -> None:
         """Let this epoch be the last."""

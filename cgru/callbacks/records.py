@@ -14,7 +14,7 @@ from cgru.typing import Path
 
 
 class ModelCheckpoint(Monitor):
-    """Save the model after epochs, or also after every few batches.
+    """Save the model after epochs, or also after every few batches. Of ranks that train together, rank 0 does.
 
     Parameters
     ----------
@@ -131,6 +131,8 @@ class CSVLogger(Callback, Configured):
         Whether to write behind what stands in the file. A run that is resumed always does, behind the last line that
         its checkpoint knows: lines of epochs that are run again are written again, not twice.
 
+    Of ranks that train together, rank 0 writes.
+
     Raises
     ------
     TypeError, ValueError
@@ -151,6 +153,9 @@ class CSVLogger(Callback, Configured):
     def on_train_begin(self, training: Training) -> None:
         super().on_train_begin(training)
         self._columns = ["epoch", *training.names]
+        self._writes = not training.rank
+        if not self._writes:
+            return
         keep = training.resumed or self.append
         with open(self.path, "a" if keep else "w", encoding="utf-8", newline="") as file:
             begins = file.tell() == 0
@@ -158,6 +163,8 @@ class CSVLogger(Callback, Configured):
                 self._write(file, self._columns)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        if not self._writes:
+            return
         with open(self.path, "a", encoding="utf-8", newline="") as file:
             self._write(file, [str(epoch), *(repr(float(logs[name])) for name in self._columns[1:])])
 
@@ -165,8 +172,8 @@ class CSVLogger(Callback, Configured):
         file.write(self.separator.join(values) + "\n")  # in one piece, when the file is closed
 
     def get_state(self) -> dict[str, Any]:
-        return {"size": os.path.getsize(self.path)}
+        return {"size": os.path.getsize(self.path) if self._writes else 0}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        if state["size"] < os.path.getsize(self.path):
+        if self._writes and state["size"] < os.path.getsize(self.path):
             os.truncate(self.path, state["size"])

@@ -90,6 +90,10 @@ def gradient_error(
     if error is not None:
         return error
     names = [_name(model, p) for p, gradient in gradients.items() if not all_finite([gradient], squares=True)]
+    if not names:  # of these rows; but there are other ranks
+        return FloatingPointError(
+            f"the gradient of all ranks together, or its square, is not finite in {place}; no update was made with it"
+        )
     for i, row in enumerate(place.rows):
         part, own = model._rows_of(batch, targets, np.array([i]))
         begun = stateful.states_of_row(model.layers, i, states)

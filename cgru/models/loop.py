@@ -13,8 +13,9 @@ from cgru.models import chunks, finite
 from cgru.models.history import History
 from cgru.models.hooks import Hooks
 from cgru.models.progress import progress_of
-from cgru.models.runs import Totals
-from cgru.models.sources import Arrays, Batches
+from cgru.models.ranks import Ranks, Stopped
+from cgru.models.runs import Evaluation, Totals
+from cgru.models.sources import Arrays, Batches, Piece
 from cgru.typing import Array, IntArray, States
 
 if TYPE_CHECKING:
@@ -115,17 +116,31 @@ class Loop:
         self,
         model: Trainable,
         source: Arrays | Batches,
-        validate: Callable[[], dict[str, float]] | None,
+        validate: Callable[[], Evaluation] | None,
         course: Course,
         hooks: Hooks,
         epochs: int,
         verbose: int,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model, self.source, self.validate, self.course, self.hooks = model, source, validate, course, hooks
         self.epochs, self.verbose, self.chunk = epochs, verbose, course.settings["chunk"]
+        self.ranks = ranks
+        if ranks is not None and ranks.rank:
+            self.verbose = 0
+        self._parted = False  # whether all ranks know that they stop
 
     def run(self, resumed: bool) -> None:
         """Train to the last epoch, or until a callback stops it."""
+        try:
+            if self.ranks is not None:
+                self.ranks.expect("step" if self.course.epoch < self.epochs and not self.course.stopped else "")
+            self._run(resumed)
+        except Exception:
+            self._tell_others()
+            raise
+
+    def _run(self, resumed: bool) -> None:
         course, hooks = self.course, self.hooks
         _keep_memory()
         context, states = Context(self, resumed), course.callback_states()  # before the same objects begin anew
@@ -139,6 +154,9 @@ class Loop:
             with progress_of(self.epochs, self.verbose) as progress:
                 while course.epoch < self.epochs and (not course.stopped or course.within_epoch):  # that is ended
                     self._epoch(context, progress)
+            if self.ranks is not None and course.stopped and course.epoch < self.epochs and not self._parted:
+                with contextlib.suppress(Stopped):  # those who were about to go on do not
+                    self.ranks.step(self.model, None, None, stop=True)
             hooks.call("on_train_end")
             context.save_what_was_asked()
         finally:
@@ -149,21 +167,27 @@ class Loop:
                 course.hooks = None
 
     def _epoch(self, context: Context, progress: Any) -> None:
-        model, course, hooks, source = self.model, self.course, self.hooks, self.source
+        model, course, hooks, source, ranks = self.model, self.course, self.hooks, self.source, self.ranks
         epoch, (skip, part) = course.epoch, course.done
         del course.history._results[epoch - course.first :]  # of one that was interrupted at its very end
         if not course.within_epoch:
             course.totals = Totals(model)
+            if ranks is not None:
+                ranks.begin_epoch()
             model._keep_states(course.begun)
             hooks.call("on_epoch_begin", epoch)
             context.save_what_was_asked()
         totals = course.totals
         assert totals is not None
         progress.begin(epoch, source.updates, skip)
-        for number, piece in enumerate(() if course.stopped else source.pieces(self._order(), skip), start=skip):
+        pieces = () if course.stopped else source.pieces(self._order(), skip, ranks)
+        for number, piece in enumerate(pieces, start=skip):
             model._build_for(piece.batch)
             place = finite.Place(epoch + 1, number + 1, piece.rows, piece.examples)
-            if self.chunk is None:
+            if ranks is not None:
+                if not self._update_of_ranks(ranks, piece, totals, place):
+                    break
+            elif self.chunk is None:
                 model._update(piece.batch, piece.targets, totals, place, passed=course.entering(number + 1))
             else:
                 chunks.update(model, piece, self.chunk, totals, place, part, functools.partial(course.enter, number))
@@ -171,17 +195,58 @@ class Loop:
                 part = None
             progress.update()
             if hooks.wants("on_batch_end"):
-                hooks.call("on_batch_end", number, totals.means())
+                hooks.call("on_batch_end", number, totals.means() if ranks is None else ranks.batch_logs())
                 context.save_what_was_asked()
-                if course.stopped:
+                if course.stopped and ranks is None:
                     break
+        if self._parted and not course.within_epoch:
+            return
+        validated = self._validated(totals)
         results = totals.means()
-        if self.validate is not None:
-            results |= {f"val_{name}": value for name, value in self.validate().items()}
+        if validated is not None:
+            results |= {f"val_{name}": value for name, value in validated.means().items()}
         course.history._results.append(results)
         progress.end(epoch, results)
         self._end(epoch, results)
         context.save_what_was_asked()
+
+    def _update_of_ranks(self, ranks: Ranks, piece: Piece, totals: Totals, place: finite.Place) -> bool:
+        """One update by all ranks together; False if one of them wants to stop instead."""
+        model, course = self.model, self.course
+        if totals.sums["loss"] is None:
+            totals.begin(model._output_shape(piece.batch))
+        try:
+            if course.stopped:
+                ranks.step(model, place, None, stop=True)
+            model._update(piece.batch, piece.targets, totals, place, passed=course.entering(place.batch), ranks=ranks)
+        except Stopped:
+            course.stopped = self._parted = True
+            return False
+        updates = self.source.updates
+        ranks.expect("" if updates is None else "step" if place.batch < updates else "epoch")
+        return True
+
+    def _validated(self, totals: Totals) -> Evaluation | None:
+        """What validation gave, if there is any; with ranks it and `totals` become those of all of them."""
+        ranks, course = self.ranks, self.course
+        if ranks is not None:
+            ranks.expect("epoch")
+        validated = None if self.validate is None else self.validate()
+        if ranks is not None:
+            shared = [totals] if validated is None or validated.sees_all else [totals, validated]
+            found, stop = ranks.epoch([part.counted for part in shared], course.stopped)
+            for part, sums in zip(shared, found, strict=True):
+                part.sums = dict(sums)
+            course.stopped = course.stopped or stop
+            ranks.expect("step" if course.epoch + 1 < self.epochs and not self._parted else "")
+        return validated
+
+    def _tell_others(self) -> None:
+        """The error that is on its way here would keep them waiting."""
+        totals, together = self.course.totals, self.validate is not None and not Evaluation(self.model).sees_all
+        if self.ranks is not None:
+            with contextlib.suppress(Exception):
+                self.ranks.fail(self.model, [] if totals is None else [totals.counted] * (1 + together))
 
     def _end(self, epoch: int, results: dict[str, float]) -> None:
         """Tell the callbacks that the epoch has ended. If that is interrupted it has not, and is done once more where
@@ -211,6 +276,8 @@ class Context:
 
     def __init__(self, loop: Loop, resumed: bool) -> None:
         self._model, self._course = loop.model, loop.course
+        self.rank = 0 if loop.ranks is None else loop.ranks.rank
+        self._alone = loop.ranks is None
         self.epochs, self.batches, self.resumed = loop.epochs, loop.source.updates, resumed
         self.names = list(Totals(loop.model).means())
         if loop.validate is not None:
@@ -250,7 +317,7 @@ class Context:
         from cgru import files, writing  # of which one stands above: it is looked up when it is needed
 
         files.check_saving(self._saved, training_state)
-        if path is not None:
+        if path is not None and not self.rank:
             writing.check_writable(path)
 
     def save(self, path: str, training_state: bool = True) -> None:
@@ -262,4 +329,10 @@ class Context:
 
         asked, self._asked = self._asked, []
         for path, training_state in asked:
-            files.save(self._saved, path, training_state)
+            if not self._alone and training_state and self._course.within_epoch:
+                raise ValueError(
+                    "callbacks: expected checkpoints with training_state=True between epochs alone beside all_reduce, "
+                    "because what metrics have counted is spread over the ranks, got one within an epoch"
+                )
+            if not self.rank:
+                files.save(self._saved, path, training_state)

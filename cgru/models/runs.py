@@ -14,7 +14,7 @@ from cgru.metrics import Function, Metric
 from cgru.metrics.base import Counts
 from cgru.models.targets import Targets
 from cgru.sequences import Batch
-from cgru.typing import AnyArray, Array, IntArray, Parameter, States
+from cgru.typing import AnyArray, Array, IntArray, Parameter, Shape, States
 
 if TYPE_CHECKING:
     from cgru.models.updates import Updatable
@@ -127,6 +127,19 @@ class Totals:
         self._loss, self._metrics = model.loss, metrics_of(model)
         self.sums: dict[str, Counts | None] = dict.fromkeys(["loss", *(metric.name for metric in self._metrics)])
 
+    def begin(self, shape: Shape) -> None:
+        """Set out with zeros, for outputs of this shape: the sums have their lengths before anything counts."""
+        outputs = np.zeros((1, shape[-1]), np.float32)
+        labels: AnyArray = np.zeros(1, np.intp) if self._loss.labels == "classes" else outputs
+        with np.errstate(all="ignore"):
+            made = {metric.name: metric.counts(outputs, labels) for metric in self._metrics}
+        self.sums = {"loss": np.zeros(2), **{name: np.zeros_like(counts) for name, counts in made.items()}}
+
+    @property
+    def counted(self) -> dict[str, Counts]:
+        """The sums of what was counted."""
+        return {name: counts for name, counts in self.sums.items() if counts is not None}
+
     def of(self, outputs: Batch, targets: Targets, logits: Array | None = None) -> dict[str, Counts]:
         """Return dict name -> counts of one batch. With `logits` (M, K), those of what counts, the loss is computed
         from them."""
@@ -195,6 +208,7 @@ class Evaluation(Totals):
         super().__init__(model)
         self._model = model
         self._functions = [metric for metric in model.metrics if isinstance(metric, Function)]
+        self.sees_all = bool(self._functions)  # with ranks each of them evaluates all examples, not its share
         self._parts: list[tuple[IntArray, AnyArray, Array]] = []  # row in the data, label and outputs of what counts
 
     def batch(self, batch: Batch, targets: Targets, rows: IntArray, states: States | None) -> States:

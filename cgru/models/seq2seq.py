@@ -17,7 +17,7 @@ from cgru.models.history import History
 from cgru.models.pairs import Pair
 from cgru.models.progress import Verbose
 from cgru.sequences import unpad
-from cgru.typing import Array, ArrayOrList, BatchSource, ClassWeight, Validation
+from cgru.typing import AllReduce, Array, ArrayOrList, BatchSource, ClassWeight, Validation
 
 
 class Seq2Seq(EncoderDecoder):
@@ -111,6 +111,7 @@ class Seq2Seq(EncoderDecoder):
         chunk: SupportsIndex | None = None,
         resume: bool = False,
         resets: None = None,
+        all_reduce: AllReduce | None = None,
     ) -> History:
         """Train on sources and targets (see the class), or on the batches that an iterable brings.
 
@@ -127,7 +128,7 @@ class Seq2Seq(EncoderDecoder):
             Sequences are not cut here: the decoder needs the whole source.
         class_weight : dict id -> weight, optional
             What the ids of targets, and the end, weigh in the loss.
-        epochs, batch_size, shuffle, verbose, validation_split, callbacks, initial_epoch, resume
+        epochs, batch_size, shuffle, verbose, validation_split, callbacks, initial_epoch, resume, all_reduce
             As in `Sequential.fit`.
 
         Returns
@@ -146,7 +147,7 @@ class Seq2Seq(EncoderDecoder):
         return self._fit(
             source, target, given, epochs, batch_size, shuffle, validation_data=validation_data, verbose=verbose,
             validation_split=validation_split, callbacks=callbacks, initial_epoch=initial_epoch, chunk=None,
-            resume=resume,
+            resume=resume, all_reduce=all_reduce,
         )  # fmt: skip
 
     def train_on_batch(

@@ -15,6 +15,7 @@ from cgru.sequences import Batch
 from cgru.typing import ClassWeight, IntArray
 
 if TYPE_CHECKING:
+    from cgru.models.ranks import Ranks
     from cgru.models.updates import Updatable
 
 Opener: TypeAlias = Callable[[], Iterator[Any]]
@@ -47,11 +48,14 @@ class Arrays:
         self.count = len(targets)
         self.updates = math.ceil(self.count / batch_size)
 
-    def pieces(self, order: IntArray | None = None, skip: int = 0) -> Iterator[Piece]:
-        """Yield the batches of an epoch in this order of the rows, without the first `skip` of them."""
+    def pieces(self, order: IntArray | None = None, skip: int = 0, ranks: Ranks | None = None) -> Iterator[Piece]:
+        """Yield the batches of an epoch in this order of the rows, without the first `skip` of them; or of each batch
+        the share of this rank, which may have no rows."""
         for start in range(skip * self.batch_size, self.count, self.batch_size):
             stop = min(start + self.batch_size, self.count)
             rows = np.arange(start, stop) if order is None else order[start:stop]
+            if ranks is not None:
+                rows = rows[ranks.share(len(rows))]
             yield Piece(*self._model._rows_of(self.batch, self.targets, rows), rows, rows)
 
     def split(self, fraction: float) -> tuple[Arrays, Arrays]:
@@ -62,7 +66,7 @@ class Arrays:
                 f"validation_split: expected at least one example to train on and one to validate with, got "
                 f"{first} and {self.count - first} of {self.count} examples by {fraction}"
             )
-        parts = self._part(slice(0, first)), self._part(slice(first, None))
+        parts = self.part(slice(0, first)), self.part(slice(first, None))
         for part, what in zip(parts, ("trains", "validates"), strict=True):
             weights = part.targets.weights
             if weights is not None and not weights.any():
@@ -72,7 +76,8 @@ class Arrays:
                 )
         return parts
 
-    def _part(self, rows: slice) -> Arrays:
+    def part(self, rows: slice) -> Arrays:
+        """These rows alone."""
         return Arrays(self._model, self.batch.part(rows), self.targets.take(rows, slice(None)), self.batch_size)
 
 
@@ -86,8 +91,9 @@ class Batches:
     ) -> None:
         self._model, self._opener, self._name, self._class_weight = model, opener, name, class_weight
 
-    def pieces(self, order: IntArray | None = None, skip: int = 0) -> Iterator[Piece]:
-        """Yield the batches of an epoch in their own order, without the first `skip` of them."""
+    def pieces(self, order: IntArray | None = None, skip: int = 0, ranks: Ranks | None = None) -> Iterator[Piece]:
+        """Yield the batches of an epoch in their own order, without the first `skip` of them; or of each batch the
+        share of this rank."""
         begin = size = 0
         number = -1
         for number, item in enumerate(self._opener()):
@@ -103,6 +109,9 @@ class Batches:
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{name}: {error}") from None
             begin += len(piece.rows)
+            if ranks is not None:
+                rows = rows[ranks.share(len(rows))]
+                piece = Piece(*self._model._rows_of(piece.batch, targets, rows), rows, piece.examples[rows])
             if number >= skip:
                 yield piece
         if number < 0:

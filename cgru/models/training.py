@@ -19,12 +19,14 @@ from cgru.models.history import History
 from cgru.models.hooks import Hooks
 from cgru.models.loop import Course, Loop
 from cgru.models.progress import Verbose, check_verbose
+from cgru.models.ranks import Ranks
 from cgru.models.runs import Evaluation, Totals
 from cgru.models.sources import Arrays, Batches, brings_batches, checked, opener_of
 from cgru.models.targets import Targets
 from cgru.models.updates import Updatable
 from cgru.optimizers import Optimizer
 from cgru.typing import (
+    AllReduce,
     BatchSource,
     ClassWeight,
     IntArray,
@@ -105,6 +107,7 @@ class Trainable(Updatable):
         chunk: SupportsIndex | None = None,
         resume: bool = False,
         resets: Any = None,
+        all_reduce: AllReduce | None = None,
     ) -> History:
         """Train on examples `x` with labels `y` (see the class), or on the batches that an iterable brings.
 
@@ -151,6 +154,11 @@ class Trainable(Updatable):
             Go on with the run that the model was saved in (``cgru.save(..., training_state=True)``, `ModelCheckpoint`),
             with the arguments that it had; `epochs` may be more. Where there was none, a run begins. The result has the
             bits of a run that was never interrupted.
+        all_reduce : callable, optional
+            Train on several processes, the ranks, which all call `fit` with the same arguments, and a model of the same
+            seed: this one sums a flat array in place over all of them. `cgru.distributed` has those for MPI and
+            PyTorch; others may have `rank` and `size`. Each rank works on its share of every batch; the numbers are
+            those of one process, to rounding. Rank 0 prints and saves.
 
         Returns
         -------
@@ -184,7 +192,7 @@ class Trainable(Updatable):
         return self._fit(
             x, y, given, epochs, batch_size, shuffle, validation_data=validation_data, verbose=verbose,
             validation_split=validation_split, callbacks=callbacks, initial_epoch=initial_epoch, chunk=chunk,
-            resume=resume,
+            resume=resume, all_reduce=all_reduce,
         )  # fmt: skip
 
     def train_on_batch(
@@ -280,6 +288,7 @@ class Trainable(Updatable):
         initial_epoch: SupportsIndex,
         chunk: SupportsIndex | None,
         resume: bool,
+        all_reduce: AllReduce | None,
     ) -> History:
         """What `fit` does; `given` are the arguments that belong to the examples."""
         self._check_compiled()
@@ -301,15 +310,23 @@ class Trainable(Updatable):
         else:
             source, held = self._arrays(x, y, given, batch_size, validation_split)
             stateful.check_batches(self.layers, source.count, batch_size, shuffle)
-        validate = self._validation(validation_data, held, source, batch_size, epochs - initial_epoch)
+        if all_reduce is not None:
+            Ranks.check(self, source, chunk)
+        ranks = None if all_reduce is None else Ranks(all_reduce)
+        validate = self._validation(validation_data, held, source, batch_size, epochs - initial_epoch, ranks)
         settings = {"examples": source.count, "batch_size": batch_size, "shuffle": shuffle, "chunk": chunk}
         before = self._course if resume else None
         if before is not None:
             before.check(settings, initial_epoch)
+            if ranks is not None and before.within_epoch:
+                raise ValueError("resume: expected a run saved between epochs beside all_reduce, got one within")
         if isinstance(source, Arrays):
             self._build_for(source.batch)
         course = before or self._new_course(settings, initial_epoch)
-        Loop(self, source, validate, course, hooks, epochs, shown).run(resumed=course is before)
+        if ranks is not None:
+            names = [metric.name for metric in self.metrics]
+            ranks.begin(self, [settings, epochs, course.order_now, self.iterations, names, validate is None])
+        Loop(self, source, validate, course, hooks, epochs, shown, ranks).run(resumed=course is before)
         return course.history
 
     def _check_compiled(self) -> None:
@@ -335,11 +352,12 @@ class Trainable(Updatable):
         _check_states(self.layers[-1], self.loss)
         if y is None and brings_batches(x):
             self._check_alone(given)
-            results, states = self._evaluate_batches(Batches(self, opener_of(x, 1)))
+            totals, states = self._evaluate_batches(Batches(self, opener_of(x, 1)))
         else:
             batch, targets = self._examples(x, y, given)
             stateful.check_one_batch(self.layers, len(targets), batch_size)
-            results, states = self._evaluate(batch, targets, batch_size)
+            totals, states = self._evaluate(batch, targets, batch_size)
+        results = totals.means()
         self._keep_states(states)
         return results
 
@@ -376,14 +394,18 @@ class Trainable(Updatable):
         return Course(settings, first, max(first, before), begun)
 
     def _validation(
-        self, data: Any, held: Arrays | None, source: Arrays | Batches, batch_size: int, epochs: int
-    ) -> Callable[[], dict[str, float]] | None:
-        """Return the function that validates, with `validation_data` or the rows that were held back."""
+        self, data: Any, held: Arrays | None, source: Arrays | Batches, batch_size: int, epochs: int,
+        ranks: Ranks | None,
+    ) -> Callable[[], Evaluation] | None:  # fmt: skip
+        """Return the function that validates, with `validation_data` or the rows that were held back; or with this
+        rank's share of them."""
+        if Evaluation(self).sees_all:
+            ranks = None
         if held is None and data is None:
             return None
         if held is None and not isinstance(data, (tuple, list)) and brings_batches(data):
             opener = opener_of(data, epochs, "validation_data")
-            return lambda: self._evaluate_batches(Batches(self, opener, "validation_data"))[0]
+            return lambda: self._evaluate_batches(Batches(self, opener, "validation_data"), ranks)[0]
         if held is None:
             x, y, options = examples.parts_of(data, "validation_data", self._beside)
         try:
@@ -393,11 +415,11 @@ class Trainable(Updatable):
             stateful.check_equal_batches(self.layers, held.count, batch_size)
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
-        kept: Arrays = held
+        kept: Arrays = held if ranks is None else held.part(ranks.share(held.count))
 
-        def validate() -> dict[str, float]:
+        def validate() -> Evaluation:
             states = stateful.first_states(self.layers, min(batch_size, kept.count))
-            return self._evaluate(kept.batch, kept.targets, batch_size, states)[0]
+            return self._evaluate(kept.batch, kept.targets, batch_size, states, ranks)[0]
 
         return validate
 
@@ -410,25 +432,32 @@ class Trainable(Updatable):
         return [order[start : start + batch_size] for start in range(0, max(1, count), batch_size)]
 
     def _evaluate(
-        self, batch: Any, targets: Targets, batch_size: int, states: States | None = None
-    ) -> tuple[dict[str, float], States]:
-        """Return (dict of means, states after the last batch); the states are those of the first batch's start."""
+        self, batch: Any, targets: Targets, batch_size: int, states: States | None = None, ranks: Ranks | None = None
+    ) -> tuple[Evaluation, States]:
+        """Return (totals, states after the last batch); the states are those of the first batch's start. With `ranks`
+        there may be no rows."""
         totals, after = Evaluation(self), states or [None] * len(self.layers)
+        if ranks is not None:
+            totals.begin(self._output_shape(batch))
         for rows in self._chunks(batch, batch_size):
-            after = totals.batch(*self._rows_of(batch, targets, rows), rows, after)
-            after = stateful.carried(self.layers, after)
-        return totals.means(), after
+            if len(rows):
+                after = totals.batch(*self._rows_of(batch, targets, rows), rows, after)
+                after = stateful.carried(self.layers, after)
+        return totals, after
 
-    def _evaluate_batches(self, source: Batches) -> tuple[dict[str, float], States]:
+    def _evaluate_batches(self, source: Batches, ranks: Ranks | None = None) -> tuple[Evaluation, States]:
         """The same over batches that come from an iterable."""
         totals, after = Evaluation(self), None
-        for piece in source.pieces():
+        for piece in source.pieces(ranks=ranks):
             self._build_for(piece.batch)
+            if ranks is not None and totals.sums["loss"] is None:
+                totals.begin(self._output_shape(piece.batch))
             after = after or stateful.first_states(self.layers, len(piece.rows))
-            after = totals.batch(piece.batch, piece.targets, piece.examples, after)
-            after = stateful.carried(self.layers, after)
+            if len(piece.rows):
+                after = totals.batch(piece.batch, piece.targets, piece.examples, after)
+                after = stateful.carried(self.layers, after)
         assert after is not None
-        return totals.means(), after
+        return totals, after
 
 
 

@@ -21,6 +21,7 @@ from cgru.losses import Loss
 from cgru.metrics import Function, Metric
 from cgru.models import examples, finite
 from cgru.models.model import Model
+from cgru.models.ranks import Passed, Ranks
 from cgru.models.runs import FusedRun, Run, Totals, metrics_of
 from cgru.models.targets import Targets, targets
 from cgru.optimizers import Optimizer, State
@@ -144,15 +145,25 @@ class Updatable(Model):
         place: finite.Place,
         states: States | None = None,
         passed: Callable[[States], None] | None = None,
+        ranks: Ranks | None = None,
     ) -> States:
         """One update from a batch that starts from these states; adds what it saw to `totals`, and returns the states
-        after it. It is made whole, or refused whole. `passed` notes that it was made, and may do so twice."""
-        with np.errstate(all="ignore"):  # what is not finite is looked for below
+        after it. It is made whole, or refused whole. `passed` notes that it was made, and may do so twice. With `ranks`
+        the batch is this rank's share, and all of them make the update of the whole."""
+
+        def work() -> Passed:
             run = self._run(batch, targets, states, self._key(place))
             seen = run.seen(totals)
             if not math.isfinite(seen["loss"][0]):
                 raise finite.loss_error(self, batch, run.row_losses(len(targets)), place)
             gradients = run.gradients()
+            return Passed(run, seen, gradients, gradients)
+
+        with np.errstate(all="ignore"):  # what is not finite is looked for below
+            if ranks is None:
+                run, seen, own, gradients = work()
+            else:
+                run, seen, own, gradients = ranks.step(self, place, work if len(targets) else None)
             parameters = {(i, name): self.layers[i]._built_parameters()[name] for i, name in gradients}
             self._states, self._proposed = ready(self.optimizer, parameters, self._states, self._proposed or {})
             current, spare = self._states
@@ -160,18 +171,18 @@ class Updatable(Model):
             known = self.optimizer.propose(parameters, gradients, current, proposed, spare)
             known = not constraints.act(self.layers, proposed) and known
             if not known and not finite.all_finite(gradients.values(), squares=True):
-                raise finite.gradient_error(self, batch, targets, gradients, place, states)
+                raise finite.gradient_error(self, batch, targets, own, place, states)
             if not known and not finite.all_finite(proposed.values()):
                 raise finite.update_error(self, proposed, place)
-        sums = totals.plus(seen)
+        sums, after = totals.plus(seen), [None] * len(self.layers) if run is None else run.states
 
         def enter() -> None:
             totals.sums = sums
             if passed is not None:
-                passed(run.states)
+                passed(after)
 
-        self._publish((spare, current), run.states, enter)
-        return run.states
+        self._publish((spare, current), after, enter)
+        return after
 
     def _gradients(
         self, batch: Batch, targets: Targets, states: States | None = None, key: Any = None

