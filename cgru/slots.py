@@ -26,8 +26,8 @@ Words = NDArray[np.uint64]
 class Claim:
     """The streams of one call, which no other call may touch until it ends."""
 
-    def __init__(self, keys: list[Hashable]) -> None:
-        self.keys, self.held = keys, set(keys)
+    def __init__(self, keys: list[Hashable], held: set[Hashable]) -> None:
+        self.keys, self.held = keys, held
         self.slots: IntArray = np.empty(0, np.intp)
         self.new: IntArray = np.empty(0, np.intp)  # places in `keys` of the streams that begin
         self.free: list[int] = []  # slots of theirs that were free
@@ -162,10 +162,10 @@ class Slots(Locked):
         self._forget([key for key in map(self._keys.__getitem__, slots) if not self._is_claimed(key)])
         self._due = float(np.min(self._used[self._taken], initial=np.inf)) + self.idle
 
-    def drop(self, keys: list[Hashable]) -> int:
+    def drop(self, keys: set[Hashable]) -> int:
         """Forget these streams; return how many of them there were."""
         with self._changed:
-            self._wait(set(keys))
+            self._wait(keys)
             return self._forget([key for key in keys if key in self.of_key])
 
     def _forget(self, keys: list[Hashable]) -> int:

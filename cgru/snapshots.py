@@ -16,8 +16,8 @@ from cgru.typing import AnyArray, Shape
 _NOT_IN_INFERENCE = ("seed", "trainable", "dropout", "recurrent_dropout", "layer_dropout", "return_state", "time_major")
 
 
-def listed(keys: Any, name: str = "keys") -> list[Hashable]:
-    """The keys as a list; they are hashable and each is there once."""
+def listed(keys: Any, name: str = "keys") -> tuple[list[Hashable], set[Hashable]]:
+    """The keys as a list, and as a set; they are hashable and each is there once."""
     if isinstance(keys, np.ndarray) and keys.ndim == 1:
         found = keys.tolist()
     elif isinstance(keys, (str, bytes, np.ndarray)) or not isinstance(keys, Iterable):
@@ -26,15 +26,15 @@ def listed(keys: Any, name: str = "keys") -> list[Hashable]:
     else:
         found = list(keys)
     try:
-        count = len(set(found))
+        distinct = set(found)
     except TypeError:
         place = next(i for i, key in enumerate(found) if not isinstance(key, Hashable) or _fails(hash, key))
         raise TypeError(f"{name}: expected hashable keys, got {found[place]!r} at index {place}") from None
-    if count != len(found):
+    if len(distinct) != len(found):
         seen: set[Hashable] = set()
         twice = next(key for key in found if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"{name}: expected each key once, got {twice!r} again")
-    return found
+    return found, distinct
 
 
 def _fails(function: Callable[[Any], Any], value: Any) -> bool:

@@ -154,7 +154,7 @@ class Streams(Locked):
         RuntimeError
             If there are more streams than `max_streams`.
         """
-        names = listed(keys)
+        names, held = listed(keys)
         data = as_numeric(x, None, "x")
         if data.ndim == 0 or len(data) != len(names):
             raise ValueError(f"x: expected {len(names)} rows, one for each key, got shape {shape_text(data.shape)}")
@@ -163,7 +163,7 @@ class Streams(Locked):
         def advance(rows: Words) -> Array:
             return self._step(data, rows)
 
-        return self._run(names, advance)
+        return self._run(Claim(names, held), advance)
 
     def feed(self, chunks: Mapping[Hashable, ArrayLike]) -> dict[Hashable, Array]:
         """Take several time steps in each of some streams; a key that is new begins a stream.
@@ -208,7 +208,7 @@ class Streams(Locked):
         def advance(rows: Words) -> Array:
             return self._advance(Batch(data, lengths), rows)
 
-        outputs = self._run(names, advance)
+        outputs = self._run(Claim(names, set(names)), advance)
         return {
             key: y[:n].copy() if self._every_step else y.copy()
             for key, y, n in zip(names, outputs, lengths, strict=True)
@@ -227,7 +227,7 @@ class Streams(Locked):
         TypeError, ValueError
             If `keys` is no list of hashable keys, or holds one twice.
         """
-        return self._slots.drop(listed(keys))
+        return self._slots.drop(listed(keys)[1])
 
     # -- snapshots
 
@@ -275,7 +275,7 @@ class Streams(Locked):
         if set(snapshot) != set(expected):
             got = ", ".join(map(str, snapshot)) or "nothing"
             raise ValueError(f"snapshot: expected {', '.join(expected)}, got {got}")
-        names = listed(np.asarray(snapshot["keys"]), "snapshot['keys']")
+        names, _ = listed(np.asarray(snapshot["keys"]), "snapshot['keys']")
         count = len(names)
         if count > self._slots.count:
             raise ValueError(f"snapshot: expected at most max_streams={self._slots.count} streams, got {count}")
@@ -415,9 +415,8 @@ class Streams(Locked):
                 field.of(rows)[...] = first.reshape(count, field.size)
         return rows
 
-    def _run(self, keys: list[Hashable], advance: Callable[[Words], Any]) -> Any:
+    def _run(self, claim: Claim, advance: Callable[[Words], Any]) -> Any:
         """Let `advance` turn the states of these streams into those after it; return what it returns."""
-        claim = Claim(keys)
         try:
             rows = self._slots.enter(claim)
             if len(claim.new):

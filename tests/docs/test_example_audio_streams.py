@@ -48,15 +48,17 @@ def test_users_send_their_recordings_from_the_beginning(audio):
 
 
 def test_the_server_gives_each_user_the_bits_of_the_whole(audio, monkeypatch):
-    monkeypatch.setattr(audio.time, "sleep", lambda seconds: None)
+    slept = []
+    monkeypatch.setattr(audio.time, "sleep", slept.append)
     model = cgru.Sequential([cgru.GRU(5, return_sequences=True), cgru.Dense(2, activation="softmax")], seed=0)
     pool = audio.recordings(0, 3, 60)[0]
     model.build(40)
     streams = cgru.Streams(model, max_streams=12, when_full="replace")
     twin = cgru.Streams(model, max_streams=12, when_full="replace")
-    users = audio.Users(np.random.default_rng(0), pool, 6, 80)
-    counts, seconds, outputs, off = audio.serve(streams, twin, users, 80)
-    assert counts.max() == 6 and off == 0 and len(seconds["cgru"]) == len(seconds["other"]) == 80
+    users = audio.Users(np.random.default_rng(0), pool, 6, 77)
+    counts, seconds, outputs, off = audio.serve(streams, twin, users, 77, live=True)
+    assert counts.max() == 6 and off == 0 and len(seconds["cgru"]) == len(seconds["other"]) == 77
+    assert slept == [0.005] * 154
     assert audio.same_as_whole(model, pool, outputs) == 0
     outputs["user 0"][3] = outputs["user 0"][3] + 1
     assert audio.same_as_whole(model, pool, outputs) == 1

@@ -40,7 +40,6 @@ def trained(name):
 
 
 def check(results, expected):
-    """All results are lists of these arrays, or these arrays."""
     for found in results:
         for array, known in zip(found, expected, strict=True):
             np.testing.assert_array_equal(array, known)
