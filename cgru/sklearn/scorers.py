@@ -65,8 +65,8 @@ def make_frame_scorer(
     Parameters
     ----------
     score_func : callable
-        Of `sklearn.metrics`, or like those: (y_true, y_pred, **options) -> float, called once with the labels and the
-        predictions of all steps that count.
+        Of `sklearn.metrics`, or like those: ``(y_true, y_pred, **options) -> float``, called once with the labels and
+        the predictions of all steps that count.
     response_method : {"predict", "predict_proba"}
     greater_is_better : bool
         Whether `score_func` is a score; a loss is negated.
