@@ -224,5 +224,21 @@ if __name__ == "__main__":
             report.add("   the same phonemes", same, len(words), "all of them", digits=0)
     report.print()
     report.save(chosen.json)
-    if any(same < len(words) for _, same in found.values()):
-        raise SystemExit("not all phonemes are the same")
+
+# %%
+# Words a second
+# --------------
+
+if __name__ == "__main__" and (plt := reporting.plotting()):
+    figure, axes = plt.subplots(figsize=(6, 2.5))
+    rates = {way: 1 / seconds for way, (seconds, _) in found.items()}
+    axes.barh(list(rates), list(rates.values()), color="#0072B2")
+    axes.invert_yaxis()
+    axes.set(xlabel="words a second")
+    for i, rate in enumerate(rates.values()):
+        axes.text(rate, i, f" {rate:,.0f}", va="center")
+    axes.margins(x=0.2)
+    reporting.picture(figure, chosen.pictures, "g2p")
+
+if __name__ == "__main__" and any(same < len(words) for _, same in found.values()):
+    raise SystemExit("not all phonemes are the same")

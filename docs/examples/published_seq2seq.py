@@ -166,3 +166,16 @@ if __name__ == "__main__":
     report.add(f"changed by a beam of 4, of {len(beams)}", changed, digits=0)
     report.print()
     report.save(chosen.json)
+
+# %%
+# How it learned
+# --------------
+
+if __name__ == "__main__" and (plt := reporting.plotting()):
+    figure, axes = plt.subplots(figsize=(6, 4))
+    shown = range(1, epochs + 1)
+    axes.plot(shown, [100 * value for value in history.history["accuracy"]], label="training")
+    axes.plot(shown, [100 * value for value in history.history["val_accuracy"]], label="new dates")
+    axes.set(xlabel="epoch", ylabel="characters that are right (%)")
+    axes.legend()
+    reporting.picture(figure, chosen.pictures, "published_seq2seq")

@@ -119,3 +119,17 @@ if __name__ == "__main__":
     report.add("right of the 370 test utterances", 100 * accuracy, 94.1, source, "%", 1)
     report.print()
     report.save(chosen.json)
+
+# %%
+# What a larger model is good for
+# -------------------------------
+
+if __name__ == "__main__" and (plt := reporting.plotting()):
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for directions, marker in ((1, "o"), (2, "s")):
+        shown = [row for row in rows if row[0]["directions"] == directions]
+        label = "forward" if directions == 1 else "both directions"
+        axes.scatter([row[1] for row in shown], [100 * row[3] for row in shown], marker=marker, label=label)
+    axes.set(xscale="log", xlabel="parameters", ylabel="right of what was kept apart (%)")
+    axes.legend()
+    reporting.picture(figure, chosen.pictures, "search")
