@@ -50,7 +50,6 @@ templates_path = ["_templates"]
 
 # -- reference
 
-autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings name the types
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = True
@@ -63,6 +62,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
     "filename_pattern": "/",
+    "within_subsection_order": "ExampleTitleSortKey",
     "ignore_pattern": r"(^|/)reporting\.py$",
     "reset_argv": "snippets.quick",
     "abort_on_example_error": False,

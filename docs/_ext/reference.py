@@ -97,12 +97,20 @@ A page for each object, with the examples of the gallery that use it. What is un
 
 {listed}
 """
+    config.autosummary_generate = [f"api/{name}.rst" for name in pages]
     for name, text in pages.items():
         path = folder / f"{name}.rst"
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
 
 
+def leave_out(app, what, name, member, skip, options):
+    """Leave out what a class has from other packages: it is described there, with links of its own."""
+    module = getattr(getattr(member, "fget", None) or member, "__module__", None)
+    return True if module and not module.startswith("cgru") else None
+
+
 def setup(app):
+    app.connect("autodoc-skip-member", leave_out)
     app.connect("config-inited", write)  # before Sphinx looks what pages there are
     return {"parallel_read_safe": True, "parallel_write_safe": True}

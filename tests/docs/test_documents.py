@@ -14,7 +14,7 @@ import pytest
 import cgru
 
 # Packages, and extras of ours, that only some modules and snippets need.
-OPTIONAL = ("torch", "matplotlib", "plot", "sklearn", "pandas")
+OPTIONAL = ("torch", "matplotlib", "onnx", "plot", "sklearn", "pandas")
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.exists()]
 MODULES = sorted(m.name for m in pkgutil.walk_packages(cgru.__path__, "cgru.") if ".kernels.avx" not in m.name)
