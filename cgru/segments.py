@@ -135,7 +135,14 @@ def forward_pass(
     y is then an array whose `view` needs no copy, and noise is of the segments.
     """
     if isinstance(plan, Schedule):
-        return (yield from recurrence.forward_pass(weights, x, h0, plan, y, training, h, noise=noise))
+        return recurrence.forward_pass(weights, x, h0, plan, y, training, h, noise=noise)
+    return _forward(weights, x, h0, plan, y, training, h, noise, initial)
+
+
+def _forward(
+    weights: Weights, x: Array, h0: Array, plan: Cut, y: Array | None, training: bool, h: Array | None, noise: Noise,
+    initial: Array | None,
+) -> Generator[Call, None, tuple[Array, Tape | None]]:  # fmt: skip
     start = np.zeros((len(plan.segments.owners), weights.H), x.dtype)
     if initial is not None:
         start += initial
@@ -155,9 +162,15 @@ def backward_pass(
 ) -> Generator[Call, None, Gradients]:
     """`recurrence.backward_pass` for the tape of `forward_pass`; `initial` of the result is what resets add to the
     gradient of the state after them, (H,)."""
+    if isinstance(tape.plan, Schedule):
+        return recurrence.backward_pass(dy, dh, tape, need_dx, need_grads=need_grads)
+    return _backward(dy, dh, tape, need_dx, need_grads)
+
+
+def _backward(
+    dy: Array | None, dh: Array, tape: Tape, need_dx: bool, need_grads: bool
+) -> Generator[Call, None, Gradients]:
     plan: Any = tape.plan
-    if isinstance(plan, Schedule):
-        return (yield from recurrence.backward_pass(dy, dh, tape, need_dx, need_grads=need_grads))
     ends = np.zeros((len(plan.segments.owners), dh.shape[1]), dh.dtype)
     ends[plan.left] = dh
     dx = plan.empty(tape.x.shape[2], dh.dtype) if need_dx else None
