@@ -18,6 +18,8 @@ z. Where z weighs the old state, as in PyTorch and Keras, it is a positive one. 
 with u uniform between 1 and T - 1, so that units remember for about u steps (Tallec and Ollivier 2018, "Can recurrent
 neural networks warp time?").
 
+::
+
     python adding_problem.py            T = 200 and 600, three seeds each, one thread: about ten minutes
     python adding_problem.py --quick    T = 40 with one seed, some seconds
 

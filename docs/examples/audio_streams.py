@@ -15,6 +15,8 @@ are dropped for being idle. Every call is timed. The same model, exported, takes
 that is installed, in turns with ours, with its states in an array that is indexed by the users' places; and a few steps
 are taken as one would without either, a call a user.
 
+::
+
     python docs/examples/audio_streams.py            1000 users for 10 s of sound, on two threads; half a minute
     python docs/examples/audio_streams.py --quick    200 users for one second
     python docs/examples/audio_streams.py --users 1000 --ticks 3000 --threads 2 --json audio_streams.json

@@ -230,7 +230,7 @@ if __name__ == "__main__":
 # --------------
 
 if __name__ == "__main__" and (plt := reporting.plotting()):
-    figure, axes = plt.subplots(figsize=(6, 2.5))
+    figure, axes = plt.subplots(figsize=(7, 2.5), layout="constrained")
     rates = {way: 1 / seconds for way, (seconds, _) in found.items()}
     axes.barh(list(rates), list(rates.values()), color="#0072B2")
     axes.invert_yaxis()

@@ -16,6 +16,8 @@ The first step of a piece has nothing before it. The model reads silence there, 
 measure it does not count, as is usual, and beside it stands the same with it. Chung et al. do not say which of the two
 they mean. They differ by a few hundredths where pieces are short, as the chorales are.
 
+::
+
     python polyphonic_music.py --data FOLDER                         all four sets, half an hour on one thread
     python polyphonic_music.py --data FOLDER --sets JSB_Chorales     two minutes of them
     python polyphonic_music.py                                       rolls that a known chain draws: half a minute

@@ -19,6 +19,8 @@ same weights, in PyTorch and in Keras. Windows have unequal numbers of sites. He
 and Keras pad them, with masking or without, and the fastest way of each counts. A user of ReLERNN without
 a graphics card reports 250 s an epoch and three days for a chromosome (its issue 67 on GitHub).
 
+::
+
     pip install msprime
     python recombination_rates.py                          simulates for 6 minutes, then trains for 25 on one thread
     python recombination_rates.py --save-data windows.npz  the same, and keeps the windows for --data

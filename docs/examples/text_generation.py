@@ -14,6 +14,8 @@ what "compound" says. A paragraph that has been there before is left out, or the
 heart. The goal is 2.0 bits. What the usual packers need for the test part, when they have seen what comes before it,
 stands beside; they are made for that, and read with the test part in their memory, too.
 
+::
+
     python text_generation.py                  five minutes on one thread
     python text_generation.py --data FILE      another text, UTF-8
     python text_generation.py --quick          a text of known entropy, drawn by chance: does it run?
