@@ -216,6 +216,8 @@ class GRUClassifier(ClassifierMixin, LabelledEstimator):
         self, X: Any, y: Any, sample_weight: Any, lengths: Any, incremental: bool = False, classes: Any = None
     ) -> Self:
         x, goes_on = self._begin(X, y, lengths, incremental)
+        if any(hasattr(row, "__array__") for row in listed(y) or ()):
+            raise ValueError("y: expected a label for each sequence, got arrays; for a label for each step: GRUTagger")
         labels = label_array(y)
         check_count(x, labels)
         numbers = self._encoded(labels, goes_on, classes)

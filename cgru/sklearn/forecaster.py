@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -60,6 +60,8 @@ class GRUForecaster(GRUEstimator):
     y is one series (T,), or (T, K) of K values; or many: a list of those, of any lengths, or (N, T, K). X holds what
     else is known of each step, also of those to come: (T, M), or a list for a list. NaN and infinities are refused.
 
+    Where metadata routing is on, `cross_val_score` and searches hand on as X what they are given as `exogenous`.
+
     Examples
     --------
     >>> import numpy as np
@@ -70,6 +72,9 @@ class GRUForecaster(GRUEstimator):
     True
     """
 
+    __metadata_request__fit: ClassVar[dict[str, str]] = {"X": "exogenous"}  # a search has an X of its own
+    __metadata_request__partial_fit: ClassVar[dict[str, str]] = {"X": "exogenous"}
+    __metadata_request__score: ClassVar[dict[str, str]] = {"X": "exogenous"}
     _monitor, _activation, _loss = "val_r2_score", "linear", "mse"
     _size: tuple[int, int]  # window and horizon of the model
     _M: int | None  # columns of X
@@ -133,7 +138,8 @@ class GRUForecaster(GRUEstimator):
         goes_on = self._goes_on(incremental)
         if goes_on and self._size != (self.window, self.horizon):
             raise ValueError(f"window, horizon: expected {self._size}, as in the call of fit before")
-        series = _series(y, "y", self.n_features_in_ if goes_on else None)
+        size = self.window + self.horizon
+        series = _series(y, "y", self.n_features_in_ if goes_on else None, size, "window + horizon")
         others = self._others(X, [len(v) for v in series.values], series.one, goes_on)
         self._size = self.window, self.horizon
         if not goes_on:
@@ -183,11 +189,7 @@ class GRUForecaster(GRUEstimator):
             if others is not None:
                 others = [np.concatenate(pair) for pair in zip(self._X_ends or [], others, strict=True)]
         else:
-            series = _series(y, "y", self.n_features_in_)
-            for i, values in enumerate(series.values):
-                if len(values) < window:
-                    name = "y" if series.one else f"y[{i}]"
-                    raise ValueError(f"{name}: expected at least window={window} values, got {len(values)}")
+            series = _series(y, "y", self.n_features_in_, window, "window")
             others = self._others(X, [len(v) + h for v in series.values], series.one)
             others = None if others is None else [values[-window - h :] for values in others]
         windows = np.stack([self._scaled(values[-window:], self.y_scaler_) for values in series.values])
@@ -201,7 +203,7 @@ class GRUForecaster(GRUEstimator):
     def score(self, y: Any, X: Any = None) -> float:
         """Return R^2 of the forecasts that are made from each window of the series."""
         check_is_fitted(self, "model_")
-        series = _series(y, "y", self.n_features_in_)
+        series = _series(y, "y", self.n_features_in_, sum(self._size), "window + horizon")
         others = self._others(X, [len(v) for v in series.values], series.one)
         windows, _ = self._windows(series.values, others)
         _, horizon = self._size
@@ -236,9 +238,6 @@ class GRUForecaster(GRUEstimator):
         size, K = window + horizon, self.n_features_in_
         parts = []
         for i, values in enumerate(series):
-            if len(values) < size:
-                name = "y" if len(series) == 1 else f"y[{i}]"
-                raise ValueError(f"{name}: expected at least window + horizon = {size} values, got {len(values)}")
             values = self._scaled(values, self.y_scaler_)
             if others is not None:
                 values = np.concatenate([values, self._scaled(others[i], self.X_scaler_)], axis=1)
@@ -304,8 +303,8 @@ def _joined(known: Array, others: Array, window: int) -> Array:
     return np.concatenate([known, others, ahead], axis=-1, dtype=known.dtype)
 
 
-def _series(values: Any, name: str, columns: int | None) -> _Series:
-    """Series as a list of arrays (T_i, K)."""
+def _series(values: Any, name: str, columns: int | None, least: int = 0, what: str = "") -> _Series:
+    """Series of at least so many steps as a list of arrays (T_i, K)."""
     rows = listed(values)
     if rows is None and axes(values) == 3:
         rows = list(np.asarray(values))
@@ -322,5 +321,7 @@ def _series(values: Any, name: str, columns: int | None) -> _Series:
         expected = columns or (arrays[0].shape[1] if arrays else array.shape[1])
         if array.shape[1] != expected:
             raise ValueError(f"{own}: expected {expected} values a step, got {array.shape[1]}")
+        if len(array) < least:
+            raise ValueError(f"{own}: expected at least {what} = {least} values, got {len(array)}")
         arrays.append(array)
     return _Series(arrays, one, axis)

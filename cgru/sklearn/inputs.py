@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.utils.validation import assert_all_finite, check_array, validate_data
 
 from cgru.checks import shape_text
 from cgru.sequences import as_lengths, as_numeric, check_columns
@@ -135,7 +135,7 @@ def read(estimator: Any, X: Any, lengths: Any = None, reset: bool = False) -> Se
     else:
         return _flat(estimator, X, lengths, reset)
     _check_features(estimator, found, X if arrays is None else arrays, reset)
-    if not found.counts.any():
+    if reset and not found.counts.any():
         raise ValueError(f"Found array with 0 step(s) while a minimum of 1 is required by {_name(estimator)}.")
     return found
 
@@ -151,6 +151,10 @@ def _sentence(error: Exception) -> str:
 def _listed(estimator: Any, values: Sequence[Any], first: bool) -> Sequences:
     check_columns(values, "X")
     arrays = [as_numeric(a, None, f"X[{i}]") for i, a in enumerate(values)]
+    kinds = [a for a in arrays if a.shape != (0,)]  # [] is a sequence of any kind
+    if kinds and kinds[0].ndim == 2:
+        empty = np.empty((kinds[0].shape[0], 0) if first else (0, kinds[0].shape[1]))
+        arrays = [empty if a.shape == (0,) else a for a in arrays]
     form = "(F, T_i)" if first else "(T_i, F)"
     for i, array in enumerate(arrays):
         if array.ndim != 2:
@@ -167,22 +171,37 @@ def _listed(estimator: Any, values: Sequence[Any], first: bool) -> Sequences:
             advice = f"; the other axis is {len(arrays[0])} in all of them, as features are: {other}"
         raise ValueError(f"X[{i}]: expected {sizes[0]} features a step, as X[0] has, got {sizes[i]}{advice}")
     for i, array in enumerate(arrays):
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            check_array(array, estimator=estimator, input_name=f"X[{i}]", ensure_min_samples=0)  # raises
+        _check_values(estimator, array, f"X[{i}]")
     return Sequences(arrays)
 
 
+def _check_values(estimator: Any, array: AnyArray, name: str = "X") -> None:
+    """ValueError in scikit-learn's words where a number is not finite, or will not be in the type of the model."""
+    dtype = np.dtype(getattr(estimator, "dtype", None) or array.dtype)
+    if array.dtype.kind != "f" or not array.size:
+        return
+    if not np.isfinite(array).all():
+        assert_all_finite(array, estimator_name=_name(estimator), input_name=name)
+    if dtype.itemsize < array.dtype.itemsize and np.abs(array).max() > np.finfo(dtype).max:
+        raise ValueError(f"Input {name} contains infinity or a value too large for {dtype!r}.")
+
+
+def _check_unmasked(X: Any) -> None:
+    if isinstance(X, np.ma.MaskedArray) and X.mask.any():
+        raise ValueError(
+            "X: expected no masked values, got a masked array; of whole steps at the end give X.data and lengths"
+        )
+
+
 def _padded(estimator: Any, X: Any, lengths: Any, first: bool) -> Sequences:
-    every = lengths is None
+    _check_unmasked(X)
     x = check_array(
-        X, allow_nd=True, dtype="numeric", estimator=estimator, input_name="X", ensure_all_finite=every,
+        X, allow_nd=True, dtype="numeric", estimator=estimator, input_name="X", ensure_all_finite=False,
         ensure_min_features=0,
     )  # fmt: skip
     x = x.swapaxes(1, 2) if first else x
-    if every:
-        return Sequences(x)
-    found = Sequences(x, as_lengths(lengths, *x.shape[:2]))
-    check_array(found.steps(), estimator=estimator, input_name="X", ensure_min_samples=0, ensure_min_features=0)
+    found = Sequences(x, None if lengths is None else as_lengths(lengths, *x.shape[:2]))
+    _check_values(estimator, x if lengths is None else found.steps())
     return found
 
 
@@ -195,8 +214,9 @@ def _flat(estimator: Any, X: Any, lengths: Any, reset: bool) -> Sequences:
             f"(T_i, F) arrays or (N, T, F), got shape {shape_text(np.shape(X))}; one recording (T, F): give [X]; "
             "series of one feature (N, T): pass x[..., None] or a list for variable length"
         )
+    _check_unmasked(X)
     try:
-        x = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=lengths is None)
+        x = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
     except ValueError as error:
         if f"but {name} is expecting" not in str(error):
             raise
@@ -207,8 +227,7 @@ def _flat(estimator: Any, X: Any, lengths: Any, reset: bool) -> Sequences:
     if reset:
         estimator._flat = True
     found = Sequences(x[..., None], None if lengths is None else as_lengths(lengths, *x.shape), flat=True)
-    if lengths is not None:
-        check_array(found.steps(), estimator=estimator, input_name="X", ensure_min_samples=0)
+    _check_values(estimator, x if lengths is None else found.steps())
     return found
 
 

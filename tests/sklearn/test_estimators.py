@@ -181,6 +181,7 @@ def test_one_class_and_two(rng):
     (["a", "b"], r"Found input variables with inconsistent numbers of samples: \[60, 2\]"),
     (np.zeros((60, 2)), "y should be a 1d array"),
     ([[0, 1], [1]], "y should be|inhomogeneous"),
+    ([np.zeros(4), np.zeros(5)] * 30, "y: expected a label for each sequence, got arrays; .*: GRUTagger"),
 ])  # fmt: skip
 def test_labels_that_are_refused(data, y, message):
     with pytest.raises(ValueError, match=message):

@@ -6,10 +6,11 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit, cross_val_score
 
 import cgru
 from cgru.sklearn import GRUForecaster
@@ -148,10 +149,19 @@ def test_search_over_time(y):
     search = GridSearchCV(forecaster(), {"hidden_size": [3, 8]}, cv=cv, error_score="raise")
     search.fit(y)
     assert search.best_estimator_.predict(2).shape == (2,)
+    X = np.cos(np.arange(150))
+    with config_context(enable_metadata_routing=True):
+        search.fit(y, exogenous=X)
+        assert search.best_estimator_.predict(1, X=[0.0]).shape == (1,)
+        scores = cross_val_score(search.best_estimator_, y, cv=cv, params={"exogenous": X}, error_score="raise")
+    train, test = list(cv.split(y))[1]
+    assert scores[1] == clone(search.best_estimator_).fit(y[train], X[train]).score(y[test], X[test])
 
 
 @pytest.mark.parametrize("call, message", [
     (lambda f, y: f.fit(None), "requires y to be passed"),
+    (lambda f, y: f.fit([]), r"y: expected at least window \+ horizon = 16 values, got 0"),
+    (lambda f, y: f.fit(y).score(y[:15]), r"y: expected at least window \+ horizon = 16 values, got 15"),
     (lambda f, y: f.fit(y[:15]), r"y: expected at least window \+ horizon = 16 values, got 15"),
     (lambda f, y: f.fit([y, y[:15]]), r"y\[1\]: expected at least window \+ horizon = 16 values, got 15"),
     (lambda f, y: f.fit([y, np.stack([y, y], axis=1)]), r"y\[1\]: expected 1 values a step, got 2"),
@@ -167,7 +177,7 @@ def test_search_over_time(y):
     (lambda f, y: f.fit(y, y).predict(2), "X: expected what is known of each step, as fit had, got none"),
     (lambda f, y: f.fit(y, y).predict(2, X=y[:3]), "X: expected 2 steps, got 3"),
     (lambda f, y: f.fit(y, y).predict(2, X=np.stack([y, y], 1)[:2]), "X: expected 1 values a step, got 2"),
-    (lambda f, y: f.fit(y).predict(2, y=y[:11]), "y: expected at least window=12 values, got 11"),
+    (lambda f, y: f.fit(y).predict(2, y=y[:11]), "y: expected at least window = 12 values, got 11"),
     (lambda f, y: f.set_params(window=0).fit(y), "window: expected at least 1"),
     (lambda f, y: f.set_params(scale="yes").fit(y), "scale: expected True or False"),
     (lambda f, y: f.set_params(pooling="mean").fit(y, y), "pooling: expected 'last'"),

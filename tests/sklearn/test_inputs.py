@@ -156,6 +156,34 @@ def test_other_forms_are_refused(given, message):
         classifier().fit(given, [0, 1])
 
 
+def test_numbers_that_the_model_cannot_hold(X):
+    fitted = classifier().fit(X, Y)
+    X[2][0, 1] = 1e300
+    full, _ = padded(X)
+    for given, name in ((X, r"X\[2\]"), (full, "X")):
+        with pytest.raises(ValueError, match=rf"Input {name} contains infinity or a value too large for dtype\('f"):
+            fitted.predict(given)
+    assert classifier(dtype="float64").fit(X, Y).predict(X).shape == (8,)
+
+
+def test_masked_arrays_are_refused():
+    x = np.ma.masked_array(np.ones((8, 4, 3)), mask=np.zeros((8, 4, 3), bool))
+    assert classifier().fit(x, Y).predict(x[..., :]).shape == (8,)
+    x[1, 2] = np.ma.masked
+    for given in (x, x[..., 0], list(x)):
+        with pytest.raises(ValueError, match="expected no masked values"):
+            classifier().fit(given, Y)
+
+
+def test_sequences_without_steps(X):
+    for empty in (np.zeros((0, 3)), []):
+        fitted = classifier().fit([empty, *X[1:]], Y)
+        np.testing.assert_array_equal(fitted.predict_proba([empty, X[1]])[1:], fitted.predict_proba([X[1]]))
+    alone = fitted.predict_proba([np.zeros((0, 3))])
+    turned = classifier(channels_first=True).fit([[], *(x.T for x in X[1:])], Y)
+    np.testing.assert_array_equal(turned.predict_proba([np.zeros((3, 0))]), alone)
+
+
 def test_lengths_are_checked(X):
     full, lengths = padded(X)
     with pytest.raises(ValueError, match="lengths: a list X brings its own"):
