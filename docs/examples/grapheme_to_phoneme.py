@@ -233,7 +233,7 @@ def model_of(symbols, sizes):
     ])
     model = cgru.Seq2Seq(encoder, decoder, attention="dot", start=START, end=END, seed=SEED)
     loss = cgru.losses.SparseCategoricalCrossentropy(label_smoothing=sizes.smoothing)
-    model.compile(cgru.optimizers.Adam(sizes.rate, clipnorm=5.0), loss=loss)
+    model.compile(cgru.optimizers.Adam(sizes.rate, global_clipnorm=5.0), loss=loss)
     return model.build()
 
 

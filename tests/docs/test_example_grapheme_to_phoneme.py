@@ -153,7 +153,7 @@ def test_pytorch_gets_the_same_model(example):
     loss.backward()
     assert math.isclose(float(loss.detach()), model.test_on_batch(letters, phonemes)["loss"], rel_tol=1e-5)
     before = model.parameters["decoder.0.embeddings"].copy()
-    model.compile(cgru.optimizers.SGD(1.0, clipnorm=5.0), model.loss)
+    model.compile(cgru.optimizers.SGD(1.0, global_clipnorm=5.0), model.loss)
     model.train_on_batch(letters, phonemes)
     change = before - model.parameters["decoder.0.embeddings"]
     torch.nn.utils.clip_grad_norm_(peer.parameters(), 5.0)
