@@ -69,6 +69,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "api/examples",
     "doc_module": ("cgru",),
     "download_all_examples": False,
+    "notebook_extensions": set(),  # a notebook would miss what the examples share
     "show_signature": False,
     "show_memory": False,
     "write_computation_times": False,
