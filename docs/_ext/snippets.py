@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 from docutils import nodes
@@ -35,7 +36,7 @@ class RunSnippets(SphinxTransform):
             return
         blocks = [b for b in self.document.findall(nodes.literal_block) if b.get("language") == "python"]
         namespace = {"__name__": "__main__"}
-        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), warnings.catch_warnings():
             for number, block in enumerate(blocks):
                 text, figures = self.run(block, namespace, number)
                 shown = []
