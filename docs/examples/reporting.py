@@ -99,13 +99,15 @@ class Report:
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         for what, value, known, source in rows:
             print(f"{what:{widths[0]}}  {value:>{widths[1]}}  {known:>{widths[2]}}  {source}".rstrip())
-        print(f"({', '.join(f'{key} {value}' for key, value in machine().items())}; {self.seconds():.0f} s)")
+        took = f"{self.seconds():.0f} s, {time.process_time():.0f} s of processor time"
+        print(f"({', '.join(f'{key} {value}' for key, value in machine().items())}; {took})")
 
     def save(self, path):
         """Write everything to `path` as JSON; None writes nothing."""
         if path is None:
             return
-        held = {"example": self.name, "seconds": round(self.seconds(), 1), "machine": machine()}
+        held = {"example": self.name, "seconds": round(self.seconds(), 1)}
+        held |= {"processor seconds": round(time.process_time(), 1), "machine": machine()}
         held |= {"settings": self.settings, "results": self.results, "curves": self.curves}
         path.write_text(json.dumps(held, indent=1, default=_plain) + "\n")
 
