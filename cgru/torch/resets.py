@@ -15,13 +15,13 @@ from cgru.sequences import as_mask
 def run(gru, x, hx, resets):
     """(output, h_n) of a GRU whose rows start anew where there are resets; x or hx that do not fit are left to it."""
     is_packed = isinstance(x, PackedSequence)
+    tensor = x.data if is_packed else x
     if not is_packed and (not isinstance(x, torch.Tensor) or x.dim() not in (2, 3)):
         return gru.forward(x, hx)
-    if is_packed:
-        given, valid, places = _of_packed(x, resets)
-    else:
-        given, valid, places = _of_padded(x, resets, gru.batch_first)
-    if not given.any() or 0 in (x.data.shape if is_packed else x.shape):
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError("resets: expected none in transforms of torch.func, which take no PackedSequence")
+    given, valid, places = _of_packed(x, resets) if is_packed else _of_padded(x, resets, gru.batch_first)
+    if not given.any() or 0 in tensor.shape:
         return gru.forward(x, hx)
     batched = is_packed or x.dim() == 3
     N, directions = len(given), 2 if gru.bidirectional else 1
@@ -37,13 +37,13 @@ def run(gru, x, hx, resets):
     parts = segments(given, valid)._replace(places=places)
     ways = [cut(parts, reverse) for reverse in (False, True)[:directions]]
     plan = ways[0].plan
-    device = x.data.device
+    device = tensor.device
     order = torch.from_numpy(plan.times).to(device)
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(len(order), device=device)
     place = np.empty_like(plan.rows)  # of each segment among those of the PackedSequence
     place[plan.rows] = np.arange(len(place))
-    flat = x.data if is_packed else x.reshape(-1, x.shape[-1])
+    flat = tensor.reshape(-1, tensor.shape[-1])
     y, h = gru.forward(
         PackedSequence(_Reordered.apply(flat, order, inverse), torch.from_numpy(np.diff(plan.offsets)), None, None),
         None if hx is None else _first_states(hx, ways, place),

@@ -10,6 +10,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what torch says when it is imported is not ours
     torch = pytest.importorskip("torch")
 
+from torch.autograd import forward_ad
 from torch.nn.utils import rnn
 from twins import D, H, assert_same, results, twins
 
@@ -155,12 +156,21 @@ def test_a_single_step(rng):
     assert_same(h, both_ways(x[:, 0][None], h0)[1])
 
 
+@pytest.mark.filterwarnings("ignore")  # of deprecations in PyTorch
 def test_what_the_kernels_do_not_serve(rng):
     theirs, ours = twins()
     x, resets = torch.randn(T, N, D), random_resets(rng)
     with torch.autocast("cpu"):
         y, _ = ours(x, resets=resets)
     assert_same(y.float(), looped(theirs, x, None, resets)[0], 0.1)
+    with forward_ad.dual_level():
+        y, _ = ours(forward_ad.make_dual(x, torch.ones_like(x)), resets=resets)
+        tangent = forward_ad.unpack_dual(y).tangent
+    leaf = x.clone().requires_grad_()
+    derivative = torch.autograd.grad(ours(leaf, resets=resets)[0].sum(), leaf)[0]
+    assert float(tangent.detach().sum()) == pytest.approx(float(derivative.sum()), rel=1e-4)
+    with pytest.raises(RuntimeError, match="resets: expected none in transforms"):
+        torch.func.grad(lambda x: ours(x, resets=resets)[0].sum())(x)
     both = ours.to(torch.float16), x.half()
     assert_same(both[0](both[1], resets=resets)[0].float(), looped(theirs, x, None, resets)[0], 0.02)
 

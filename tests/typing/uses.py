@@ -33,7 +33,7 @@ labels = [0, 1]
 
 def the_gru() -> None:
     layer = cgru.GRU(4, return_sequences=True, dtype=np.float32, seed=0)
-    y = layer(x, lengths=[5, 2])
+    y = layer(x, lengths=[5, 2], resets=np.zeros((2, 5), bool))
     print(y.shape, y[0, 1:].mean(axis=0) + 1)
     result: Array = layer(x.tolist(), mask=np.ones((2, 5), bool))
     both = cgru.GRU(np.int64(4), "relu", return_state=True, recurrent_activation="hard_sigmoid", input_size=3)
