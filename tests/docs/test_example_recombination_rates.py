@@ -85,6 +85,12 @@ def test_other_files_are_refused_by_their_name(rates, windows, tmp_path, capsys)
     assert "does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--windows", "--epochs", "--remember"])
+def test_numbers_that_cannot_be_are_refused(rates, option):
+    with pytest.raises(SystemExit, match=f"{option}: expected at least .*, got 0"):
+        rates.options([option, "0"])
+
+
 def test_without_msprime_the_windows_are_synthetic_and_it_is_said(rates, monkeypatch, capsys):
     monkeypatch.setattr(rates.importlib.util, "find_spec", lambda name: None)
     windows = rates.windows_of(rates.options(["--windows", "64"]))
@@ -100,6 +106,9 @@ def test_the_network_has_the_published_sizes(rates):
     assert [shape for name, shape in shapes.items() if name.startswith(("1.", "3.", "5."))] == [
         *((168, 256), (256,)), *((256, 64), (64,)), *((64, 1), (1,)),
     ]  # fmt: skip
+    biases = [name for name in shapes if name.endswith("bias")]
+    start = rates.network(longest=2).build(21).parameters
+    assert model.parameters[biases[0]].any() and not any(start[name].any() for name in biases)
     assert [layer.rate for layer in model.layers if isinstance(layer, cgru.Dropout)] == [0.35, 0.35]
 
 
