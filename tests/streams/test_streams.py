@@ -37,6 +37,10 @@ MODELS = {
     "the mean": lambda: cgru.Sequential(
         [cgru.GRU(5, return_sequences=True), cgru.GlobalAveragePooling1D(), cgru.Dense(2)], seed=0
     ),
+    "time-major, with a state returned": lambda: cgru.Sequential(
+        [cgru.GRU(5, time_major=True, return_sequences=True, return_state=True), cgru.LayerNormalization()], seed=0
+    ),
+    "no state at all": lambda: cgru.Sequential([cgru.Dense(5), cgru.Dense(3, "softmax")], seed=0),
     "pooling alone": lambda: cgru.Sequential([cgru.GlobalAveragePooling1D()]),
 }
 
