@@ -67,7 +67,7 @@ class Slots(Locked):
     # -- a call
 
     def enter(self, claim: Claim) -> Words:
-        """Claim slots when no other call has these streams; return their states, those of new ones zero.
+        """Claim slots when no other call has these streams; return their states, at the places of new ones anything.
 
         Raises
         ------
@@ -82,7 +82,6 @@ class Slots(Locked):
             if len(claim.new):
                 claim.slots[claim.new] = self._room(claim)
             rows = self.words.take(claim.slots, axis=0)
-            rows[claim.new] = 0
             try:
                 self._taken[claim.free], self._used[claim.free] = True, np.inf
                 self._claims.append(claim)

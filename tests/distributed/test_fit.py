@@ -54,7 +54,10 @@ IDS = [np.arange(len(row)) % 5 for row in X]
 def tagger():
     layers = [
         cgru.Embedding(5, 3, dtype="float64", mask_zero=False),
-        cgru.GRU(4, return_sequences=True, bidirectional=True, recurrent_dropout=0.2, zoneout=0.1, dtype="float64"),
+        cgru.GRU(
+            4, return_sequences=True, bidirectional=True, recurrent_dropout=0.2, zoneout=0.1,
+            recurrent_regularizer="l2", dtype="float64",
+        ),
         cgru.Dropout(0.2),
         cgru.Dense(2, activation="softmax", dtype="float64"),
     ]
@@ -210,7 +213,10 @@ class Stop(Callback):
     """Stops on one rank alone, behind a batch or an epoch."""
 
     def __init__(self, rank, epoch, batch=None):
-        self.rank, self.epoch, self.batch, self.logs = rank, epoch, batch, []
+        self.rank, self.epoch, self.batch, self.logs, self.begun = rank, epoch, batch, [], 0
+
+    def on_epoch_begin(self, epoch):
+        self.begun += 1
 
     def _stop(self):
         if self.training.rank == self.rank:
@@ -233,10 +239,12 @@ def test_where_one_stops_all_do(rank, epoch, batch):
     def work(all_reduce):
         model, stop = ranks.model(), Stop(rank, epoch, batch)
         model.fit(X, Y, callbacks=[stop], all_reduce=all_reduce, validation_data=SEVEN, **COMMON)
-        return ranks.figures(model), model.iterations, stop.logs
+        return ranks.figures(model), model.iterations, stop.logs, stop.begun
 
     results = of_all(3, work)
-    for figures, iterations, logs in results:
+    for figures, iterations, logs, begun in results:
+        if batch is not None:  # else others learn it at the first step of the next one
+            assert begun == epoch + 1
         ranks.assert_close(figures, results[0][0], rtol=0)
         assert iterations == epoch * 5 + (5 if batch is None else batch + 1)
         assert logs == results[0][2] and set(logs[-1]) == {"loss"} and len(logs) == iterations
