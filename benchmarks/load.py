@@ -102,8 +102,11 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=8, help="that ask (default: 8)")
     parser.add_argument("--requests", type=int, default=100_000, help="of all threads together (default: 100000)")
+    parser.add_argument("--quick", action="store_true", help="2000 requests: does it run?")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
     options = parser.parse_args(arguments)
+    if options.quick:
+        options.requests = 2000
     wrong, before, after, seconds = load(Requests(model_of()), options.threads, options.requests)
     grown = after - before
     found = {

@@ -100,18 +100,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="of all measurements (default: 3)")
     parser.add_argument("--engine", choices=("mpi", "gloo"), default="mpi", help="of the two ranks (default: mpi)")
+    parser.add_argument("--quick", action="store_true", help="one round of the smallest case: does it run?")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--rank-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case is not None:
         return worker(options.case, options.rank_of)
-    taken = {case: {way: [] for way in WAYS} for case in CASES}
-    for _ in range(options.rounds):
-        for case in CASES:
+    rounds, cases = (1, list(CASES)[:1]) if options.quick else (options.rounds, list(CASES))
+    taken = {case: {way: [] for way in WAYS} for case in cases}
+    for _ in range(rounds):
+        for case in cases:
             for way in WAYS:
                 taken[case][way].append(measure(case, way, options.engine))
-    print(f"ms of a step by {options.engine}, medians of {options.rounds} rounds, cgru {cgru.__version__}")
+    print(f"ms of a step by {options.engine}, medians of {rounds} rounds, cgru {cgru.__version__}")
     for case, ways in taken.items():
         print(f"{case:52}" + "".join(f"{way}: {1e3 * np.median(seconds):8.2f}   " for way, seconds in ways.items()))
     if options.json:
