@@ -12,6 +12,11 @@ test: folk tunes (Nottingham), chorales by Bach (JSB), orchestral and piano musi
 was trained by RMSprop with weight noise. Here are one layer, more units, dropout and Adam. The settings of each set
 were chosen by the validation part, which also says when to stop; the test part is looked at once, at the end.
 
+On JSB and Piano-midi the GRU of Chung et al. is beaten. On MuseData it is not: 7.4 here, and 5.99 there. The plain
+RNN of those who made the sets had 8.13, and their RNN-NADE, which knows what keys sound together, 5.60; what Chung et
+al. did beside is not known. On JSB the LSTM, trained in the same way, comes out better than the GRU, the tanh RNN
+worse than both.
+
 The first step of a piece has nothing before it. The model reads silence there, so that it can begin a piece; in the
 measure it does not count, as is usual, and beside it stands the same with it. Chung et al. do not say which of the two
 they mean. They differ by a few hundredths where pieces are short, as the chorales are.
@@ -56,11 +61,12 @@ class Setting(NamedTuple):
     batch: int  # pieces for an update
     steps: int  # longer pieces are cut for training, and each part begins from silence
     epochs: int  # at most: ten in a row that are not better end the training
+    clip: float | None = None  # what the norm of the gradients may be
 
 
 SETTINGS = {
     "JSB_Chorales": Setting(200, 0.1, 0.3, 1e-2, 4, 200, 25),
-    "Nottingham": Setting(200, 0.05, 0.2, 1e-2, 4, 200, 16),
+    "Nottingham": Setting(200, 0.05, 0.2, 5e-3, 4, 200, 40, 0.05),
     "MuseData": Setting(256, 0.1, 0.3, 5e-3, 4, 100, 14),
     "Piano_midi": Setting(200, 0.1, 0.3, 5e-3, 4, 200, 25),
     "chain": Setting(64, 0.0, 0.0, 2e-2, 16, 200, 30),
@@ -230,7 +236,8 @@ def network(setting, updates=1000):
     model = cgru.Sequential(layers, seed=SEED)
     stairs = [round(share * updates) for share in STAIRS]
     rate = cgru.schedules.PiecewiseConstantDecay(stairs, [setting.rate * 0.3**i for i in range(3)])
-    model.compile(cgru.optimizers.Adam(rate), loss="binary_crossentropy", metrics=[step_nats])
+    optimizer = cgru.optimizers.Adam(rate, global_clipnorm=setting.clip)
+    model.compile(optimizer, loss="binary_crossentropy", metrics=[step_nats])
     return model
 
 
@@ -330,6 +337,8 @@ def train_peer(net, name, parts, setting):
             values = torch.nn.functional.binary_cross_entropy_with_logits(net(x), y, weight=valid, reduction="sum")
             optimizer.zero_grad()
             (values / valid.sum() / KEYS).backward()
+            if setting.clip is not None:
+                torch.nn.utils.clip_grad_norm_(net.parameters(), setting.clip)
             optimizer.step()
             total += values.item()
         cost = mean_nats(nats(parts.valid, peer_predictions(net, parts.valid)), first=True)
