@@ -123,22 +123,16 @@ class _Reordered(torch.autograd.Function):
     """Rows in another order, which each of them has a place in. PyTorch does not know that, and adds up gradients one
     row after the other."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x, order, inverse):
+    def forward(ctx, x, order, inverse):
+        ctx.save_for_backward(inverse)
+        ctx.save_for_forward(order)
         return x.index_select(0, order)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs[1:])
-        ctx.save_for_forward(*inputs[1:])
-
-    @staticmethod
     def backward(ctx, d):
-        order, inverse = ctx.saved_tensors
-        return _Reordered.apply(d, inverse, order), None, None
+        return d.index_select(0, *ctx.saved_tensors), None, None
 
     @staticmethod
     def jvp(ctx, dx, *_):
-        return dx.index_select(0, ctx.saved_tensors[0])
+        return dx.index_select(0, *ctx.saved_tensors)

@@ -344,16 +344,16 @@ def times(units, steps, carts, episode, rounds):
 
 def draw(plt, curves, taken):
     """How the agents learn, and what their updates take."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for name, points in curves.items():
         left.plot([p["steps"] / 1000 for p in points], [p["mean_return"] for p in points], label=name)
     left.axhline(SOLVED, color="0.6", linewidth=1, linestyle="--", label="solved")
     left.set(xlabel="steps of all carts (thousands)", ylabel="steps an episode lasts, the last 50", ylim=(0, 520))
-    left.legend(loc="center left")
+    left.legend(loc="lower right", bbox_to_anchor=(1, 0.15))
     places = np.arange(len(taken))
     for i, way in enumerate(WAYS):
         bars = right.bar(places + 0.27 * (i - 1), [case[way] for case in taken.values()], 0.25, label=way)
-        right.bar_label(bars, fmt="%.3g", fontsize=8)
+        right.bar_label(bars, fmt="{:,.0f}", fontsize=8)
     right.set(ylabel="time of an update (ms)", yscale="log", xticks=places, xticklabels=list(taken))
     right.minorticks_off()
     right.yaxis.set_major_formatter("{x:g}")
