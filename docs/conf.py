@@ -25,7 +25,7 @@ extensions = [
     "snippets",
 ]
 exclude_patterns = ["_build", "examples", "api/examples"]
-default_role = "literal"  # what docstrings have between backquotes
+default_role = "py:obj"  # what docstrings have between backquotes: a link where it is a name of ours
 smartquotes = False
 
 # -- pages
