@@ -22,7 +22,7 @@ a graphics card reports 250 s an epoch and three days for a chromosome (its issu
 ::
 
     pip install msprime
-    python recombination_rates.py                          simulates for 6 minutes, then trains for 25 on one thread
+    python recombination_rates.py                          simulates and trains, three minutes of one core each
     python recombination_rates.py --save-data windows.npz  the same, and keeps the windows for --data
     python recombination_rates.py --quick                  no msprime: a mosaic of known answer, some seconds
 
@@ -336,7 +336,7 @@ def options(arguments=None):
     more = [
         (("--save-data",), {"metavar": "FILE.npz", "help": "write the simulated windows there, for --data"}),
         (("--windows",), {"type": int, "default": 5000, "help": "how many to simulate"}),
-        (("--epochs",), {"type": int, "default": 20, "help": "how often to go through them"}),
+        (("--epochs",), {"type": int, "default": 8, "help": "how often to go through them"}),
         (("--remember",), {"type": int, "default": 300, "help": "sites that units remember at the start"}),
         (("--only",), {"choices": ["training", "times"], "help": "leave out the other half (default: both)"}),
     ]
