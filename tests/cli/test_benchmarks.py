@@ -107,3 +107,28 @@ def test_differences_are_those_of_rounds(script):
     assert step_costs.medians(times) == {"a": 5.0, "b": 4.0}
     found = step_costs.measure({"short": lambda: None, "long": lambda: sum(range(2000))}, 4, 5)
     assert [len(each) for each in found.values()] == [4, 4] and step_costs.medians(found)["long"] > 1
+
+
+def test_what_the_table_of_estimators_says(script, monkeypatch, capsys):
+    """Means over the seeds, times against ours, and a line for who is not installed or cannot."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # the script sets them when it is imported
+    estimators = script("estimators")
+
+    def missing(seed):
+        raise ImportError("no", name="peer")
+
+    contestants = {
+        "ours": lambda seed: {"score": 0.5 + seed / 10, "fit": 2.0, "predict": 0.25},
+        "peer": missing,
+        "other": lambda seed: {"score": 0.25, "fit": 10.0, "predict": 0.5},
+        "equal lengths": missing,
+    }
+    found = estimators.table(contestants, lambda c, seed: c(seed), range(3), "accuracy", ["equal lengths"], ["other"])
+    assert found.keys() == {"ours", "other"} and len(found["ours"]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert "| ours | 0.600 | 0.5 to 0.7 | 2 | 0.25 | 1.0 |" in lines
+    assert "| other, padded with zeros | 0.250 | 0.25 to 0.25 | 10 | 0.5 | 5.0 |" in lines
+    assert "| peer | | not installed: peer | | | |" in lines
+    assert "| equal lengths | | takes sequences of one length only | | | |" in lines
+    assert estimators.versions()["cgru"] == estimators.cgru.__version__
