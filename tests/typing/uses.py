@@ -22,6 +22,7 @@ from cgru import (
     schedules,
     scheduling,
     sequences,
+    sklearn,
 )
 from cgru.layers import Layer
 from cgru.typing import Activation, Array
@@ -235,3 +236,14 @@ def on_several_processes(model: cgru.Sequential) -> None:
     assert_type(cgru.distributed.mpi().rank, int)
     model.fit(x, [0, 1], all_reduce=cgru.distributed.gloo())
     model.fit(x, [0, 1], all_reduce=lambda array: None)
+
+
+def in_scikit_learn(frame: Any) -> None:
+    classifier = sklearn.GRUClassifier(8, pooling="mean", class_weight={"a": 2.0}, random_state=0)
+    assert_type(classifier.fit([x[0], x[1, :3]], ["a", "b"]).model_, cgru.Sequential)
+    assert_type(sklearn.sequences(frame, by="id", time="t"), list[Array])
+    forecaster = sklearn.GRUForecaster(window=10, horizon=2, scale=False).fit(x[:, 0, 0], X=x[:, 0])
+    print(forecaster.predict(2, X=x[:2, 0]).shape)
+    tagger = sklearn.GRUTagger(dtype="float64", solver="adamw").partial_fit(x, [[0], [1]], classes=[0, 1])
+    print(tagger.classes_.tolist())
+    print(sklearn.make_frame_scorer(max)(sklearn.GRURegressor(), x, [0.0], lengths=[1]) + 1.0)
