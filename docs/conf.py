@@ -26,6 +26,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "examples", "api/examples"]
 default_role = "py:obj"  # what docstrings have between backquotes: a link where it is a name of ours
+highlight_language = "none"  # of blocks that do not say: equations and commands
 smartquotes = False
 
 # -- pages
