@@ -12,7 +12,7 @@ LSTM that is given which letter belongs to which phoneme, on a release of 2007: 
 g2p-seq2seq, two layers of 512 LSTM units, say 23.3 % of words for that release and 30.2 % for a later one, of which
 every twentieth word was for development and two of twenty for the test. Here 2 of 100 words are for development and 10
 for the test, with all of their pronunciations. A word is right if any of these is met; wrong phonemes are the edits to
-the nearest one, by its length.
+the nearest one, by its length. Seven epochs, 21 minutes of processor time, leave 28.5 % of words and 6.7 % of phonemes.
 
 The dictionary is not part of this library::
 
@@ -466,8 +466,8 @@ if __name__ == "__main__":
 # Where it looks
 # --------------
 #
-# Rows are the phonemes that it said itself, columns the letters that the decoder attended to as it said them. And what
-# was learned when.
+# Rows are the phonemes that it said itself, columns the letters that the decoder attended to as it said them, for two
+# words of the test. And what was learned when.
 
 
 def draw_attention(plt, model, symbols, words):
@@ -493,7 +493,7 @@ def draw_training(plt, points):
 
 
 if __name__ == "__main__" and not options.torch and (plt := reporting.plotting()) is not None:
-    words = tests[:2] if source == INVENTED else ["colonel", "thoroughly"]
+    words = sorted(tests, key=lambda word: abs(len(word) - 10))[:2]
     reporting.picture(draw_attention(plt, model, symbols, words), options.pictures, "grapheme_to_phoneme_attention")
     curve = report.curves["training"]
     reporting.picture(draw_training(plt, curve), options.pictures, "grapheme_to_phoneme_training")
