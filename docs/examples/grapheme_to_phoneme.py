@@ -197,8 +197,9 @@ def rates_of(model, symbols, words, beam=1):
 # ---------
 #
 # Two bidirectional layers read the letters; the last states of the upper one start the decoder. Beside each state of
-# the decoder stands a mean of the encoder's outputs, weighted by their products with it. Settings were chosen by the
-# words kept for development. One batch has short and long words: they need no sorting, because padding is not computed.
+# the decoder stands a mean of the encoder's outputs, weighted by their products with it. Settings are usual ones, of a
+# size that fits the time; no test word had a part in them. One batch has short and long words: they need no sorting,
+# because padding is not computed.
 
 
 class Sizes(NamedTuple):
