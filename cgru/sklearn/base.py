@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import joblib.parallel
 import numpy as np
@@ -26,6 +28,7 @@ from cgru.typing import DType, IntArray, LearningRate, OptimizerName
 
 POOLING = ("last", "mean", "max", "attention")
 Request: TypeAlias = dict[str, bool]  # what a method is handed where metadata routing is on
+Method = TypeVar("Method", bound=Callable[..., Any])
 _BATCH = 256  # sequences at once where nothing is trained
 
 
@@ -53,6 +56,21 @@ def store(estimator: Any, settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         if name not in ("self", "__class__"):
             setattr(estimator, name, value)
+
+
+def all_or_nothing(method: Method) -> Method:
+    """A method of an estimator that leaves its attributes as they were where it fails, or is interrupted."""
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            return method(self, *arguments, **options)
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    return call  # type: ignore[return-value]
 
 
 class Routed:
@@ -201,7 +219,8 @@ class GRUEstimator(BaseEstimator):
                 f"those of {model!r}: give warm_start=False"
             )
         metric = self._metric()
-        model = self.model_ if goes_on else model
+        if goes_on:  # `fit` is all or nothing, `partial_fit` keeps each update
+            model = self.model_ if incremental else copy.deepcopy(self.model_)
         if not incremental or not goes_on:
             model.compile(self._optimizer(), self._loss, [metric] if self.early_stopping else [])
         first = self.n_iter_ if goes_on else 0
@@ -238,7 +257,7 @@ class GRUEstimator(BaseEstimator):
             warnings.warn(
                 f"Maximum iterations ({self.max_iter}) reached and the optimization hasn't converged yet: give a "
                 "larger max_iter, learning_rate_init or tol",
-                ConvergenceWarning, stacklevel=4,
+                ConvergenceWarning, stacklevel=5,
             )  # fmt: skip
 
     def _metric(self) -> Any:

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_array
 
 from cgru.checks import shape_text
-from cgru.sklearn.base import Examples, GRUEstimator, Request, Routed, store
+from cgru.sklearn.base import Examples, GRUEstimator, Request, Routed, all_or_nothing, store
 from cgru.sklearn.inputs import Sequences, axes, check_count, frame_weights, frames, listed
 from cgru.typing import AnyArray, Array, DType, IntArray, LearningRate, OptimizerName
 
@@ -212,6 +212,7 @@ class GRUClassifier(ClassifierMixin, LabelledEstimator):
         """
         return self._fit(X, y, sample_weight, lengths)
 
+    @all_or_nothing
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, lengths: Any, incremental: bool = False, classes: Any = None
     ) -> Self:
@@ -313,6 +314,7 @@ class GRURegressor(RegressorMixin, Routed, GRUEstimator):
         """
         return self._fit(X, y, sample_weight, lengths, incremental=True)
 
+    @all_or_nothing
     def _fit(self, X: Any, y: Any, sample_weight: Any, lengths: Any, incremental: bool = False) -> Self:
         x, goes_on = self._begin(X, y, lengths, incremental)
         values, form = _numbers(x, y)

@@ -10,7 +10,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from cgru.checks import check_bool, check_int
-from cgru.sklearn.base import Examples, GRUEstimator, store
+from cgru.sklearn.base import Examples, GRUEstimator, all_or_nothing, store
 from cgru.sklearn.inputs import Sequences, axes, listed
 from cgru.sklearn.scaler import SequenceScaler
 from cgru.typing import AnyArray, Array, DType, IntArray, LearningRate, OptimizerName
@@ -128,6 +128,7 @@ class GRUForecaster(GRUEstimator):
         """
         return self._fit(y, X, incremental=True)
 
+    @all_or_nothing
     def _fit(self, y: Any, X: Any, incremental: bool = False) -> Self:
         self._check_settings()
         for name in ("window", "horizon"):

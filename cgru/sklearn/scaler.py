@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from cgru.checks import check_bool
-from cgru.sklearn.base import Request
+from cgru.sklearn.base import Request, all_or_nothing
 from cgru.sklearn.inputs import axes, read
 
 if TYPE_CHECKING:
@@ -65,20 +66,21 @@ class SequenceScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    @all_or_nothing
     def fit(self, X: Any, y: Any = None, lengths: ArrayLike | None = None) -> Self:
         """Learn the means and standard deviations of the features; y is not looked at."""
         for name in ("_scaler", "mean_"):
             self.__dict__.pop(name, None)
         return self.partial_fit(X, y, lengths)
 
+    @all_or_nothing
     def partial_fit(self, X: Any, y: Any = None, lengths: ArrayLike | None = None) -> Self:
         """Learn from more sequences, as if all had come at once."""
         for name in ("with_mean", "with_std", "channels_first"):
             check_bool(getattr(self, name), name)
         found = read(self, X, lengths, reset=not hasattr(self, "_scaler"))
-        if not hasattr(self, "_scaler"):
-            self._scaler = StandardScaler(with_mean=self.with_mean, with_std=self.with_std)
-        self._scaler.partial_fit(found.steps())
+        new = StandardScaler(with_mean=self.with_mean, with_std=self.with_std)
+        self._scaler = copy.copy(getattr(self, "_scaler", new)).partial_fit(found.steps())
         self.mean_, self.var_, self.scale_ = self._scaler.mean_, self._scaler.var_, self._scaler.scale_
         self.n_steps_seen_ = int(self._scaler.n_samples_seen_)
         return self

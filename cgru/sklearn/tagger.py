@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 
-from cgru.sklearn.base import Examples
+from cgru.sklearn.base import Examples, all_or_nothing
 from cgru.sklearn.estimators import LabelledEstimator, label_array
 from cgru.sklearn.inputs import axes, check_count, frame_weights, frames, listed
 from cgru.typing import AnyArray
@@ -66,6 +66,7 @@ class GRUTagger(LabelledEstimator):
         """
         return self._fit(X, y, sample_weight, lengths)
 
+    @all_or_nothing
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, lengths: Any, incremental: bool = False, classes: Any = None
     ) -> Self:

@@ -218,6 +218,70 @@ def test_copies(data):
     assert not hasattr(clone(fitted), "model_")
 
 
+class Interrupt(cgru.callbacks.Callback):
+    """Ctrl-C behind an update."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.now = epoch == self.epoch
+
+    def on_batch_end(self, batch, logs=None):
+        if self.now:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Interrupt training in its epoch of this number."""
+    plain = cgru.Sequential.fit
+
+    def begin(epoch):
+        def fit(model, *given, callbacks=(), **options):
+            return plain(model, *given, callbacks=[*callbacks, Interrupt(epoch)], **options)
+
+        monkeypatch.setattr(cgru.Sequential, "fit", fit)
+
+    return begin
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_fit_is_all_or_nothing(data, interrupt, warm_start):
+    """What fails, or is interrupted, leaves the estimator as it was, and a new one unfitted."""
+    X, y = data
+    fitted = classifier(warm_start=warm_start).fit(X, y)
+    known, before = fitted.predict_proba(X), dict(vars(fitted))
+
+    def same():
+        assert vars(fitted) == before
+        np.testing.assert_array_equal(fitted.predict_proba(X), known)
+
+    other = list(y) if warm_start else [f"other {label}" for label in y]
+    for given in ((X, other, -np.ones(60)), ([x[:, :1] for x in X], y[:-1]), ([x * 2e38 for x in X], y)):
+        with pytest.raises((ValueError, FloatingPointError)):
+            fitted.fit(*given)
+        same()
+    interrupt(3 if warm_start else 0)
+    new = classifier()
+    for estimator in (fitted, new):
+        with pytest.raises(KeyboardInterrupt):
+            estimator.set_params(max_iter=5).fit(X, other)
+    fitted.set_params(max_iter=3)
+    same()
+    assert vars(new) == classifier(max_iter=5).get_params()
+
+
+def test_partial_fit_keeps_updates_that_were_made(data, interrupt):
+    X, y = data
+    fitted = classifier().fit(X, y)
+    known, before = fitted.predict_proba(X), dict(vars(fitted))
+    interrupt(3)
+    with pytest.raises(KeyboardInterrupt):
+        fitted.partial_fit(X, y)
+    assert vars(fitted) == before and (fitted.predict_proba(X) != known).any()
+
+
 def test_the_model_is_one_of_the_library(data, tmp_path):
     X, y = data
     fitted = classifier().fit(X, y)

@@ -136,6 +136,15 @@ def test_same_seed_same_bits_and_copies(y):
     assert clone(fitted).get_params()["window"] == 12
 
 
+def test_what_fails_changes_nothing(y):
+    fitted = forecaster().fit(y, y)
+    found = fitted.predict(4, X=y[:4])
+    for given in ((y[:100] * 9, np.nan * y[:100]), (y[:100] * 1e40, y[:100])):
+        with pytest.raises(ValueError):
+            fitted.set_params(scale=False).fit(*given)
+        np.testing.assert_array_equal(fitted.predict(4, X=y[:4]), found)
+
+
 def test_settings(y):
     for options in ({"pooling": "mean"}, {"bidirectional": True, "reset_after": True}, {"dtype": "float64"}):
         assert forecaster(**options).fit(y).predict().shape == (4,)

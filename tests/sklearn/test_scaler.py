@@ -80,6 +80,15 @@ def test_containers(X):
     assert SequenceScaler().fit(X).get_feature_names_out().tolist() == ["x0", "x1", "x2"]
 
 
+def test_what_fails_changes_nothing(X):
+    scaler = SequenceScaler().fit(X)
+    before = dict(vars(scaler))
+    for call in (scaler.fit, scaler.partial_fit):
+        with pytest.raises(ValueError, match="contains NaN"):
+            call([np.full((2, 3), np.nan)])
+        assert vars(scaler) == before
+
+
 def test_copies(X):
     scaler = pickle.loads(pickle.dumps(SequenceScaler(with_std=False).fit(X)))
     np.testing.assert_array_equal(scaler.transform(X)[1], clone(scaler).fit_transform(X)[1])
