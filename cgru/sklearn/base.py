@@ -232,6 +232,9 @@ class GRUEstimator(BaseEstimator):
         if self.early_stopping:
             rows, validating = held or self._split(len(examples.x.counts), strata, seed)
             part, examples = examples.take(validating), examples.take(rows)
+            if self._monitor == "val_r2_score" and self._scored(part) < 2:
+                got = f"{self.validation_fraction}: expected at least 2 numbers to hold back for R^2"
+                raise ValueError(f"early_stopping, validation_fraction={got}, got {self._scored(part)}")
             options["validation_data"] = (part.x.x, part.y, {"lengths": part.x.lengths})
         if not incremental:
             stopping = EarlyStopping(
@@ -262,6 +265,10 @@ class GRUEstimator(BaseEstimator):
 
     def _metric(self) -> Any:
         return "accuracy"
+
+    def _scored(self, part: Examples) -> int:
+        """How many numbers the score of what is held back is of."""
+        return int(part.x.counts.sum()) if self._each_step else len(part.x.counts)
 
     def _split(self, count: int, strata: Any, seed: int) -> tuple[IntArray, IntArray]:
         from sklearn.model_selection import train_test_split

@@ -13,9 +13,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_array
 
-from cgru.checks import shape_text
+from cgru.checks import check_finite, shape_text
 from cgru.sklearn.base import Examples, GRUEstimator, Request, Routed, all_or_nothing, store
-from cgru.sklearn.inputs import Sequences, axes, check_count, frame_weights, frames, listed
+from cgru.sklearn.inputs import Sequences, axes, check_count, check_unmasked, frame_weights, listed
 from cgru.typing import AnyArray, Array, DType, IntArray, LearningRate, OptimizerName
 
 if TYPE_CHECKING:
@@ -82,11 +82,13 @@ class LabelledEstimator(Routed, GRUEstimator):
             if classes is not None and not np.array_equal(np.unique(classes), known):
                 raise ValueError(f"classes: expected those of the first call, {known.tolist()}, got {classes!r}")
         else:
-            known = np.unique(labels if classes is None else np.asarray(classes))
+            if classes is not None and axes(classes) != 1:
+                raise ValueError(f"classes: expected labels (K,), got {classes!r}")
+            known = np.unique(labels if classes is None else label_array(classes, "classes"))
         odd = np.setdiff1d(labels, known)
         if odd.size:
-            where = "the call of fit before" if classes is None else "classes"
-            raise ValueError(f"y: expected the classes of {where}, {known.tolist()}, got {odd.tolist()} as well")
+            which = "those of the call of fit before" if classes is None else "classes"
+            raise ValueError(f"y: expected labels of {which}, {known.tolist()}, got {odd.tolist()} as well")
         self.classes_ = known
         return np.searchsorted(known, labels)
 
@@ -97,20 +99,27 @@ class LabelledEstimator(Routed, GRUEstimator):
             return None
         if incremental and isinstance(given, str):
             raise ValueError(f"class_weight: expected a dict beside partial_fit, which sees a part of y, got {given!r}")
-        present = np.unique(labels)
         if isinstance(given, dict):
-            unknown = [label for label in given if label not in self.classes_.tolist()]
-            if unknown:
-                raise ValueError(f"class_weight: expected classes of y, {self.classes_.tolist()}, got {unknown}")
-            given = {label: weight for label, weight in given.items() if label in present.tolist()}
+            classes = self.classes_.tolist()
+            unknown = [label for label in given if label not in classes]
+            if unknown and any(label not in given for label in classes):  # others may be those of another fold
+                raise ValueError(f"class_weight: expected classes of y, {classes}, got {unknown}")
+            return {
+                k: check_finite(given[label], f"class_weight[{label!r}]", 0)
+                for k, label in enumerate(classes) if label in given
+            }  # fmt: skip
+        present = np.unique(labels)
         weights = compute_class_weight(given, classes=present, y=labels)
         return dict(zip(np.searchsorted(self.classes_, present).tolist(), weights.tolist(), strict=True))
 
 
-def label_array(y: Any) -> AnyArray:
+def label_array(y: Any, name: str = "y") -> AnyArray:
     """y as an array (N,) of labels, as scikit-learn's classifiers take it."""
+    check_unmasked(y, name)
     labels: AnyArray = column_or_1d(y, warn=True)
-    assert_all_finite(labels, input_name="y")
+    assert_all_finite(labels, input_name=name)
+    if labels.dtype == object and len({isinstance(label, str) for label in labels}) > 1:
+        raise TypeError(f"{name}: expected labels of one type, got texts and others")
     check_classification_targets(labels)
     return labels
 
@@ -343,7 +352,7 @@ class GRURegressor(RegressorMixin, Routed, GRUEstimator):
         """Return R^2, of all steps where there are numbers for each."""
         x, outputs = self._outputs(X, lengths)
         if self._form.steps:
-            y, outputs = frames(y, x.counts, "y"), frames(outputs, x.counts, "X")
+            y, outputs = x.frames(y, "y"), x.frames(outputs, "X")
             sample_weight = frame_weights(sample_weight, x.counts)
         return float(r2_score(y, self._like_y(outputs), sample_weight=sample_weight))
 
@@ -363,8 +372,9 @@ class _Form(NamedTuple):
 def _numbers(x: Sequences, y: Any) -> tuple[Any, _Form]:
     """Return y as a model takes it, and what it is."""
     rows = listed(y)
-    if rows is not None and not any(hasattr(row, "__array__") for row in rows) and len({*map(len, rows)}) == 1:
-        rows = None  # nested lists, (N, K)
+    if rows is not None and not any(hasattr(row, "__array__") or not axes(row) for row in rows):
+        rows = rows if len({*map(len, rows)}) > 1 else None  # nested lists, (N, K)
+    check_unmasked(y, "y")
     if rows is None and axes(y) < 3:
         values = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
         if values.ndim == 2 and values.shape[1] == 1:
@@ -377,10 +387,10 @@ def _numbers(x: Sequences, y: Any) -> tuple[Any, _Form]:
         if y.ndim != 3:
             raise ValueError(f"y: expected shape (N,), (N, K) or (N, T, K), or a list of arrays, got {y.shape}")
         check_count(x, y)
-        frames(y, x.counts, "y")
+        x.frames(y, "y")
         return y, _Form(y.shape[2], axis=True, steps=True)
     check_count(x, rows)
-    steps = frames(rows, x.counts, "y")
+    steps = x.frames(rows, "y")
     if steps.ndim > 2:
         raise ValueError(f"y[0]: expected shape (T_i,) or (T_i, K), got {shape_text(np.shape(rows[0]))}")
     return rows, _Form(steps.shape[1] if steps.ndim == 2 else 1, steps.ndim == 2, steps=True)

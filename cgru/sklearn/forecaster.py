@@ -9,9 +9,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from cgru.checks import check_bool, check_int
+from cgru.checks import check_bool, check_int, shape_text
+from cgru.sequences import check_columns
 from cgru.sklearn.base import Examples, GRUEstimator, all_or_nothing, store
-from cgru.sklearn.inputs import Sequences, axes, listed
+from cgru.sklearn.inputs import Sequences, axes, check_unmasked, check_values, listed
 from cgru.sklearn.scaler import SequenceScaler
 from cgru.typing import AnyArray, Array, DType, IntArray, LearningRate, OptimizerName
 
@@ -78,6 +79,7 @@ class GRUForecaster(GRUEstimator):
     _monitor, _activation, _loss = "val_r2_score", "linear", "mse"
     _size: tuple[int, int]  # window and horizon of the model
     _M: int | None  # columns of X
+    _names: dict[str, list[Any] | None]  # of the columns of y and X
 
     def __init__(
         self,
@@ -140,7 +142,9 @@ class GRUForecaster(GRUEstimator):
         if goes_on and self._size != (self.window, self.horizon):
             raise ValueError(f"window, horizon: expected {self._size}, as in the call of fit before")
         size = self.window + self.horizon
-        series = _series(y, "y", self.n_features_in_ if goes_on else None, size, "window + horizon")
+        if not goes_on:
+            self._names = {}
+        series = self._series(y, "y", self.n_features_in_ if goes_on else None, size, "window + horizon")
         others = self._others(X, [len(v) for v in series.values], series.one, goes_on)
         self._size = self.window, self.horizon
         if not goes_on:
@@ -190,13 +194,14 @@ class GRUForecaster(GRUEstimator):
             if others is not None:
                 others = [np.concatenate(pair) for pair in zip(self._X_ends or [], others, strict=True)]
         else:
-            series = _series(y, "y", self.n_features_in_, window, "window")
+            series = self._series(y, "y", self.n_features_in_, window, "window")
             others = self._others(X, [len(v) + h for v in series.values], series.one)
             others = None if others is None else [values[-window - h :] for values in others]
-        windows = np.stack([self._scaled(values[-window:], self.y_scaler_) for values in series.values])
+        windows = np.stack([self._scaled(values[-window:], self.y_scaler_, "y") for values in series.values])
         if others is not None:
             ahead = np.pad(windows, ((0, 0), (0, h), (0, 0)))
-            windows = _joined(ahead, np.stack([self._scaled(values, self.X_scaler_) for values in others]), window)
+            scaled = np.stack([self._scaled(values, self.X_scaler_, "X") for values in others])
+            windows = _joined(ahead, scaled, window)
         found = self._forecasts(windows, h)
         found = found if series.axis else found[..., 0]
         return found[0] if series.one else found
@@ -204,13 +209,50 @@ class GRUForecaster(GRUEstimator):
     def score(self, y: Any, X: Any = None) -> float:
         """Return R^2 of the forecasts that are made from each window of the series."""
         check_is_fitted(self, "model_")
-        series = _series(y, "y", self.n_features_in_, sum(self._size), "window + horizon")
+        series = self._series(y, "y", self.n_features_in_, sum(self._size), "window + horizon")
         others = self._others(X, [len(v) for v in series.values], series.one)
         windows, _ = self._windows(series.values, others)
         _, horizon = self._size
         true = windows.y[:, -horizon:] if self._each_step else windows.y
         found = self._forecasts(windows.x.x, horizon)
         return float(r2_score(self._unscaled(true).reshape(-1), found.reshape(-1)))
+
+    # -- series
+
+    def _series(self, values: Any, name: str, columns: int | None, least: int = 0, what: str = "") -> _Series:
+        """Series of at least so many steps as a list of arrays (T_i, K)."""
+        check_unmasked(values, name)
+        rows = listed(values)
+        if rows is None and axes(values) == 3:
+            rows = list(np.asarray(values))
+        one = rows is None
+        rows = [values] if rows is None else rows
+        check_columns(rows, name)
+        arrays: list[Array] = []
+        axis = axes(rows[0]) == 2
+        for i, row in enumerate(rows):
+            own = name if one else f"{name}[{i}]"
+            check_unmasked(row, own)
+            if axes(row) not in (1, 2):
+                raise ValueError(f"{own}: expected shape (T,) or (T, K), got {shape_text(np.shape(row))}")
+            array = check_array(row, ensure_2d=False, dtype="numeric", input_name=own, ensure_min_samples=0)
+            check_values(None, array, own)
+            if array.ndim != 1 + axis:
+                raise ValueError(f"{own}: expected as many axes as those before, {1 + axis}, got {array.ndim}")
+            array = array if axis else array[:, None]
+            expected = columns or (arrays[0].shape[1] if arrays else array.shape[1])
+            wide = array.shape[1] > max(len(array), least)
+            swapped = "; values before time? give the transpose (T, K)" if wide else ""
+            if array.shape[1] != expected:
+                raise ValueError(f"{own}: expected {expected} values a step, got {array.shape[1]}{swapped}")
+            if len(array) < least:
+                raise ValueError(f"{own}: expected at least {what} = {least} values, got {len(array)}{swapped}")
+            arrays.append(array)
+        names = next((list(row.columns) for row in rows if hasattr(row, "columns")), None)
+        known = self._names.setdefault(name, names)
+        if names and known and names != known:
+            raise ValueError(f"{name}: expected the columns {known}, as fit had, got {names}")
+        return _Series(arrays, one, axis)
 
     # -- windows
 
@@ -222,7 +264,7 @@ class GRUForecaster(GRUEstimator):
             raise ValueError(f"X: expected {wanted}, as fit had, got {got}")
         if X is None:
             return None
-        found = _series(X, "X", M)
+        found = self._series(X, "X", M)
         if found.one != one:
             wanted, got = ("an array", "a list") if one else ("a list of arrays", "one array")
             raise ValueError(f"X: expected {wanted}, as y is, got {got}")
@@ -239,9 +281,9 @@ class GRUForecaster(GRUEstimator):
         size, K = window + horizon, self.n_features_in_
         parts = []
         for i, values in enumerate(series):
-            values = self._scaled(values, self.y_scaler_)
+            values = self._scaled(values, self.y_scaler_, "y")
             if others is not None:
-                values = np.concatenate([values, self._scaled(others[i], self.X_scaler_)], axis=1)
+                values = np.concatenate([values, self._scaled(others[i], self.X_scaler_, "X")], axis=1)
             parts.append(sliding_window_view(values, size, axis=0).swapaxes(1, 2))
         counts = [len(part) for part in parts]
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)  # a view of one series, a copy of many
@@ -271,8 +313,12 @@ class GRUForecaster(GRUEstimator):
     def _metric(self) -> Any:
         return _LastSteps(sum(self._size), self.horizon) if self._each_step else _LastSteps(1, 1)
 
-    def _scaled(self, values: Array, scaler: SequenceScaler | None) -> Array:
+    def _scored(self, part: Examples) -> int:
+        return len(part.y) * self.horizon * self.n_features_in_
+
+    def _scaled(self, values: Array, scaler: SequenceScaler | None, name: str) -> Array:
         scaled = values if scaler is None else (values - scaler.mean_) / scaler.scale_
+        check_values(self, scaled, name)
         return scaled.astype(self.dtype)
 
     def _unscaled(self, values: Array) -> Array:
@@ -302,27 +348,3 @@ def _joined(known: Array, others: Array, window: int) -> Array:
     """y, zero where it is forecast, X, and 1 where it is forecast, beside each other."""
     ahead = np.broadcast_to((np.arange(known.shape[-2]) >= window)[:, None], (*known.shape[:-1], 1))
     return np.concatenate([known, others, ahead], axis=-1, dtype=known.dtype)
-
-
-def _series(values: Any, name: str, columns: int | None, least: int = 0, what: str = "") -> _Series:
-    """Series of at least so many steps as a list of arrays (T_i, K)."""
-    rows = listed(values)
-    if rows is None and axes(values) == 3:
-        rows = list(np.asarray(values))
-    one = rows is None
-    arrays: list[Array] = []
-    axis = False
-    for i, row in enumerate([values] if rows is None else rows):
-        own = name if one else f"{name}[{i}]"
-        array = check_array(row, ensure_2d=False, dtype="numeric", input_name=own, ensure_min_samples=0)
-        if array.ndim > 2:
-            raise ValueError(f"{own}: expected shape (T,) or (T, K), got {array.shape}")
-        axis = array.ndim == 2
-        array = array if axis else array[:, None]
-        expected = columns or (arrays[0].shape[1] if arrays else array.shape[1])
-        if array.shape[1] != expected:
-            raise ValueError(f"{own}: expected {expected} values a step, got {array.shape[1]}")
-        if len(array) < least:
-            raise ValueError(f"{own}: expected at least {what} = {least} values, got {len(array)}")
-        arrays.append(array)
-    return _Series(arrays, one, axis)

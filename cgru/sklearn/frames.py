@@ -46,15 +46,20 @@ def sequences(frame: Any, by: Any, time: str | None = None, columns: Sequence[st
     """
     if not hasattr(frame, "groupby"):
         raise TypeError(f"frame: expected a DataFrame of pandas, got {type(frame).__name__}")
+    if not frame.columns.is_unique:
+        raise ValueError(f"frame: expected names of columns that are unique, got {list(frame.columns)}")
     keys = list(by) if isinstance(by, (list, tuple)) else [by]
+    if not keys:
+        raise ValueError("by: expected at least one column, got none")
     ordered = [] if time is None else [time]
     if columns is None:
         columns = [c for c in frame.columns if c not in (*keys, *ordered)]
+    columns = [columns] if isinstance(columns, str) else list(columns)
     for name, names in (("by", keys), ("time", ordered), ("columns", columns)):
         for column in names:
-            if column not in frame.columns:
+            if isinstance(column, list) or column not in frame.columns:
                 raise ValueError(f"{name}: expected a column of the frame, {list(frame.columns)}, got {column!r}")
-    if not len(columns):
+    if not columns:
         raise ValueError(f"columns: expected at least one feature beside {[*keys, *ordered]}, got none")
     for column in columns:
         if frame[column].dtype.kind not in "fiub":
@@ -67,7 +72,11 @@ def sequences(frame: Any, by: Any, time: str | None = None, columns: Sequence[st
         row = frame[frame.duplicated([*keys, *ordered])].iloc[0]
         raise ValueError(f"time: expected each time once in a sequence, got {row[time]} again in {list(row[keys])}")
     group = frame.groupby(keys, sort=False, observed=True).ngroup().to_numpy()
-    places = frame[time].to_numpy().argsort(kind="stable") if ordered else np.arange(len(frame))
+    places = np.arange(len(frame))
+    if ordered:
+        places = frame[time].reset_index(drop=True).sort_values(kind="stable").index.to_numpy()
     places = places[group[places].argsort(kind="stable")]
-    values = frame[list(columns)].to_numpy()
+    values = frame[columns].to_numpy()
+    if values.dtype == object:  # of columns of several types
+        values = frame[columns].to_numpy(np.float64, na_value=np.nan)
     return np.split(values[places], np.cumsum(np.bincount(group))[:-1]) if len(group) else []

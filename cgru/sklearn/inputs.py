@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.validation import assert_all_finite, check_array, validate_data
 
-from cgru.checks import shape_text
+from cgru.checks import as_array, shape_text
 from cgru.sequences import as_lengths, as_numeric, check_columns
 from cgru.typing import AnyArray, IntArray
+
+_MASKED = "; of whole steps at the end give X.data and lengths"
 
 
 class Sequences(NamedTuple):
@@ -43,6 +45,14 @@ class Sequences(NamedTuple):
         """The steps of all sequences, (M, F), without what pads them."""
         return frames(self.x, self.counts, "X")
 
+    def frames(self, values: Any, name: str) -> AnyArray:
+        """`frames` of what stands beside X: beside an array without lengths, of as many steps."""
+        T = None if self.listed or self.lengths is not None else self.x.shape[1]
+        if listed(values) is None and axes(values) > 1 and T not in (None, np.shape(values)[1]):
+            expected = f"({len(self.counts)}, {T})"
+            raise ValueError(f"{name}: expected shape {expected}, as X, got {shape_text(np.shape(values))}")
+        return frames(values, self.counts, name)
+
     def like(self, steps: AnyArray) -> Any:
         """What `steps` undoes: a value for each step, as a list, or an array with zeros in the padding."""
         if self.listed:
@@ -66,7 +76,7 @@ def frames(values: Any, counts: IntArray, name: str) -> AnyArray:
     """
     rows = listed(values)
     if rows is None:
-        values = np.asarray(values)
+        values = as_array(values, name)
         if values.ndim < 2 or values.shape[0] != len(counts) or values.shape[1] < counts.max(initial=0):
             expected = f"({len(counts)}, {counts.max(initial=0)})"
             raise ValueError(f"{name}: expected a list of arrays (T_i,) or shape {expected}, got {values.shape}")
@@ -75,13 +85,16 @@ def frames(values: Any, counts: IntArray, name: str) -> AnyArray:
         return values[np.arange(values.shape[1]) < counts[:, None]]
     if len(rows) != len(counts):
         raise ValueError(f"{name}: expected {len(counts)} arrays, one for each sequence, got {len(rows)}")
-    rows = [np.asarray(row) for row in rows]
+    rows = [as_array(row, f"{name}[{i}]") for i, row in enumerate(rows)]
+    full = [row for row in rows if len(row)] if all(row.ndim for row in rows) else []
     for i, (row, count) in enumerate(zip(rows, counts.tolist(), strict=True)):
         if row.ndim == 0 or len(row) != count:
             raise ValueError(f"{name}[{i}]: expected something for each of {count} steps, got shape {row.shape}")
-        if row.shape[1:] != rows[0].shape[1:]:
-            raise ValueError(f"{name}[{i}]: expected shape (T_i, ...) as {name}[0], {rows[0].shape}, got {row.shape}")
-    return np.concatenate(rows)
+        if count and row.shape[1:] != full[0].shape[1:]:
+            raise ValueError(f"{name}[{i}]: expected as many axes and columns as {full[0].shape}, got {row.shape}")
+        if count and (row.dtype.kind in "US") != (full[0].dtype.kind in "US"):
+            raise TypeError(f"{name}[{i}]: expected {full[0].dtype}, as in those before, got {row.dtype}")
+    return np.concatenate(full or rows)  # what is empty has no type of its own
 
 
 def frame_weights(weights: Any, counts: IntArray) -> AnyArray | None:
@@ -171,12 +184,15 @@ def _listed(estimator: Any, values: Sequence[Any], first: bool) -> Sequences:
             advice = f"; the other axis is {len(arrays[0])} in all of them, as features are: {other}"
         raise ValueError(f"X[{i}]: expected {sizes[0]} features a step, as X[0] has, got {sizes[i]}{advice}")
     for i, array in enumerate(arrays):
-        _check_values(estimator, array, f"X[{i}]")
+        check_values(estimator, array, f"X[{i}]")
     return Sequences(arrays)
 
 
-def _check_values(estimator: Any, array: AnyArray, name: str = "X") -> None:
-    """ValueError in scikit-learn's words where a number is not finite, or will not be in the type of the model."""
+def check_values(estimator: Any, array: AnyArray, name: str = "X") -> None:
+    """TypeError unless there are real numbers, and ValueError in scikit-learn's words where one is not finite, or will
+    not be in the type of the model."""
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
     dtype = np.dtype(getattr(estimator, "dtype", None) or array.dtype)
     if array.dtype.kind != "f" or not array.size:
         return
@@ -186,22 +202,20 @@ def _check_values(estimator: Any, array: AnyArray, name: str = "X") -> None:
         raise ValueError(f"Input {name} contains infinity or a value too large for {dtype!r}.")
 
 
-def _check_unmasked(X: Any) -> None:
-    if isinstance(X, np.ma.MaskedArray) and X.mask.any():
-        raise ValueError(
-            "X: expected no masked values, got a masked array; of whole steps at the end give X.data and lengths"
-        )
+def check_unmasked(values: Any, name: str, advice: str = "") -> None:
+    if isinstance(values, np.ma.MaskedArray) and values.mask.any():
+        raise ValueError(f"{name}: expected no masked values, got a masked array{advice}")
 
 
 def _padded(estimator: Any, X: Any, lengths: Any, first: bool) -> Sequences:
-    _check_unmasked(X)
+    check_unmasked(X, "X", _MASKED)
     x = check_array(
         X, allow_nd=True, dtype="numeric", estimator=estimator, input_name="X", ensure_all_finite=False,
         ensure_min_features=0,
     )  # fmt: skip
     x = x.swapaxes(1, 2) if first else x
     found = Sequences(x, None if lengths is None else as_lengths(lengths, *x.shape[:2]))
-    _check_values(estimator, x if lengths is None else found.steps())
+    check_values(estimator, x if lengths is None else found.steps())
     return found
 
 
@@ -214,7 +228,7 @@ def _flat(estimator: Any, X: Any, lengths: Any, reset: bool) -> Sequences:
             f"(T_i, F) arrays or (N, T, F), got shape {shape_text(np.shape(X))}; one recording (T, F): give [X]; "
             "series of one feature (N, T): pass x[..., None] or a list for variable length"
         )
-    _check_unmasked(X)
+    check_unmasked(X, "X", _MASKED)
     try:
         x = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
     except ValueError as error:
@@ -227,7 +241,7 @@ def _flat(estimator: Any, X: Any, lengths: Any, reset: bool) -> Sequences:
     if reset:
         estimator._flat = True
     found = Sequences(x[..., None], None if lengths is None else as_lengths(lengths, *x.shape), flat=True)
-    _check_values(estimator, x if lengths is None else found.steps())
+    check_values(estimator, x if lengths is None else found.steps())
     return found
 
 
@@ -265,6 +279,8 @@ def _check_features(estimator: Any, found: Sequences, X: Any, reset: bool) -> No
 
 def check_count(found: Sequences, y: Any, name: str = "y") -> None:
     """ValueError unless there are as many `y` as sequences."""
+    if not axes(y):
+        raise ValueError(f"{name}: expected something for each sequence, got {y!r}")
     count, other = len(found.counts), len(y)
     if count == other:
         return

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score
 
 from cgru.sklearn.base import Examples, all_or_nothing
 from cgru.sklearn.estimators import LabelledEstimator, label_array
-from cgru.sklearn.inputs import axes, check_count, frame_weights, frames, listed
+from cgru.sklearn.inputs import axes, check_count, frame_weights, listed
 from cgru.typing import AnyArray
 
 if TYPE_CHECKING:
@@ -71,12 +70,11 @@ class GRUTagger(LabelledEstimator):
         self, X: Any, y: Any, sample_weight: Any, lengths: Any, incremental: bool = False, classes: Any = None
     ) -> Self:
         x, goes_on = self._begin(X, y, lengths, incremental)
-        y = listed(y) or np.asarray(y)
         check_count(x, y)
-        labels = label_array(frames(y, x.counts, "y"))
+        labels = label_array(x.frames(y, "y"))
         numbers = x.like(self._encoded(labels, goes_on, classes))
         if listed(sample_weight) is None and axes(sample_weight) == 2 and x.listed:
-            sample_weight = x.like(frames(sample_weight, x.counts, "sample_weight"))
+            sample_weight = x.like(x.frames(sample_weight, "sample_weight"))
         self._train(
             Examples(x, numbers, sample_weight), len(self.classes_), incremental,
             class_weight=self._class_weights(labels, incremental),
@@ -92,7 +90,7 @@ class GRUTagger(LabelledEstimator):
         """Return the most probable label of each step: a list of arrays (T_i,) for a list, else (N, T), zero or ""
         behind `lengths`."""
         x, outputs = self._outputs(X, lengths)
-        steps: AnyArray = self.classes_[frames(outputs, x.counts, "X").argmax(axis=-1)]
+        steps: AnyArray = self.classes_[x.frames(outputs, "X").argmax(axis=-1)]
         return x.like(steps)
 
     def score(
@@ -100,6 +98,6 @@ class GRUTagger(LabelledEstimator):
     ) -> float:
         """Return the accuracy over all steps."""
         x, outputs = self._outputs(X, lengths)
-        found = self.classes_[frames(outputs, x.counts, "X").argmax(axis=-1)]
+        found = self.classes_[x.frames(outputs, "X").argmax(axis=-1)]
         weights = frame_weights(sample_weight, x.counts)
-        return float(accuracy_score(frames(y, x.counts, "y"), found, sample_weight=weights))
+        return float(accuracy_score(x.frames(y, "y"), found, sample_weight=weights))

@@ -115,6 +115,11 @@ def test_class_weight(data):
     assert classifier(max_iter=10, class_weight={"top": 30}).fit(X, y).predict_proba(X)[:, 2].mean() > 2 * plain
     with pytest.raises(ValueError, match=r"class_weight: expected classes of y, \['low', .*'top'\], got \['best'\]"):
         classifier(class_weight={"best": 2}).fit(X, y)
+    more = classifier(class_weight=balanced | {"of another fold": 2}).fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(first, more, rtol=1e-5)
+    for wrong in (-1, np.nan, "heavy"):
+        with pytest.raises((ValueError, TypeError), match=r"class_weight\['top'\]: expected a"):
+            classifier(class_weight={"top": wrong}).fit(X, y)
     with pytest.raises((ValueError, TypeError), match="class_weight"):
         classifier(class_weight="equal").fit(X, y)
 
@@ -144,7 +149,10 @@ def test_partial_fit(data):
         classifier().partial_fit(X, y)
     with pytest.raises(ValueError, match=r"classes: expected those of the first call, \['low', 'middle', 'top'\]"):
         part.partial_fit(X, y, classes=["low", "top"])
-    with pytest.raises(ValueError, match=r"y: expected the classes of .*\['low', .*'top'\], got \['new'\] as well"):
+    for wrong in ("low", [["low", "top"]], [0.5, 1, 2], [0, 1, np.nan], np.array(["low", 1], object)):
+        with pytest.raises((ValueError, TypeError), match=r"classes|Unknown label type"):
+            classifier().partial_fit(X, y, classes=wrong)
+    with pytest.raises(ValueError, match=r"y: expected labels of .*\['low', .*'top'\], got \['new'\] as well"):
         part.partial_fit(X[:1], ["new"])
     with pytest.raises(ValueError, match="class_weight: expected a dict beside partial_fit"):
         classifier(class_weight="balanced").partial_fit(X, y, classes=np.unique(y))
@@ -162,7 +170,7 @@ def test_warm_start(data):
     assert fitted.n_iter_ == 6 and fitted.loss_curve_[:3] == first.loss_curve_ and fitted.model_ is not first.model_
     assert fitted.loss_curve_[3] < fitted.loss_curve_[0]
     assert classifier().fit(X, y).fit(X, y).loss_curve_ == first.loss_curve_  # without it, all anew
-    with pytest.raises(ValueError, match=r"y: expected the classes of the call of fit before.*got \['new'\]"):
+    with pytest.raises(ValueError, match=r"y: expected labels of those of the call of fit before.*got \['new'\]"):
         fitted.fit(X, ["new", *y[1:]])
     with pytest.raises(ValueError, match="GRUClassifier: expected the settings of the model that is trained on"):
         fitted.set_params(hidden_size=7).fit(X, y)
@@ -182,9 +190,12 @@ def test_one_class_and_two(rng):
     (np.zeros((60, 2)), "y should be a 1d array"),
     ([[0, 1], [1]], "y should be|inhomogeneous"),
     ([np.zeros(4), np.zeros(5)] * 30, "y: expected a label for each sequence, got arrays; .*: GRUTagger"),
+    (np.ma.masked_less(np.arange(60) % 3, 1), "y: expected no masked values"),
+    (np.array(["a", 1] * 30, object), "y: expected labels of one type"),
+    (np.array(["a", None] * 30, object), "y: expected labels of one type"),
 ])  # fmt: skip
 def test_labels_that_are_refused(data, y, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         classifier().fit(data[0], y)
 
 
@@ -374,12 +385,29 @@ def test_early_stopping_of_numbers(steps):
     (lambda y: [t[:-1] for t in y], r"y\[0\]: expected something for each of 3 steps, got shape \(2,\)"),
     (lambda y: [*y[:-1], np.full(6, np.nan)], r"y(\[59\])?: expected .*finite|Input y\[59\] contains NaN"),
     (lambda y: [*y[:-1], y[-1].astype(str)], "y"),
+    (lambda y: np.ma.masked_less(np.arange(60.0), 3), "y: expected no masked values"),
+    (lambda y: [*y[:-1], np.ma.masked_less(y[-1], 9)], r"y\[59\]: expected no masked values"),
+    (lambda y: [1.0, *(t.tolist() for t in y[1:])], r"y\[0\]: expected something for each of 3 steps, got shape \(\)"),
     (lambda y: np.zeros((60, 3, 1)), r"y: expected a list of arrays \(T_i,\) or shape \(60, 6\), got \(60, 3, 1\)"),
 ])  # fmt: skip
 def test_numbers_that_are_refused(steps, change, message):
     X, y = steps
     with pytest.raises((ValueError, TypeError), match=message):
         regressor().fit(X, change(y))
+
+
+def test_a_sequence_without_steps_has_nothing_for_a_step(steps):
+    X, y = steps
+    for own in (y, [t[:, None] for t in y]):
+        fitted = regressor().fit([np.zeros((0, 1)), *X[1:]], [[], *own[1:]])
+        assert fitted.predict(X)[1].shape == own[1].shape
+
+
+def test_two_numbers_have_to_be_held_back(steps):
+    X, y = steps
+    with pytest.raises(ValueError, match=r"validation_fraction=0.1: expected at least 2 numbers .* R\^2, got 1"):
+        regressor(early_stopping=True).fit(X[:8], np.arange(8))
+    assert len(regressor(early_stopping=True).fit(X[:8], y[:8]).validation_scores_) == 3  # of steps, there are more
 
 
 def test_steps_do_not_pool(steps):

@@ -145,6 +145,21 @@ def test_what_fails_changes_nothing(y):
         np.testing.assert_array_equal(fitted.predict(4, X=y[:4]), found)
 
 
+def test_columns_have_their_names(y):
+    """Of data frames, as everywhere in scikit-learn: what stands in another order is refused."""
+    table, X = pd.DataFrame({"a": y, "b": 2 * y}), pd.DataFrame({"u": y, "v": -y})
+    fitted = forecaster().fit(table, X)
+    found = fitted.predict(2, X=X[:2])
+    np.testing.assert_array_equal(fitted.predict(2, X=X[:2].to_numpy()), found)
+    with pytest.raises(ValueError, match=r"X: expected the columns \['u', 'v'\], as fit had, got \['v', 'u'\]"):
+        fitted.predict(2, X=X[["v", "u"]][:2])
+    with pytest.raises(ValueError, match=r"y: expected the columns \['a', 'b'\], as fit had, got \['b', 'a'\]"):
+        fitted.score(table[["b", "a"]], X)
+    with pytest.raises(ValueError, match=r"y\[1\]: expected the columns \['a', 'b'\], as y\[0\]"):
+        forecaster().fit([table, table[["b", "a"]]])
+    assert fitted.fit(X, table).predict(1, X=table[:1]).shape == (1, 2)
+
+
 def test_settings(y):
     for options in ({"pooling": "mean"}, {"bidirectional": True, "reset_after": True}, {"dtype": "float64"}):
         assert forecaster(**options).fit(y).predict().shape == (4,)
@@ -173,7 +188,7 @@ def test_search_over_time(y):
     (lambda f, y: f.fit(y).score(y[:15]), r"y: expected at least window \+ horizon = 16 values, got 15"),
     (lambda f, y: f.fit(y[:15]), r"y: expected at least window \+ horizon = 16 values, got 15"),
     (lambda f, y: f.fit([y, y[:15]]), r"y\[1\]: expected at least window \+ horizon = 16 values, got 15"),
-    (lambda f, y: f.fit([y, np.stack([y, y], axis=1)]), r"y\[1\]: expected 1 values a step, got 2"),
+    (lambda f, y: f.fit([y[:, None], np.stack([y, y], axis=1)]), r"y\[1\]: expected 1 values a step, got 2"),
     (lambda f, y: f.fit(np.where(y > 55, np.nan, y)), "Input y contains NaN"),
     (lambda f, y: f.fit([y, np.where(y > 55, np.inf, y)]), r"Input y\[1\] contains infinity"),
     (lambda f, y: f.fit(y, y[:-1]), "X: expected 150 steps, got 149"),
@@ -192,6 +207,18 @@ def test_search_over_time(y):
     (lambda f, y: f.set_params(pooling="mean").fit(y, y), "pooling: expected 'last'"),
     (lambda f, y: f.set_params(early_stopping=True).partial_fit(y), "early_stopping: expected False"),
     (lambda f, y: f.fit(np.array(["a"] * 40)), "convert|numeric"),
+    (lambda f, y: f.fit(np.ma.masked_greater(y, 55)), "y: expected no masked values"),
+    (lambda f, y: f.fit([y, np.ma.masked_greater(y, 55)]), r"y\[1\]: expected no masked values"),
+    (lambda f, y: f.fit(y, np.ma.masked_greater(y, 55)), "X: expected no masked values"),
+    (lambda f, y: f.fit(y.astype("M8[s]")), "y: expected real numbers, got dtype datetime64"),
+    (lambda f, y: f.fit(3.0), r"y: expected shape \(T,\) or \(T, K\), got \(\)"),
+    (lambda f, y: f.fit(np.stack([y, y])), "got 2; values before time?"),
+    (lambda f, y: f.fit(y[:, None]).predict(y=y[None]), "expected 1 values a step, got 150; values before time?"),
+    (lambda f, y: f.fit([y, y[:, None]]), r"y\[1\]: expected as many axes as those before, 1, got 2"),
+    (lambda f, y: f.set_params(scale=False).fit(y * 1e40), "Input y contains infinity or a value too large"),
+    (lambda f, y: f.fit(y).predict(y=y * 1e60), "Input y contains infinity or a value too large"),
+    (lambda f, y: f.fit(y, y).predict(1, X=[1e60]), "Input X contains infinity or a value too large"),
+    (lambda f, y: f.set_params(horizon=1, early_stopping=True).fit(y[:20]), "at least 2 numbers to hold back for R.2"),
 ])  # fmt: skip
 def test_what_is_refused(y, call, message):
     with pytest.raises((ValueError, TypeError), match=message):

@@ -150,10 +150,13 @@ def test_wrong_order_of_axes_in_fit(X, rng):
     (np.ones((0, 4, 3)), r"0 sample\(s\)"),
     (np.ones((2, 4, 0)), r"0 feature\(s\)"),
     ("text", "Expected 2D array|could not convert"),
+    (np.ones((2, 4), "M8[s]"), "X: expected real numbers, got dtype datetime64"),
+    (np.ones((2, 4, 3), "m8[s]"), "X: expected real numbers, got dtype timedelta64"),
 ])  # fmt: skip
 def test_other_forms_are_refused(given, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        classifier().fit(given, [0, 1])
+    for fit in (lambda: classifier().fit(given, [0, 1]), lambda: SequenceScaler().fit(given)):
+        with pytest.raises((ValueError, TypeError), match=message):
+            fit()
 
 
 def test_numbers_that_the_model_cannot_hold(X):
@@ -248,6 +251,21 @@ def test_sequences_of_a_long_frame(frame):
     assert sequences(frame[:0], "id", "t", ["u"]) == []
 
 
+def test_columns_of_several_types(frame):
+    frame["b"], frame["i"] = frame["u"] > 2, pd.array([1, 2, 3, 4, None], dtype="Int64")
+    first, _ = sequences(frame, by="id", time="t")
+    assert first.dtype == np.float64
+    np.testing.assert_array_equal(first, [[2, 7, 0, 2], [5, 10, 1, np.nan], [1, 6, 0, 1]])
+    np.testing.assert_array_equal(sequences(frame, "id", "t", "u")[1], [[4], [3]])
+
+
+def test_times_of_a_category_have_its_order(frame):
+    frame["day"] = pd.Categorical(["Wed", "Mon", "Tue", "Mon", "Tue"], ["Mon", "Tue", "Wed"], ordered=True)
+    frame["phase"] = frame["day"].cat.rename_categories({"Mon": "warm", "Tue": "hot", "Wed": "cold"})
+    for time in ("day", "phase"):
+        np.testing.assert_array_equal(sequences(frame.set_index("u"), "id", time, ["v"])[0], [[7], [10], [6]])
+
+
 @pytest.mark.parametrize("change, options, message", [
     (lambda f: f, {"by": "name"}, r"by: expected a column of the frame, \['t', 'id', 'u', 'v'\], got 'name'"),
     (lambda f: f, {"time": "when"}, "time: expected a column"),
@@ -257,6 +275,9 @@ def test_sequences_of_a_long_frame(frame):
     (lambda f: f.assign(t=[1, 2, None, 4, 5]), {}, "by, time: expected a value in every row, got none in row 2"),
     (lambda f: f[["id", "t"]], {}, "columns: expected at least one feature"),
     (lambda f: f.to_numpy(), {}, "frame: expected a DataFrame of pandas, got ndarray"),
+    (lambda f: f, {"by": []}, "by: expected at least one column"),
+    (lambda f: f, {"time": ["t"]}, "time: expected a column of the frame"),
+    (lambda f: f.set_axis(["t", "id", "u", "u"], axis=1), {}, "frame: expected names of columns that are unique"),
 ])  # fmt: skip
 def test_frames_that_are_refused(frame, change, options, message):
     with pytest.raises((ValueError, TypeError), match=message):

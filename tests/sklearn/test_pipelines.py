@@ -14,6 +14,7 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import (
     GridSearchCV,
+    KFold,
     RandomizedSearchCV,
     cross_val_predict,
     cross_val_score,
@@ -133,6 +134,14 @@ def test_cross_validation(data):
     proba = cross_val_predict(classifier(), X, y, cv=2, method="predict_proba")
     assert proba.shape == (48, 3)
     assert cross_val_score(GRURegressor(4, max_iter=2), X, np.arange(48.0), cv=2, scoring="r2").shape == (2,)
+
+
+def test_a_fold_may_lack_a_class(data):
+    X, y = data
+    weighted = classifier(max_iter=2, class_weight={"low": 1, "middle": 2, "top": 3})
+    order = np.argsort(y, kind="stable")
+    X, y = [X[i] for i in order], y[order]
+    assert cross_val_score(weighted, X, y, cv=KFold(3), error_score="raise").shape == (3,)
 
 
 @pytest.mark.parametrize("method", ["sigmoid", "isotonic"])

@@ -110,7 +110,7 @@ def test_training_goes_on(data):
     np.testing.assert_array_equal(whole.predict_proba(X)[2], parts.predict_proba(X)[2])
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         tagger().partial_fit(X, y)
-    with pytest.raises(ValueError, match=r"y: expected the classes of .* got \['side'\]"):
+    with pytest.raises(ValueError, match=r"y: expected labels of .* got \['side'\]"):
         parts.partial_fit(X[:1], [np.array(["side"] * 3)])
     assert tagger(warm_start=True).fit(X, y).fit(X, y).n_iter_ == 6
     stopped = tagger(early_stopping=True, validation_fraction=0.25, max_iter=60, n_iter_no_change=3).fit(X, y)
@@ -146,10 +146,23 @@ def test_same_seed_same_bits_and_copies(data):
     (lambda X, y: (X, [np.full(len(t), np.nan) for t in y]), "Input y contains NaN"),
     (lambda X, y: (X, [np.linspace(0.1, 0.9, len(t)) for t in y]), "Unknown label type"),
     (lambda X, y: ([x.T for x in X], y), "channels_first=True"),
+    (lambda X, y: (X, 3), "y: expected something for each sequence, got 3"),
+    (lambda X, y: (np.ones((2, 3, 1)), np.ones((2, 4))), r"y: expected shape \(2, 3\), as X, got \(2, 4\)"),
+    (lambda X, y: (X, [np.arange(3), *y[1:]]), r"y\[1\]: expected int64, as in those before, got <U4"),
+    (lambda X, y: (X, [*y[:-1], np.ma.masked_equal(y[-1], "up")]), r"y\[39\]: expected no masked values"),
 ])  # fmt: skip
 def test_what_is_refused(data, change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         tagger().fit(*change(*data))
+
+
+@pytest.mark.parametrize("kind", [int, str, bool])
+def test_a_sequence_without_steps_leaves_the_labels_their_type(data, kind):
+    X, y = data
+    labels = [(t == "up").astype(kind) for t in y]
+    fitted = tagger().fit([np.zeros((0, 2)), *X[1:]], [[], *labels[1:]])
+    assert fitted.classes_.dtype == np.unique(np.concatenate(labels)).dtype
+    assert fitted.predict(X)[2].dtype == fitted.classes_.dtype
 
 
 def test_steps_do_not_pool(data):
