@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn import metrics
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from cgru.checks import check_bool, check_name
+from cgru.checks import check_bool, check_name, shape_text
 from cgru.sklearn.inputs import frame_weights, frames
 
 
@@ -29,6 +29,11 @@ class FrameScorer:
         found = getattr(estimator, self.response_method)(X, **given)
         if isinstance(found, list):
             counts = np.array([len(row) for row in found], np.intp)
+        elif found.ndim < 2:
+            raise ValueError(
+                f"{type(estimator).__name__}.{self.response_method}: expected something for each step, got shape "
+                f"{shape_text(found.shape)}: the scorers of scikit-learn are for that"
+            )
         else:
             counts = np.full(len(found), found.shape[1], np.intp) if lengths is None else np.asarray(lengths)
         options = dict(self.options)

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 import cgru
 from cgru.sklearn import (
+    GRUClassifier,
     GRURegressor,
     GRUTagger,
     SequenceScaler,
@@ -192,6 +193,9 @@ def test_scorers_count_steps(data):
     assert frame_accuracy(fitted, X, y, sample_weight=weights) == expected
     with pytest.raises(ValueError, match=r"y\[1\]: expected something for each of 4 steps"):
         frame_accuracy(fitted, X[:2], [y[0], y[0]])
+    one = GRUClassifier(3, max_iter=1).fit(X, np.arange(40) % 2)
+    with pytest.raises(ValueError, match=r"GRUClassifier.predict: expected something for each step, got shape \(40,\)"):
+        frame_accuracy(one, X, y)
 
 
 def test_scorers_of_numbers(data):
