@@ -45,6 +45,18 @@ def check(layers: Sequence[Layer]) -> None:
         raise ValueError("chunk: expected a model with a GRU, got none")
 
 
+def check_resets(layers: Sequence[Layer], batch: Batch) -> None:
+    """ValueError if the batch has resets, and it is only known during its steps before which of them those act."""
+    if batch.resets is None:
+        return
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Masking) and i not in _reading(layers):
+            raise ValueError(
+                f"resets: expected none beside chunk where a Masking stands behind other layers, as {title(layers, i)} "
+                "does: what it hides is not known before the chunk is run, and a reset may wait there for a later one"
+            )
+
+
 def update(
     model: Updatable,
     piece: Piece,
@@ -106,11 +118,21 @@ def _cut(batch: Batch, start: int, stop: int) -> Batch:
     return Batch(data, lengths, mask, resets)
 
 
+def _reading(layers: Sequence[Layer]) -> range:
+    """The first layers, which look for padding in the data themselves: one of any kind, and the Maskings behind one."""
+    count = next((i for i, layer in enumerate(layers) if not isinstance(layer, Masking)), len(layers))
+    return range(max(1, count))
+
+
 def _settled(layers: Sequence[Layer], batch: Batch) -> Batch:
     """The batch with its resets at the steps before which they act, which may be of later chunks."""
+    check_resets(layers, batch)
     if batch.resets is None:
         return batch
-    return batch._replace(resets=acting(batch.resets, layers[0].masked(batch).valid))
+    seen = batch
+    for i in _reading(layers):
+        seen = layers[i].masked(seen)
+    return batch._replace(resets=acting(batch.resets, seen.valid))
 
 
 def _rows(states: States | None, rows: Any) -> States | None:

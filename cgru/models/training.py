@@ -310,6 +310,8 @@ class Trainable(Updatable):
         else:
             source, held = self._arrays(x, y, given, batch_size, validation_split)
             stateful.check_batches(self.layers, source.count, batch_size, shuffle)
+            if chunk is not None:
+                chunks.check_resets(self.layers, source.batch)
         if all_reduce is not None:
             Ranks.check(self, source, chunk)
         ranks = None if all_reduce is None else Ranks(all_reduce)

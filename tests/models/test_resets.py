@@ -142,6 +142,44 @@ def test_chunks_carry_a_reset_to_the_next_valid_step(rng, chunk):
     checks.assert_same_arrays(*weights)
 
 
+def test_chunks_carry_a_reset_over_what_several_maskings_hide(rng):
+    x, y = rng.standard_normal((N, T, D)), rng.standard_normal((N, T, 2))
+    x[:, [3, 7]], x[:, [4, 6]] = 0, -1
+    moved = RESETS.copy()
+    moved[:, 5] |= moved[:, 3] | moved[:, 4]
+    moved[:, 8] |= moved[:, 6]
+    weights = []
+    for resets in RESETS, moved:
+        layers = [cgru.Masking(0.0), cgru.Masking(-1.0), cgru.GRU(5, return_sequences=True), cgru.Dense(2)]
+        model = cgru.Sequential(layers, seed=0)
+        model.compile("sgd", loss="mse")
+        model.fit(x, y, resets=resets, chunk=4, epochs=1, verbose=0)
+        weights.append(model.get_weights())
+    checks.assert_same_arrays(*weights)
+
+
+@pytest.mark.parametrize("by_batches", [False, True])
+def test_chunks_refuse_resets_that_may_wait_behind_other_layers(rng, by_batches):
+    x, y = rng.standard_normal((N, T, D)), rng.standard_normal((N, T, 5))
+    model = cgru.Sequential([cgru.Dense(3), cgru.Masking(), cgru.GRU(5, return_sequences=True)], seed=0)
+    model.compile("sgd", loss="mse")
+    data, beside = ([(x, y, {"resets": RESETS})],), {}
+    if not by_batches:
+        data, beside = (x, y), {"resets": RESETS}
+    with pytest.raises(ValueError, match=r"resets: expected none beside chunk.* layer 1 \(Masking\) does"):
+        model.fit(*data, **beside, chunk=4, verbose=0)
+    assert model.iterations == 0
+    model.fit(x, y, chunk=4, verbose=0)
+
+
+def test_rows_without_a_step_hide_their_resets(rng):
+    x, hidden = rng.standard_normal((N, T, D)), np.zeros((N, T), bool)
+    layer = cgru.GRU(5, return_sequences=True, time_major=True)
+    for model in model_of("tags"), model_of("last"), cgru.Sequential([layer], seed=0):
+        checks.assert_same_arrays([model(x, mask=hidden, resets=RESETS)], [model(x, mask=hidden)])
+        checks.assert_same_arrays([model(x, np.zeros(N, int), resets=RESETS)], [model(x, np.zeros(N, int))])
+
+
 def test_chunks_are_those_of_a_model_that_is_told_the_states(rng):
     x, y = rng.standard_normal((N, T, D)), rng.standard_normal((N, T, 2))
     model = model_of("tags")
