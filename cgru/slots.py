@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable
-from itertools import repeat
+from itertools import repeat, takewhile
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,7 @@ class Slots(Locked):
         super()._renew_lock()
         self._changed = threading.Condition(self._lock)
         self._claims: list[Claim] = []
+        self._queue: list[list[set[Hashable] | None]] = []  # of calls that wait: which streams each of them wants
         self._process = os.getpid()  # a fork's child has none of the threads whose claims these are
 
     # -- a call
@@ -71,16 +72,14 @@ class Slots(Locked):
 
         Raises
         ------
+        ValueError
+            If a key that is new is not equal to itself: it would not be found again.
         RuntimeError
             If there are more streams than slots.
         """
         with self._changed:
-            self._wait(claim.held)
-            self._drop_idle()
-            claim.slots = np.fromiter(map(self.of_key.get, claim.keys, repeat(-1)), np.intp, len(claim.keys))
-            claim.new = np.flatnonzero(claim.slots < 0)
-            if len(claim.new):
-                claim.slots[claim.new] = self._room(claim)
+            while not self._place(claim):
+                self._changed.wait()
             rows = self.words.take(claim.slots, axis=0)
             try:
                 self._taken[claim.free], self._used[claim.free] = True, np.inf
@@ -89,6 +88,21 @@ class Slots(Locked):
                 self._end(claim)
                 raise
         return rows
+
+    def _place(self, claim: Claim) -> bool:
+        """Find the slots of a claim when no other call has its streams; False if those are all in use that may give
+        way to them."""
+        self._wait(claim.held)
+        self._drop_idle()
+        claim.slots = np.fromiter(map(self.of_key.get, claim.keys, repeat(-1)), np.intp, len(claim.keys))
+        claim.new = np.flatnonzero(claim.slots < 0)
+        if not len(claim.new):
+            return True
+        check_found_again([claim.keys[place] for place in claim.new.tolist()])
+        room = self._room(claim)
+        if room is not None:
+            claim.slots[claim.new] = room
+        return room is not None
 
     def write(self, claim: Claim, rows: Words) -> None:
         """Let these be the states of the streams of a claim."""
@@ -120,27 +134,46 @@ class Slots(Locked):
         self._changed.notify_all()
 
     def _wait(self, keys: set[Hashable] | None) -> None:
-        """Wait until no other call has one of these streams, or, with None, any."""
+        """Wait until no other call has one of these streams, or, with None, any. Who came first goes first: those that
+        want many would never find all of them at rest."""
         if self._process != os.getpid():
-            self._claims, self._process = [], os.getpid()
+            self._claims, self._queue, self._process = [], [], os.getpid()
             self._taken[:] = False
             self._taken[list(self.of_key.values())] = True
-        while any(keys is None or not claim.held.isdisjoint(keys) for claim in self._claims):
-            self._changed.wait()
+        if not self._claims and not self._queue:
+            return
+        queue, own = self._queue, [keys]
+        queue.append(own)
+        try:
+            while self._is_barred(own):
+                self._changed.wait()
+        finally:
+            queue[:] = (other for other in queue if other is not own)
+            self._changed.notify_all()
+
+    def _is_barred(self, own: list[set[Hashable] | None]) -> bool:
+        """Whether a call that waits does so for another one, which has its streams or came before it."""
+        (keys,) = own
+        if any(keys is None or not claim.held.isdisjoint(keys) for claim in self._claims):
+            return True
+        before = takewhile(lambda other: other is not own, self._queue)
+        return any(keys is None or others is None or not others.isdisjoint(keys) for (others,) in before)
 
     def _is_claimed(self, key: Hashable) -> bool:
         return any(key in claim.held for claim in self._claims)
 
     # -- who has to go
 
-    def _room(self, claim: Claim) -> list[int]:
-        """Slots for the streams that begin."""
+    def _room(self, claim: Claim) -> list[int] | None:
+        """Slots for the streams that begin; None if other calls use those that may give way."""
         wanted = len(claim.new)
         claim.free = np.flatnonzero(~self._taken)[:wanted].tolist()
         missing = wanted - len(claim.free)
         if not missing:
             return claim.free
         others = [key for key in self.of_key if key not in claim.held and not self._is_claimed(key)]
+        if self.replace and missing > len(others) and len(claim.keys) <= self.count and self._claims:
+            return None
         if not self.replace or missing > len(others):
             idle = "" if self.idle is None else f", none of them idle for {self.idle:g} s"
             raise RuntimeError(
@@ -213,6 +246,13 @@ class Slots(Locked):
         Slots.__init__(self, *state["made"])
         self.words = np.zeros((self.count, rows.shape[1]), np.uint64)
         self.become(keys, ages, rows)
+
+
+def check_found_again(keys: list[Hashable]) -> None:
+    """ValueError if a key is not equal to itself, as NaN is not: nobody finds its stream again."""
+    for key in keys:
+        if key != key:
+            raise ValueError(f"keys: expected keys that are equal to themselves, got {key!r}")
 
 
 def whole(change: Callable[[], None]) -> None:

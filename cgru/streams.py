@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, KeysView, Mapping, Sequence, Set
 from typing import Any, Literal, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -13,7 +13,7 @@ from cgru.layers import GRU, Embedding, Layer, Masking
 from cgru.locks import Locked
 from cgru.models import Sequential, examples, stepping
 from cgru.sequences import Batch, as_numeric, pad
-from cgru.slots import Claim, Slots, Words
+from cgru.slots import Claim, Slots, Words, check_found_again
 from cgru.snapshots import check_signature, key_array, like, listed, signature
 from cgru.typing import AnyArray, Array, Shape
 
@@ -154,11 +154,14 @@ class Streams(Locked):
         RuntimeError
             If there are more streams than `max_streams`.
         """
+        if isinstance(keys, Set) and not isinstance(keys, KeysView):
+            raise TypeError(f"keys: expected a list of keys in the order of the rows of x, got a {type(keys).__name__}")
         names, held = listed(keys)
         data = as_numeric(x, None, "x")
         if data.ndim == 0 or len(data) != len(names):
             raise ValueError(f"x: expected {len(names)} rows, one for each key, got shape {shape_text(data.shape)}")
         data = self._checked(data, "x", names)
+        self._prepare(data)
 
         def advance(rows: Words) -> Array:
             return self._step(data, rows)
@@ -199,7 +202,11 @@ class Streams(Locked):
         if not chunks:
             return {}
         names = list(chunks)
-        parts = [self._checked(as_numeric(chunks[k], None, f"chunks[{k!r}]"), f"chunks[{k!r}]") for k in names]
+        parts: list[AnyArray] = []
+        for key in names:
+            name = f"chunks[{key!r}]"
+            parts.append(self._checked(as_numeric(chunks[key], None, name), name, like=parts[0] if parts else None))
+        self._prepare(parts[0])
         for key, part in zip(names, parts, strict=True):
             if not len(part) and not self._every_step:
                 raise ValueError(f"chunks[{key!r}]: expected at least one step, got shape {shape_text(part.shape)}")
@@ -276,10 +283,13 @@ class Streams(Locked):
             got = ", ".join(map(str, snapshot)) or "nothing"
             raise ValueError(f"snapshot: expected {', '.join(expected)}, got {got}")
         names, _ = listed(np.asarray(snapshot["keys"]), "snapshot['keys']")
+        check_found_again(names)
         count = len(names)
         if count > self._slots.count:
             raise ValueError(f"snapshot: expected at most max_streams={self._slots.count} streams, got {count}")
         ages = like(snapshot["ages"], "ages", (count,), np.dtype(np.float64))
+        if not ((ages >= 0) & (ages < np.inf)).all():
+            raise ValueError(f"snapshot['ages']: expected seconds of at least 0, got {ages.tolist()}")
         rows = np.zeros((count, self._slots.words.shape[1]), np.uint64)
         for field in fields:
             state = like(snapshot[field.name], field.name, (count, *field.shape), field.dtype)
@@ -290,6 +300,8 @@ class Streams(Locked):
 
     def _prepare(self, x: AnyArray | None) -> None:
         """Lay out the slots, once the sizes are known: from data x of some rows, or of the model's own input size."""
+        if self._fields is not None:
+            return
         layers = self._model.layers
         if x is None:
             if isinstance(layers[0], Embedding):
@@ -334,20 +346,22 @@ class Streams(Locked):
             raise RuntimeError("the number of features is not known yet: take a step first")
         return self._fields
 
-    def _checked(self, data: AnyArray, name: str, keys: list[Hashable] | None = None) -> AnyArray:
-        """The steps, (K, D) of `keys` or (T, D) of one stream, when they are sure to fit."""
+    def _checked(
+        self, data: AnyArray, name: str, keys: list[Hashable] | None = None, like: AnyArray | None = None
+    ) -> AnyArray:
+        """The steps, (K, D) of `keys` or (T, D) of one stream, when they are sure to fit: the model, or `like`, if that
+        is not built."""
         first = self._model.layers[0]
         ids = isinstance(first, Embedding)
         if data.ndim != (1 if ids else 2):
             rows = "T" if keys is None else "K"
             expected = f"({rows},) of ids" if ids else f"({rows}, D)"
             raise ValueError(f"{name}: expected shape {expected}, got {shape_text(data.shape)}")
-        if self._fields is None:
-            self._prepare(data)
         if not ids:
             data = examples.converted(self._model.layers, Batch(data)).data
-            if data.shape[1] != self._features:
-                raise ValueError(f"{name}: expected {self._features} features, got shape {shape_text(data.shape)}")
+            features = self._features if like is None or self._features is not None else like.shape[1]
+            if features not in (None, data.shape[1]):
+                raise ValueError(f"{name}: expected {features} features, got shape {shape_text(data.shape)}")
             if not np.isfinite(data).all():
                 row = int(np.flatnonzero(~np.isfinite(data).all(axis=1))[0])
                 where = f"in step {row}" if keys is None else f"for the key {keys[row]!r}"

@@ -83,6 +83,22 @@ def test_eight_threads_with_the_same_streams(rng):
         checks.assert_same_arrays(y, expected)
 
 
+def test_eight_threads_for_two_slots(rng):
+    """Streams give way to others when the calls that use them have ended, and no call fails."""
+    shared, x = model(), rng.standard_normal((THREADS, D)).astype(np.float32)
+    streams = cgru.Streams(shared, max_streams=2, when_full="replace")
+
+    def work(i):
+        for n in range(15):
+            y = streams.step([(i, n)], x[i : i + 1])
+            checks.assert_same_arrays(y[0], shared(x[None, i : i + 1])[0, 0])
+
+    run_threads(work)
+    assert len(streams) == 2
+    with pytest.raises(RuntimeError, match="max_streams=2 streams, got 3 new"):
+        streams.step(["c", "d", "e"], x[:3])
+
+
 class Waiting(cgru.Dense):
     """Waits in a pass of one row until it may go on."""
 
@@ -108,9 +124,14 @@ def test_only_calls_about_the_same_stream_wait(rng, monkeypatch):
     streams.step(["b", "c"], x[:2])
     streams.step(["d", "e"], x[:2])  # a is in use, so others give way
     assert set(streams) == {"a", "d", "e"}
-    with pytest.raises(RuntimeError, match="got 3 new beside 3"):
-        streams.step(["f", "g", "h"], x)
-    calls = [lambda: streams.step(["d", "a"], x[:2]), lambda: streams.drop(["a"]), lambda: streams.restore(before)]
+    with pytest.raises(RuntimeError, match="got 4 new beside 3"):
+        streams.step(["f", "g", "h", "i"], x[[0, 1, 2, 0]])
+    calls = [
+        lambda: streams.step(["d", "a"], x[:2]),
+        lambda: streams.drop(["a"]),
+        lambda: streams.restore(before),
+        lambda: streams.step(["f", "g", "h"], x),  # a has to give way
+    ]
     waiting = []
     for call in calls:
         waiting.append(threading.Thread(target=call, daemon=True))

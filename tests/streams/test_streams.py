@@ -141,6 +141,9 @@ BAD_STEPS = [
     ({"keys": ["a", ["b"]]}, TypeError, r"keys: expected hashable keys, got \['b'\] at index 1"),
     ({"keys": ["a", ([],)]}, TypeError, r"keys: expected hashable keys, got \(\[\],\) at index 1"),
     ({"keys": "ab"}, TypeError, "keys: expected a list of keys, got 'ab'"),
+    ({"keys": {"a", "b"}}, TypeError, "keys: expected a list of keys in the order of the rows of x, got a set"),
+    ({"keys": [np.nan, "a"]}, ValueError, "keys: expected keys that are equal to themselves, got nan"),
+    ({"keys": np.array(["NaT", "NaT"], "M8[s]")}, (TypeError, ValueError), "keys: expected"),
     ({"keys": 7}, TypeError, "keys: expected a list of keys, got 7"),
     ({"keys": np.ones((2, 1))}, TypeError, r"keys: expected a list of keys, got shape \(2, 1\)"),
     ({"keys": ["a"]}, ValueError, r"x: expected 1 rows, one for each key, got shape \(2, 4\)"),
@@ -184,6 +187,18 @@ def test_chunks_that_are_refused_move_no_stream(rng, chunks, error, message):
     with pytest.raises(error, match=message):
         streams.feed(chunks)
     assert_same_streams(streams.snapshot(), before)
+
+
+def test_what_is_refused_builds_no_model(rng):
+    streams = cgru.Streams(cgru.GRU(3))
+    for x in np.full((1, 7), np.nan), np.zeros((1, 7, 1)), np.zeros((2, 7)):
+        with pytest.raises(ValueError, match="x: expected"):
+            streams.step(["a"], x)
+    for second in np.zeros((1, 6)), np.full((1, 7), np.inf):
+        with pytest.raises(ValueError, match=r"chunks\['b'\]: expected"):
+            streams.feed({"a": np.zeros((2, 7)), "b": second})
+    assert not streams.model.built
+    assert streams.step(["a"], np.zeros((1, 5))).shape == (1, 3)
 
 
 class Failing(cgru.Dense):
@@ -453,6 +468,9 @@ def test_a_snapshot_that_does_not_fit_is_refused(rng):
         r"snapshot\['model'\]: expected what snapshot\(\) wrote": before | {"model": np.array("junk")},
         r"snapshot\['layer0'\]: expected shape \(2, 7\) and dtype float32": before | {"layer0": np.zeros((2, 7))},
         r"snapshot\['ages'\]: expected shape \(2,\)": before | {"ages": np.zeros(3)},
+        r"snapshot\['ages'\]: expected seconds of at least 0, got \[nan": before | {"ages": np.array([np.nan, 0])},
+        r"snapshot\['ages'\]: expected seconds of at least 0, got \[0.0, -1": before | {"ages": np.array([0.0, -1])},
+        r"keys that are equal to themselves, got nan": before | {"keys": np.array([1, np.nan])},
         r"snapshot\['keys'\]: expected each key once": before | {"keys": np.array(["a", "a"])},
     }
     for message, snapshot in wrong.items():
