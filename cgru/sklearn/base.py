@@ -22,7 +22,7 @@ from cgru.callbacks import EarlyStopping
 from cgru.checks import check_bool, check_dtype, check_finite, check_int, check_name, check_number, check_rate
 from cgru.layers import GRU, AttentionPooling, Dense, Dropout, GlobalAveragePooling1D, GlobalMaxPooling1D
 from cgru.models import Sequential
-from cgru.sklearn.inputs import Sequences, read
+from cgru.sklearn.inputs import Sequences, axes, read
 from cgru.threads import limit_threads
 from cgru.typing import DType, IntArray, LearningRate, OptimizerName
 
@@ -138,6 +138,8 @@ class GRUEstimator(BaseEstimator):
             check_int(getattr(self, name), name, 1)
         for name in ("bidirectional", "reset_after", "early_stopping", "warm_start", "channels_first"):
             check_bool(getattr(self, name, False), name)
+        if not isinstance(self.verbose, (bool, np.bool_)):
+            check_int(self.verbose, "verbose")
         check_rate(self.dropout, "dropout")
         check_name(self.solver, "solver", ("adam", "adamw", "rmsprop", "sgd"))
         check_name(self.pooling, "pooling", POOLING)
@@ -210,6 +212,9 @@ class GRUEstimator(BaseEstimator):
     ) -> None:  # fmt: skip
         """Train a new model, or go on. `strata` are the classes of the sequences where there are any; `held` (rows that
         train, rows that validate) stands instead of a random choice of them."""
+        if examples.weights is not None and not self._each_step and axes(examples.weights) > 1:
+            count, more = len(examples.x.counts), axes(examples.weights)
+            raise ValueError(f"sample_weight: expected shape ({count},), a weight for each sequence, got {more} axes")
         goes_on = self._goes_on(incremental)
         seed = self._seed if goes_on else int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         model = self._new_model(outputs, seed)

@@ -102,7 +102,10 @@ def frame_weights(weights: Any, counts: IntArray) -> AnyArray | None:
     if weights is None:
         return None
     if listed(weights) is None and axes(weights) == 1:
-        return np.repeat(np.asarray(weights), counts)
+        weights = as_array(weights, "sample_weight")
+        if len(weights) != len(counts):
+            raise ValueError(f"sample_weight: expected shape ({len(counts)},) or of the steps, got {weights.shape}")
+        return np.repeat(weights, counts)
     return frames(weights, counts, "sample_weight")
 
 
@@ -132,6 +135,8 @@ def read(estimator: Any, X: Any, lengths: Any = None, reset: bool = False) -> Se
     """
     first = bool(getattr(estimator, "channels_first", False))
     arrays = listed(X)
+    if arrays is not None and first:  # columns are steps, and their names none of features
+        arrays = [np.asarray(a) if hasattr(a, "columns") else a for a in arrays]
     if arrays is not None and all(axes(a) < 2 for a in arrays):
         if len({len(a) for a in arrays if axes(a)}) > 1:
             raise ValueError(

@@ -79,8 +79,9 @@ class SequenceScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         for name in ("with_mean", "with_std", "channels_first"):
             check_bool(getattr(self, name), name)
         found = read(self, X, lengths, reset=not hasattr(self, "_scaler"))
-        new = StandardScaler(with_mean=self.with_mean, with_std=self.with_std)
-        self._scaler = copy.copy(getattr(self, "_scaler", new)).partial_fit(found.steps())
+        new, steps = StandardScaler(with_mean=self.with_mean, with_std=self.with_std), found.steps()
+        scaler = copy.copy(getattr(self, "_scaler", new))
+        self._scaler = scaler.partial_fit(steps) if len(steps) else scaler
         self.mean_, self.var_, self.scale_ = self._scaler.mean_, self._scaler.var_, self._scaler.scale_
         self.n_steps_seen_ = int(self._scaler.n_samples_seen_)
         return self

@@ -129,6 +129,9 @@ def test_sample_weight(data):
     weights = np.where(y == "top", 0.0, 1.0)
     fitted = classifier(max_iter=20).fit(X, y, sample_weight=weights)
     assert not (fitted.predict(X) == "top").any() and fitted.score(X, y, sample_weight=weights) > 0.8
+    for wrong in (weights[:, None], [np.ones(len(x)) for x in X]):
+        with pytest.raises(ValueError, match=r"sample_weight: expected shape \(60,\), a weight for each sequence, got"):
+            classifier().fit(X, y, sample_weight=wrong)
     for wrong in (-weights, weights[:5], weights * np.nan, np.zeros(60), "text"):
         with pytest.raises((ValueError, TypeError), match="sample_weight"):
             classifier().fit(X, y, sample_weight=wrong)
@@ -210,7 +213,7 @@ def test_labels_that_are_refused(data, y, message):
     ({"validation_fraction": 1}, "validation_fraction: expected"), ({"n_iter_no_change": 0}, "n_iter_no_change"),
     ({"dtype": "float16"}, "dtype: expected"), ({"random_state": "x"}, "cannot be used to seed"),
     ({"warm_start": None}, "warm_start"), ({"channels_first": 2}, "channels_first"),
-    ({"reset_after": "no"}, "reset_after"),
+    ({"reset_after": "no"}, "reset_after"), ({"verbose": "no"}, "verbose: expected an integer"),
 ])  # fmt: skip
 @pytest.mark.parametrize("make", [classifier, regressor])
 def test_settings_that_are_refused(data, make, options, message):

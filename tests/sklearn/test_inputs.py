@@ -64,6 +64,15 @@ def test_forms_give_the_same_bits(X, form):
     assert found.score(given, Y, lengths=lengths) == expected.score(X, Y)
 
 
+def test_channels_first_frames_name_no_features(X):
+    """Their columns are steps, of which each has another number."""
+    fitted = classifier(channels_first=True).fit([pd.DataFrame(x.T).rename(columns=str) for x in X], Y)
+    assert fitted.n_features_in_ == 3 and not hasattr(fitted, "feature_names_in_")
+    np.testing.assert_array_equal(fitted.predict_proba([x.T for x in X]), classifier().fit(X, Y).predict_proba(X))
+    turned = SequenceScaler(channels_first=True).fit([pd.DataFrame(x.T) for x in X])
+    np.testing.assert_array_equal(turned.mean_, SequenceScaler().fit(X).mean_)
+
+
 def test_2d_is_series_of_one_feature(rng):
     x = rng.standard_normal((10, 6))
     y = np.arange(10) % 2

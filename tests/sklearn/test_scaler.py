@@ -52,6 +52,7 @@ def test_one_row_at_a_time_is_all_at_once(X):
     np.testing.assert_allclose(parts.mean_, whole.mean_)
     np.testing.assert_allclose(parts.scale_, whole.scale_)
     assert parts.n_steps_seen_ == 23
+    assert parts.partial_fit([np.zeros((0, 3))]).n_steps_seen_ == 23
     again = parts.fit(X[:1])  # begins anew
     assert again.n_steps_seen_ == 5
 

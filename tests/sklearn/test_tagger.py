@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -99,6 +100,9 @@ def test_weights(data):
     plain, heavy = (tagger(class_weight=w).fit(X, y).predict_proba(X) for w in (None, {"up": 20.0}))
     assert np.concatenate(heavy)[:, 1].mean() > np.concatenate(plain)[:, 1].mean() + 0.1
     assert tagger(class_weight="balanced").fit(X, y).score(X, y) > 0.5
+    for score in (tagger().fit(X, y).score, partial(frame_accuracy, first)):
+        with pytest.raises(ValueError, match=r"sample_weight: expected shape \(40,\) or of the steps, got \(3,\)"):
+            score(X, y, sample_weight=np.ones(3))
     with pytest.raises(ValueError, match=r"sample_weight\[0\]: expected shape \(3,\)"):
         tagger().fit(X, y, sample_weight=[np.ones(1)] * 40)
 
