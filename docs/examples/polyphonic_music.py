@@ -13,9 +13,9 @@ was trained by RMSprop with weight noise. Here are one layer, more units, dropou
 were chosen by the validation part, which also says when to stop; the test part is looked at once, at the end.
 
 On JSB (8.46 nats) and Piano-midi (7.66) the GRU of Chung et al. is beaten. On Nottingham 3.41 stands against 3.23,
-and on MuseData 7.41 against 5.99. The plain RNN of those who made the sets had 4.46 and 8.13 there, and their RNN-
-NADE, which knows what keys sound together, 2.31 and 5.60; what Chung et al. did beside is not known. On JSB the LSTM,
-trained in the same way, comes out better than the GRU, the tanh RNN worse than both.
+and on MuseData 7.41 against 5.99. The plain RNN of those who made the sets had 4.46 and 8.13 there, and their
+RNN-NADE, which knows what keys sound together, 2.31 and 5.60; what Chung et al. did beside is not known. On JSB the
+LSTM, trained in the same way, comes out better than the GRU, the tanh RNN worse than both.
 
 The first step of a piece has nothing before it. The model reads silence there, so that it can begin a piece; in the
 measure it does not count, as is usual, and beside it stands the same with it. Chung et al. do not say which of the two
