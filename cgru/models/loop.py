@@ -199,6 +199,9 @@ class Loop:
                 context.save_what_was_asked()
                 if course.stopped and ranks is None:
                     break
+        else:
+            if ranks is not None and source.updates is None:
+                ranks.step(model, None, None, end=True)  # others may have further batches
         if self._parted and not course.within_epoch:
             return
         validated = self._validated(totals)
@@ -223,7 +226,7 @@ class Loop:
             course.stopped = self._parted = True
             return False
         updates = self.source.updates
-        ranks.expect("" if updates is None else "step" if place.batch < updates else "epoch")
+        ranks.expect("step" if updates is None or place.batch < updates else "epoch")
         return True
 
     def _validated(self, totals: Totals) -> Evaluation | None:

@@ -1,17 +1,20 @@
 """Training on several processes, the ranks, each of which works on its share of every batch.
 
-All of them have all examples, draw the same order of them and make the same updates. What they exchange are sums: at
-each step those of the gradients, the loss and the number of terms that it is the mean of, in one flat buffer; at the
-end of an epoch those of what metrics count. Each call says also whether somebody wants to stop, or has failed: then all
-of them do, at the same place, instead of waiting for one who does not come.
+All of them have all examples, draw the same order of them and make the same updates. What they exchange are sums: when
+all have checked their arguments, one of what shows that they begin alike; at each step those of the gradients, the loss
+and the number of terms that it is the mean of, in one flat buffer; at the end of an epoch those of what metrics count.
+Each call says also whether somebody wants to stop, or has failed: then all of them do, at the same place, instead of
+waiting for one who does not come.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -31,8 +34,10 @@ if TYPE_CHECKING:
 Sums: TypeAlias = Mapping[str, Counts]
 
 _SLOTS = 1 << 16  # among which ranks that do not know their number choose one
-_LOSS, _TERMS, _STOPS, _ERRORS, _CHECKS = 0, 1, 2, 3, slice(4, 8)  # behind the gradients
-_TAIL = 8
+_LOSS, _TERMS, _STOPS, _ERRORS, _ENDS, _SAME, _SQUARES = 0, 1, 2, 3, 4, slice(5, 8), slice(8, 11)  # behind gradients
+_TAIL = 11
+_ROWS = 16  # of data that tell them from others
+_DIFFERENT = 1e-4  # the variance over ranks of what is alike but for roundings
 
 
 class Stopped(Exception):
@@ -82,7 +87,8 @@ class Ranks:
             raise ValueError(f"all_reduce: expected a rank less than the size {self.size}, got {self.rank}")
         self._flat: Array | None = None
         self._views: dict[Parameter, Array] = {}
-        self._checks: Any = 0
+        self._checks: Any = np.zeros(4)
+        self._data = {"x": 0.0, "validation_data": 0.0}  # what tells the examples from others
         self._seen = np.zeros(2)  # of the loss, in this epoch
 
     def _found(self) -> tuple[int, int]:
@@ -123,14 +129,47 @@ class Ranks:
                         f"rows and not over steps, got it in {title(model.layers, i)}"
                     )
 
+    def meet(self, failed: bool) -> None:
+        """Wait until all ranks have checked what they were given.
+
+        Raises
+        ------
+        RuntimeError
+            If that failed on another rank.
+        ValueError
+            If they do not begin alike, or do not sum.
+        """
+        words = np.array([failed, self.rank, self.rank**2, *self._checks, 1], np.float64)
+        self._reduce(words)
+        if failed:
+            return
+        _check_others(words[0], None)
+        n = self.size
+        if words.tolist()[1:3] + [words[-1]] != [n * (n - 1) // 2, n * (n - 1) * (2 * n - 1) // 6, n]:
+            raise ValueError(
+                f"all_reduce: expected a function that sums over ranks from 0 to {n - 1}, each once, got sums over "
+                "others, or no sums: look at its rank and size"
+            )
+        if (words[3:-1] != n * self._checks).any():
+            raise ValueError(
+                "all_reduce: expected ranks that begin with the same weights, seed, number of examples, arguments of "
+                "compile and fit, got others on some rank: build the model with the same seed everywhere"
+            )
+
     def begin(self, model: Updatable, settings: Any) -> None:
-        """Note what all ranks have to begin with: the first step shows if one of them does not."""
-        digest = hashlib.sha256(json.dumps([model._training_seed, settings], default=str).encode())
+        """Note what all ranks have to begin with."""
+        compiled = [model.optimizer, model.loss, model.metrics]
+        own = [model._training_seed, settings, compiled, [[type(la), la.get_config()] for la in model.layers]]
+        digest = hashlib.sha256(re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(own, default=repr)).encode())
         for layer in model.layers:
             for array in (layer.parameters if layer.built else {}).values():
                 digest.update(np.ascontiguousarray(array).data)
         words = int.from_bytes(digest.digest()[:6], "big")
         self._checks = np.array([words >> shift & 0xFFF for shift in (0, 12, 24, 36)])
+
+    def note(self, batch: Any, targets: Any, name: str = "x") -> None:
+        """Note the examples that all ranks take their shares of: each step shows if one of them has others."""
+        self._data[name] = _character(batch, targets)
 
     def expect(self, kind: Literal["step", "epoch", ""]) -> None:
         """Note what the other ranks wait for next, if this one fails before."""
@@ -139,16 +178,22 @@ class Ranks:
     # -- a step
 
     def step(
-        self, model: Updatable, place: finite.Place | None, work: Callable[[], Passed] | None, stop: bool = False
+        self,
+        model: Updatable,
+        place: finite.Place | None,
+        work: Callable[[], Passed] | None,
+        stop: bool = False,
+        end: bool = False,
     ) -> Passed:
         """Let `work` make a pass over this rank's rows, None if there are none; return it with the gradients of all.
+        `end`: there was no further batch.
 
         Raises
         ------
         Exception
             What `work` raised; or a RuntimeError, if that happened on another rank.
         ValueError
-            If the ranks did not begin with the same model.
+            If the ranks have not the same examples and learning rate.
         Stopped
             If `stop`, here or on another rank.
         """
@@ -163,16 +208,14 @@ class Ranks:
                 tail[_LOSS], tail[_TERMS] = total, terms
         except Exception as raised:
             error, flat[:] = raised, 0
-        tail[_STOPS], tail[_ERRORS], tail[_CHECKS] = stop, error is not None, self._checks
+        tail[_STOPS], tail[_ERRORS], tail[_ENDS] = stop, error is not None, end
+        same = np.array([*self._data.values(), np.log(max(float(_rate(model)), 1e-30))])
+        tail[_SAME], tail[_SQUARES] = same, same**2
         self._reduce(flat)
         if error is not None:
             raise error
         _check_others(tail[_ERRORS], place)
-        if (tail[_CHECKS] != self.size * self._checks).any():
-            raise ValueError(
-                "all_reduce: expected ranks that begin with the same weights, seed, number of examples and "
-                "arguments of fit, got others on some rank: build the model with the same seed everywhere"
-            )
+        self._check_same(tail)
         if tail[_STOPS]:
             raise Stopped
         self._seen += tail[[_LOSS, _TERMS]]
@@ -180,6 +223,18 @@ class Ranks:
             flat[:-_TAIL] /= tail[_TERMS]
             return passed._replace(gradients=self._views)
         return passed._replace(gradients=_of_penalties(model, self._views))
+
+    def _check_same(self, tail: Array) -> None:
+        """ValueError if the sums of all ranks show that they have not what they should; all see it."""
+        n, ended = self.size, tail[_ENDS]
+        if ended not in (0, n):
+            raise ValueError(f"x: expected as many batches on each rank, got their end on {ended:.0f} of {n} ranks")
+        means = tail[_SAME].astype(np.float64) / n
+        differ = np.abs(tail[_SQUARES] / n - means**2) > _DIFFERENT * np.maximum(1, means**2)
+        for name, differs in zip((*self._data, "learning_rate"), differ, strict=True):
+            if differs:
+                what = "rate" if name == "learning_rate" else "examples, labels and weights, to take its share of them"
+                raise ValueError(f"{name}: expected each rank to have the same {what}, got others on some rank")
 
     def batch_logs(self) -> dict[str, float]:
         """The loss of this epoch so far; what metrics count is not summed before its end."""
@@ -220,6 +275,43 @@ class Ranks:
             self._reduce(flat)
         elif self._due == "epoch":
             self._reduce(np.append(np.zeros(sum(len(counts) for part in parts for counts in part.values()) + 1), 1.0))
+
+
+@contextlib.contextmanager
+def preparing(ranks: Ranks | None) -> Iterator[None]:
+    """While arguments are checked: the other ranks, if there are any, learn of an error and raise, too."""
+    try:
+        yield
+    except Exception:
+        if ranks is not None:
+            with contextlib.suppress(Exception):  # the error that is on its way is the one to see
+                ranks.meet(failed=True)
+        raise
+    if ranks is not None:
+        ranks.meet(failed=False)
+
+
+def _rate(model: Updatable) -> float:
+    rate = model.optimizer.learning_rate
+    return rate(model.iterations) if callable(rate) else rate
+
+
+def _character(batch: Any, targets: Any) -> float:
+    """A number of moderate size that tells examples from others: by some of their rows, whose roundings do not count,
+    as they are another machine's."""
+    count = len(targets)
+    rows = np.unique(np.linspace(0, count - 1, min(count, _ROWS)).astype(np.intp))
+    part, own = batch.take(rows), targets.take(rows, slice(None))
+    fields = [field for field in (part if hasattr(part, "source") else [part]) if field is not None]
+    arrays = [field.data if field.valid is None else field.data[field.valid] for field in fields]
+    arrays += [array for array in (own.labels, own.weights) if array is not None]
+    total = 0.0
+    with np.errstate(all="ignore"):
+        for i, array in enumerate(arrays):
+            values = np.asarray(array, np.float64).ravel()
+            values = values[np.isfinite(values)]
+            total += float(values @ np.cos(np.arange(len(values)) * 1.7 + i) / (np.sqrt(values @ values) + 1e-30))
+    return total
 
 
 def _check_others(errors: float, place: finite.Place | None) -> None:

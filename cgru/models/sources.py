@@ -110,6 +110,7 @@ class Batches:
                 raise type(error)(f"{name}: {error}") from None
             begin += len(piece.rows)
             if ranks is not None:
+                ranks.note(piece.batch, targets, self._name)
                 rows = rows[ranks.share(len(rows))]
                 piece = Piece(*self._model._rows_of(piece.batch, targets, rows), rows, piece.examples[rows])
             if number >= skip:

@@ -19,7 +19,7 @@ from cgru.models.history import History
 from cgru.models.hooks import Hooks
 from cgru.models.loop import Course, Loop
 from cgru.models.progress import Verbose, check_verbose
-from cgru.models.ranks import Ranks
+from cgru.models.ranks import Ranks, preparing
 from cgru.models.runs import Evaluation, Totals
 from cgru.models.sources import Arrays, Batches, brings_batches, checked, opener_of
 from cgru.models.targets import Targets
@@ -291,43 +291,45 @@ class Trainable(Updatable):
         all_reduce: AllReduce | None,
     ) -> History:
         """What `fit` does; `given` are the arguments that belong to the examples."""
-        self._check_compiled()
-        epochs, batch_size = check_int(epochs, "epochs"), check_int(batch_size, "batch_size", 1)
-        initial_epoch = check_int(initial_epoch, "initial_epoch")
-        shuffle, resume = check_bool(shuffle, "shuffle"), check_bool(resume, "resume")
-        shown, hooks = check_verbose(verbose), Hooks(callbacks)
-        if validation_split and validation_data is not None:
-            raise ValueError("validation_data, validation_split: give one of the two, got both")
-        _check_states(self.layers[-1], self.loss)
-        if chunk is not None:
-            chunk = check_int(chunk, "chunk", 1)
-            chunks.check(self.layers)
         source: Arrays | Batches
         held: Arrays | None = None
-        if y is None and brings_batches(x):
-            self._check_alone(given | {"class_weight": None, "validation_split": validation_split or None})
-            source = Batches(self, opener_of(x, epochs - initial_epoch), class_weight=given["class_weight"])
-        else:
-            source, held = self._arrays(x, y, given, batch_size, validation_split)
-            stateful.check_batches(self.layers, source.count, batch_size, shuffle)
-            if chunk is not None:
-                chunks.check_resets(self.layers, source.batch)
-        if all_reduce is not None:
-            Ranks.check(self, source, chunk)
         ranks = None if all_reduce is None else Ranks(all_reduce)
-        validate = self._validation(validation_data, held, source, batch_size, epochs - initial_epoch, ranks)
-        settings = {"examples": source.count, "batch_size": batch_size, "shuffle": shuffle, "chunk": chunk}
-        before = self._course if resume else None
-        if before is not None:
-            before.check(settings, initial_epoch)
-            if ranks is not None and before.within_epoch:
-                raise ValueError("resume: expected a run saved between epochs beside all_reduce, got one within")
-        if isinstance(source, Arrays):
-            self._build_for(source.batch)
-        course = before or self._new_course(settings, initial_epoch)
-        if ranks is not None:
-            names = [metric.name for metric in self.metrics]
-            ranks.begin(self, [settings, epochs, course.order_now, self.iterations, names, validate is None])
+        with preparing(ranks):
+            self._check_compiled()
+            epochs, batch_size = check_int(epochs, "epochs"), check_int(batch_size, "batch_size", 1)
+            initial_epoch = check_int(initial_epoch, "initial_epoch")
+            shuffle, resume = check_bool(shuffle, "shuffle"), check_bool(resume, "resume")
+            shown, hooks = check_verbose(verbose), Hooks(callbacks)
+            if validation_split and validation_data is not None:
+                raise ValueError("validation_data, validation_split: give one of the two, got both")
+            _check_states(self.layers[-1], self.loss)
+            if chunk is not None:
+                chunk = check_int(chunk, "chunk", 1)
+                chunks.check(self.layers)
+            if y is None and brings_batches(x):
+                self._check_alone(given | {"class_weight": None, "validation_split": validation_split or None})
+                source = Batches(self, opener_of(x, epochs - initial_epoch), class_weight=given["class_weight"])
+            else:
+                source, held = self._arrays(x, y, given, batch_size, validation_split)
+                stateful.check_batches(self.layers, source.count, batch_size, shuffle)
+                if chunk is not None:
+                    chunks.check_resets(self.layers, source.batch)
+            if ranks is not None:
+                ranks.check(self, source, chunk)
+            validate = self._validation(validation_data, held, source, batch_size, epochs - initial_epoch, ranks)
+            settings = {"examples": source.count, "batch_size": batch_size, "shuffle": shuffle, "chunk": chunk}
+            before = self._course if resume else None
+            if before is not None:
+                before.check(settings, initial_epoch)
+                if ranks is not None and before.within_epoch:
+                    raise ValueError("resume: expected a run saved between epochs beside all_reduce, got one within")
+            if isinstance(source, Arrays):
+                self._build_for(source.batch)
+            course = before or self._new_course(settings, initial_epoch)
+            if ranks is not None:
+                if isinstance(source, Arrays):
+                    ranks.note(source.batch, source.targets)
+                ranks.begin(self, [settings, epochs, course.order_now, self.iterations, validate is None])
         Loop(self, source, validate, course, hooks, epochs, shown, ranks).run(resumed=course is before)
         return course.history
 
@@ -417,7 +419,10 @@ class Trainable(Updatable):
             stateful.check_equal_batches(self.layers, held.count, batch_size)
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
-        kept: Arrays = held if ranks is None else held.part(ranks.share(held.count))
+        kept: Arrays = held
+        if ranks is not None:
+            ranks.note(held.batch, held.targets, "validation_data")
+            kept = held.part(ranks.share(held.count))
 
         def validate() -> Evaluation:
             states = stateful.first_states(self.layers, min(batch_size, kept.count))
@@ -460,7 +465,6 @@ class Trainable(Updatable):
                 after = stateful.carried(self.layers, after)
         assert after is not None
         return totals, after
-
 
 
 def _get_metrics(

@@ -61,6 +61,13 @@ def run(size, work, plain=False):
     return results
 
 
+def errors_of(size, work):
+    """What `work` raised in each rank."""
+    results = run(size, work)
+    assert all(isinstance(result, Exception) for result in results), results
+    return results
+
+
 def data(count=23, seed=0, ragged=True):
     """Sequences (T_i, 3) of unequal lengths, or of 6 steps, and their labels: 0 or 1."""
     rng = np.random.default_rng(seed)
