@@ -19,10 +19,20 @@ from sklearn.utils.validation import check_is_fitted
 
 from cgru import optimizers, regularizers
 from cgru.callbacks import EarlyStopping
-from cgru.checks import check_bool, check_dtype, check_finite, check_int, check_name, check_number, check_rate
+from cgru.checks import (
+    as_array,
+    check_bool,
+    check_dtype,
+    check_finite,
+    check_int,
+    check_name,
+    check_number,
+    check_rate,
+    shape_text,
+)
 from cgru.layers import GRU, AttentionPooling, Dense, Dropout, GlobalAveragePooling1D, GlobalMaxPooling1D
 from cgru.models import Sequential
-from cgru.sklearn.inputs import Sequences, axes, read
+from cgru.sklearn.inputs import Sequences, listed, read
 from cgru.threads import limit_threads
 from cgru.typing import DType, IntArray, LearningRate, OptimizerName
 
@@ -212,9 +222,7 @@ class GRUEstimator(BaseEstimator):
     ) -> None:  # fmt: skip
         """Train a new model, or go on. `strata` are the classes of the sequences where there are any; `held` (rows that
         train, rows that validate) stands instead of a random choice of them."""
-        if examples.weights is not None and not self._each_step and axes(examples.weights) > 1:
-            count, more = len(examples.x.counts), axes(examples.weights)
-            raise ValueError(f"sample_weight: expected shape ({count},), a weight for each sequence, got {more} axes")
+        examples = examples._replace(weights=self._weights(examples))
         goes_on = self._goes_on(incremental)
         seed = self._seed if goes_on else int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         model = self._new_model(outputs, seed)
@@ -235,7 +243,7 @@ class GRUEstimator(BaseEstimator):
         if incremental and self.early_stopping:
             raise ValueError("early_stopping: expected False beside partial_fit, which holds nothing back, got True")
         if self.early_stopping:
-            rows, validating = held or self._split(len(examples.x.counts), strata, seed)
+            rows, validating = held or self._split(examples, strata, seed)
             part, examples = examples.take(validating), examples.take(rows)
             if self._monitor == "val_r2_score" and self._scored(part) < 2:
                 got = f"{self.validation_fraction}: expected at least 2 numbers to hold back for R^2"
@@ -275,16 +283,34 @@ class GRUEstimator(BaseEstimator):
         """How many numbers the score of what is held back is of."""
         return int(part.x.counts.sum()) if self._each_step else len(part.x.counts)
 
-    def _split(self, count: int, strata: Any, seed: int) -> tuple[IntArray, IntArray]:
+    def _weights(self, examples: Examples) -> Any:
+        """`sample_weight` as an array or a list; ValueError unless there are as many as sequences."""
+        given, count = examples.weights, len(examples.x.counts)
+        if given is None:
+            return None
+        rows = listed(given)
+        weights: Any = as_array(given, "sample_weight") if rows is None else rows
+        shape = weights.shape if rows is None else (len(weights), "T_i")
+        if not shape or shape[0] != count or (len(shape) > 1 and not self._each_step):
+            wanted = f"({count},), a weight for each sequence"
+            raise ValueError(f"sample_weight: expected shape {wanted}, got {shape_text(shape)}")
+        return weights
+
+    def _split(self, examples: Examples, strata: Any, seed: int) -> tuple[IntArray, IntArray]:
+        """The rows that train, and those that are held back: of sequences that weigh nothing none."""
         from sklearn.model_selection import train_test_split
 
+        every = counted = np.arange(len(examples.x.counts))
+        if examples.weights is not None:
+            counted = np.flatnonzero([np.any(weight) for weight in examples.weights])
         try:
-            rows, validating = train_test_split(
-                np.arange(count), test_size=self.validation_fraction, stratify=strata, random_state=seed
-            )
+            _, validating = train_test_split(
+                counted, test_size=self.validation_fraction, stratify=None if strata is None else strata[counted],
+                random_state=seed,
+            )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"early_stopping, validation_fraction={self.validation_fraction}: {error}") from None
-        return np.sort(rows), np.sort(validating)
+        return np.setdiff1d(every, validating), np.sort(validating)
 
     # -- inference
 

@@ -49,9 +49,18 @@ class Sequences(NamedTuple):
         """`frames` of what stands beside X: beside an array without lengths, of as many steps."""
         T = None if self.listed or self.lengths is not None else self.x.shape[1]
         if listed(values) is None and axes(values) > 1 and T not in (None, np.shape(values)[1]):
-            expected = f"({len(self.counts)}, {T})"
-            raise ValueError(f"{name}: expected shape {expected}, as X, got {shape_text(np.shape(values))}")
-        return frames(values, self.counts, name)
+            expected, turned = f"({len(self.counts)}, {T})", np.shape(values)[1] == self.features
+            raise ValueError(
+                f"{name}: expected shape {expected}, as X, got {shape_text(np.shape(values))}"
+                f"{_turned(self.listed, self.features) if turned else ''}"
+            )
+        try:
+            return frames(values, self.counts, name)
+        except ValueError as error:
+            rows = listed(values)
+            if rows is None or {len(row) if axes(row) else 0 for row in rows} != {self.features}:
+                raise
+            raise ValueError(f"{error}{_turned(self.listed, self.features)}") from None
 
     def like(self, steps: AnyArray) -> Any:
         """What `steps` undoes: a value for each step, as a list, or an array with zeros in the padding."""
@@ -219,6 +228,11 @@ def _padded(estimator: Any, X: Any, lengths: Any, first: bool) -> Sequences:
         ensure_min_features=0,
     )  # fmt: skip
     x = x.swapaxes(1, 2) if first else x
+    if axes(lengths) == 1 and len(lengths) == x.shape[1] != len(x):
+        raise ValueError(
+            f"lengths: expected shape ({len(x)},), one for each row, got ({len(lengths)},); X has as many steps: time "
+            "before sequences? give X.swapaxes(0, 1)"
+        )
     found = Sequences(x, None if lengths is None else as_lengths(lengths, *x.shape[:2]))
     check_values(estimator, x if lengths is None else found.steps())
     return found
@@ -274,12 +288,15 @@ def _check_features(estimator: Any, found: Sequences, X: Any, reset: bool) -> No
         steps = found.counts[0]
         advice = ""
         if expected == steps and (found.listed or found.lengths is None):
-            advice = f"; X has {expected} steps: features before time? "
-            one, many = ("[x.T for x in X]", "lists of (F, T_i)") if found.listed else ("X.swapaxes(1, 2)", "(N, F, T)")
-            if not getattr(estimator, "channels_first", False):
-                advice += f"give {one}; "
-            advice += f"channels_first=True is for {many}"
+            advice = _turned(found.listed, expected, "steps", getattr(estimator, "channels_first", False))
         raise ValueError(f"{_sentence(error)}{advice}") from None
+
+
+def _turned(listed: bool, count: int, of: str = "features", first: bool = False) -> str:
+    """What to do where X has so many of the steps or features that the other ought to be."""
+    one, many = ("[x.T for x in X]", "lists of (F, T_i)") if listed else ("X.swapaxes(1, 2)", "(N, F, T)")
+    give = "" if first else f"give {one}; "
+    return f"; X has {count} {of}: features before time? {give}channels_first=True is for {many}"
 
 
 def check_count(found: Sequences, y: Any, name: str = "y") -> None:

@@ -5,6 +5,7 @@ import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
@@ -135,6 +136,32 @@ def test_sample_weight(data):
     for wrong in (-weights, weights[:5], weights * np.nan, np.zeros(60), "text"):
         with pytest.raises((ValueError, TypeError), match="sample_weight"):
             classifier().fit(X, y, sample_weight=wrong)
+
+
+def test_forms_of_sample_weight_are_those_of_sequences(data):
+    """With sequences held back, too: neither an index nor the form moves them."""
+    X, y = data
+    weights = np.linspace(0.1, 3, 60)
+    options = {"early_stopping": True, "validation_fraction": 0.25}
+    expected = classifier(**options).fit(X, y, sample_weight=weights).loss_curve_
+    for given in (pd.Series(weights, index=np.arange(60)[::-1]), weights.tolist(), tuple(weights)):
+        assert classifier(**options).fit(X, y, sample_weight=given).loss_curve_ == expected
+    for wrong in (weights[:5], 2.0, "text"):
+        with pytest.raises((ValueError, TypeError), match=r"sample_weight: expected shape \(60,\), a weight for each"):
+            classifier(**options).fit(X, y, sample_weight=wrong)
+
+
+def test_what_weighs_nothing_is_not_held_back(data):
+    """Labels of weight 0 say nothing, and may be of a class that has no other."""
+    X, y = data
+    weights = np.where(np.arange(60) < 30, 1.0, 0.0)
+    options = {"early_stopping": True, "validation_fraction": 0.4, "max_iter": 10}
+    first, second = (
+        classifier(**options).fit(X, [*y[:30], *others], sample_weight=weights)
+        for others in (["odd", *["low"] * 29], [*["top"] * 29, "odd"])
+    )
+    assert first.validation_scores_ == second.validation_scores_ and first.loss_curve_ == second.loss_curve_
+    assert len(set(first.validation_scores_)) > 1
 
 
 def test_partial_fit(data):

@@ -142,6 +142,14 @@ def test_wrong_order_of_axes_in_fit(X, rng):
         classifier().fit([x.T for x in X], Y)
     with pytest.raises(ValueError, match=r"X has 11 sequences, y 8; X has as many steps: .*X.swapaxes\(0, 1\)"):
         classifier().fit(rng.standard_normal((11, 8, 3)), Y)
+    with pytest.raises(ValueError, match=r"lengths: expected shape \(11,\).*time before sequences\?"):
+        classifier().fit(rng.standard_normal((11, 8, 3)), Y, lengths=[2] * 8)
+    turned, tags = rng.standard_normal((8, 3, 9)), np.zeros((8, 9), int)
+    for given, labels in ((turned, tags), (turned, list(tags)), (list(turned), list(tags))):
+        with pytest.raises(ValueError, match=r"y.*; X has 9 features: features before time\?"):
+            GRUTagger(max_iter=1).fit(given, labels)
+        with pytest.raises(ValueError, match=r"y.*; X has 9 features: features before time\?"):
+            GRURegressor(max_iter=1).fit(given, labels[..., None] if labels is tags else labels)
     with pytest.raises(ValueError, match="channels_first=True is for lists"):
         classifier(channels_first=True).fit([np.ones((3, 4))] * 8, Y).predict([np.ones((4, 3))])
 
