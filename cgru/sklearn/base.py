@@ -249,6 +249,9 @@ class GRUEstimator(BaseEstimator):
                 got = f"{self.validation_fraction}: expected at least 2 numbers to hold back for R^2"
                 raise ValueError(f"early_stopping, validation_fraction={got}, got {self._scored(part)}")
             options["validation_data"] = (part.x.x, part.y, {"lengths": part.x.lengths})
+        if class_weight:  # of what trains: a part of y, or what is not held back, may lack a class
+            present = np.unique(examples.x.frames(examples.y, "y") if self._each_step else examples.y).tolist()
+            class_weight = {k: weight for k, weight in class_weight.items() if k in present}
         if not incremental:
             stopping = EarlyStopping(
                 self._monitor if self.early_stopping else "loss", self.tol, self.n_iter_no_change,

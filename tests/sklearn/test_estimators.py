@@ -184,6 +184,8 @@ def test_partial_fit(data):
             classifier().partial_fit(X, y, classes=wrong)
     with pytest.raises(ValueError, match=r"y: expected labels of .*\['low', .*'top'\], got \['new'\] as well"):
         part.partial_fit(X[:1], ["new"])
+    weighted = classifier(class_weight={"low": 1, "middle": 2, "top": 3})
+    assert weighted.partial_fit(X[:1], y[:1], classes=np.unique(y)).partial_fit(X[1:3], y[1:3]).n_iter_ == 2
     with pytest.raises(ValueError, match="class_weight: expected a dict beside partial_fit"):
         classifier(class_weight="balanced").partial_fit(X, y, classes=np.unique(y))
     with pytest.raises(ValueError, match="early_stopping: expected False beside partial_fit"):

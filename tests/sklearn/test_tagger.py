@@ -113,6 +113,15 @@ def test_training_goes_on(data):
     for _ in range(2):
         parts.partial_fit(X, y, classes=["down", "up"])
     np.testing.assert_array_equal(whole.predict_proba(X)[2], parts.predict_proba(X)[2])
+    rare = [np.array(["rare"] * len(x)) if i == 7 else t for i, (x, t) in enumerate(zip(X, y, strict=True))]
+    full, lengths = padded(X, np.nan)
+    for seed in range(4):  # where a class may be among what is held back alone
+        for weight in ({"rare": 9.0}, "balanced"):
+            options = {"class_weight": weight, "max_iter": 1, "random_state": seed}
+            held = tagger(early_stopping=True, validation_fraction=0.5, **options)
+            assert held.fit(X, rare).loss_ == held.fit(full, rare, lengths=lengths).loss_
+    weighted = tagger(class_weight={"up": 2, "down": 3}).partial_fit(X[:1], [["up"] * 3], classes=["up", "down"])
+    assert weighted.n_iter_ == 1
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         tagger().partial_fit(X, y)
     with pytest.raises(ValueError, match=r"y: expected labels of .* got \['side'\]"):
