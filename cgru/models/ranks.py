@@ -37,7 +37,7 @@ _SLOTS = 1 << 16  # among which ranks that do not know their number choose one
 _LOSS, _TERMS, _STOPS, _ERRORS, _ENDS, _SAME, _SQUARES = 0, 1, 2, 3, 4, slice(5, 8), slice(8, 11)  # behind gradients
 _TAIL = 11
 _ROWS = 16  # of data that tell them from others
-_DIFFERENT = 1e-4  # the variance over ranks of what is alike but for roundings
+_DIFFERENT = 1e-5  # the variance over ranks of what is alike but for roundings
 
 
 class Stopped(Exception):
@@ -97,6 +97,8 @@ class Ranks:
             table, own = np.zeros(_SLOTS + 1), int.from_bytes(os.urandom(2), "big")
             table[own] = table[_SLOTS] = 1
             self._reduce(table)
+            if table[own] % 1:
+                raise ValueError(f"all_reduce: expected a function that sums over ranks, got {table[own]:g} from ones")
             if table[:_SLOTS].max() <= 1:
                 return int(np.count_nonzero(table[:own])), int(table[_SLOTS])
 

@@ -66,7 +66,7 @@ def test_what_fails_or_differs_before_the_first_sum_of_gradients_is_seen_by_all(
         assert all("expected ranks that begin with the same weights" in str(error) for error in found)
 
 
-@pytest.mark.parametrize("makes", ["nothing", "means", "another type"])
+@pytest.mark.parametrize("makes", ["nothing", "means", "plain means", "another type"])
 def test_what_does_not_sum_is_seen(makes):
     def work(all_reduce):
         class Wrong:
@@ -75,11 +75,12 @@ def test_what_does_not_sum_is_seen(makes):
             def __call__(self, array):
                 copy = array.copy()
                 all_reduce(copy)
-                if makes == "means":
+                if "means" in makes:
                     array[:] = copy / 2
                 return copy.tolist() if makes == "another type" else None
 
-        ranks.model().fit(X, Y, all_reduce=Wrong(), **COMMON)
+        wrong = Wrong()
+        ranks.model().fit(X, Y, all_reduce=(lambda array: wrong(array)) if makes == "plain means" else wrong, **COMMON)
 
     for error in ranks.errors_of(2, work):
         assert "all_reduce: expected a function that sums" in str(error)
