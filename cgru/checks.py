@@ -99,6 +99,25 @@ def shape_text(shape: Shape) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
+def model_text(value: object) -> str:
+    """What messages say of something that came where a model was expected: its type, and how to come to a model."""
+    return type(value).__name__ + _model_advice(value)
+
+
+def _model_advice(value: Any) -> str:
+    if any(t.__module__.startswith("torch.nn") for t in type(value).__mro__):
+        return " of PyTorch; cgru.from_torch converts it"
+    place = ""
+    while not hasattr(value, "model_"):  # estimators, in pipelines and searches of scikit-learn
+        if hasattr(value, "best_estimator_"):
+            value, place = value.best_estimator_, f"{place}.best_estimator_"
+        elif getattr(value, "named_steps", None):
+            value, place = value[-1], f"{place}[-1]"
+        else:
+            return ""
+    return f"; its model is its {place}.model_"
+
+
 def sequence_advice(shape: Shape, features: int | None = None, time_major: bool = False) -> str:
     """What to write where sequences (N, T, D) were expected and x of `shape` came; empty where that cannot be told.
 

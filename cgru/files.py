@@ -19,7 +19,7 @@ import numpy as np
 
 from cgru import safetensors
 from cgru._version import __version__
-from cgru.checks import check_bool, check_int
+from cgru.checks import check_bool, check_int, model_text
 from cgru.layers import Layer
 from cgru.models import LAYERS, MODELS, Model, Seq2Seq, Sequential, checkpoints
 from cgru.reading import check_path, errors_name, open_regular, parse_json, short
@@ -204,7 +204,7 @@ def load_tensors(path: Path) -> dict[str, AnyArray]:
 def _check_model(model: Layer | Model) -> None:
     if type(model) not in (*LAYERS.values(), *MODELS.values()):
         names = ", ".join([*LAYERS, *MODELS])
-        raise TypeError(f"model: expected one of {names} (subclasses cannot be saved), got {type(model).__name__}")
+        raise TypeError(f"model: expected one of {names} (subclasses cannot be saved), got {model_text(model)}")
     for i, layer in enumerate(getattr(model, "layers", ())):
         if type(layer) not in LAYERS.values():
             name = type(layer).__name__

@@ -185,7 +185,8 @@ def as_numeric(x: ArrayLike, dtype: DTypeLike | None = None, name: str = "x") ->
     if data.dtype.kind not in "fiub":
         holding = f" with {data.flat[0]!r}" if data.dtype == object and data.size and data.ndim else ""
         got = type(x).__name__ if data.dtype == object and not data.ndim else f"dtype {data.dtype}{holding}"
-        raise TypeError(f"{name}: expected real numbers, got {got}")
+        advice = "; text has to become numbers first" if data.dtype.kind == "U" else ""
+        raise TypeError(f"{name}: expected real numbers, got {got}{advice}")
     if dtype is not None:
         data = np.asarray(data, dtype)
     return data if data.flags.aligned else data.copy()

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru.checks import check_int, check_name, check_number, shape_text
+from cgru.checks import check_int, check_name, check_number, model_text, shape_text
 from cgru.layers import GRU, Embedding, Layer, Masking
 from cgru.locks import Locked
 from cgru.models import Sequential, examples, stepping
@@ -94,7 +94,7 @@ class Streams(Locked):
         when_full: Literal["refuse", "replace"] = "refuse",
     ) -> None:
         if not isinstance(model, (Sequential, GRU)):
-            raise TypeError(f"model: expected a Sequential or a GRU, got {type(model).__name__}")
+            raise TypeError(f"model: expected a Sequential or a GRU, got {model_text(model)}")
         super().__init__()
         self._model = model if isinstance(model, Sequential) else Sequential([model])
         stepping.check(self._model.layers)

@@ -6,6 +6,7 @@ The equations: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,6 +160,8 @@ def _read(source, prefix, initial_state, time_major):
     if isinstance(source, type):
         raise TypeError(f"weights: expected a module or a state_dict, got the class {source.__name__}")
     if not hasattr(source, "named_modules") and not hasattr(source, "graph_signature"):
+        if isinstance(source, (str, os.PathLike)):
+            raise TypeError("weights: expected a module or a state_dict, got a path: torch.load(path) reads it")
         Arrays(source, "state_dict")  # a TypeError where it is no mapping
     found = torch_modules.find(source)
     start = _start(found, prefix)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cgru.checks import as_array, check_bool, check_int, shape_text, whole_numbers
+from cgru.checks import as_array, check_bool, check_int, model_text, shape_text, whole_numbers
 from cgru.layers import Dense, Embedding, Masking
 from cgru.layers.rows import from_valid_rows, valid_rows
 from cgru.models import Sequential, examples, stateful
@@ -48,7 +48,7 @@ class Case:
 
     def __init__(self, model: Sequential, x: Any, lengths: Any, mask: Any, batch_size: Any) -> None:
         if not isinstance(model, Sequential):
-            raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
+            raise TypeError(f"model: expected a Sequential, got {model_text(model)}")
         self.model, self.layers = model, model.layers
         self.batch_size = check_int(batch_size, "batch_size", 1)
         self.batch, self.shape = examples.inputs(self.layers, x, lengths, mask)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 import numpy as np
 
-from cgru.checks import check_int, check_name
+from cgru.checks import check_int, check_name, model_text
 from cgru.layers import GRU, Attention, Dense, Embedding, Masking
 from cgru.layers.cross_attention import SCORES
 from cgru.models import decoding, pairs
@@ -49,7 +49,7 @@ class EncoderDecoder(Trainable):
     ) -> None:
         for name, part in (("encoder", encoder), ("decoder", decoder)):
             if not isinstance(part, Sequential):
-                raise TypeError(f"{name}: expected a Sequential, got {type(part).__name__}")
+                raise TypeError(f"{name}: expected a Sequential, got {model_text(part)}")
         last = _check_decoder(decoder.layers)
         _check_encoder(encoder.layers, attention is not None)
         handover = Handover(encoder.layers, decoder.layers)

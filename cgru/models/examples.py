@@ -132,6 +132,8 @@ def _misfit(layers: Sequence[Layer], i: int, given: Shape, shape: Shape, expecte
         return f"{who}: expected sequences (N, T, F), {below}"
     if ends:
         return f"{who}: expected sequences (N, T, D), {below}: give {title(layers, ends[-1])} return_sequences=True"
+    if len(given) == 1 and not isinstance(layers[0], GRU):  # an Embedding takes an id each of many, too
+        return f"{name}: expected sequences of ids, for {who}, got {got}; one sequence: give {name}[None] or [{name}]"
     return f"{name}: expected sequences, for {who}, got {got}{_advice(layers[i], given, got)}"
 
 

@@ -140,7 +140,13 @@ def _labels(
     if _is_ragged(y) and steps:
         found = _pad_labels(y, layers, batch, outputs, loss, name)
     else:
-        found = as_array(y, name, _wanted(outputs, values))
+        try:
+            found = as_array(y, name, _wanted(outputs, values))
+        except ValueError as error:
+            if steps or not str(error).endswith("of unequal lengths"):
+                raise
+            advice = "for a label for each step every GRU is to have return_sequences=True"
+            raise ValueError(f"{error}; {advice}") from None
     if values and found.ndim and found.dtype.kind not in "fiub":  # text says more than its shape
         real_numbers(found, name, mapping=_mapping(loss, name))
     found = like_outputs(found, outputs) if values else without_column(found, outputs[:-1])
