@@ -21,7 +21,7 @@ def options(text, data=None, more=(), arguments=None):
     `text` is the docstring of the example; `more` holds a pair of (names, keywords of `add_argument`) each.
     """
     title = next((line for line in text.splitlines() if line.strip("= ")), "")  # the gallery has taken it out
-    parser = argparse.ArgumentParser(description=title, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=title, formatter_class=_Defaults)
     parser.add_argument("--quick", action="store_true", help="small sizes, seconds instead of minutes: does it run?")
     if data is not None:
         parser.add_argument("--data", metavar="PATH", type=Path, help=data)
@@ -36,6 +36,15 @@ def options(text, data=None, more=(), arguments=None):
     if parsed.json is not None and not parsed.json.absolute().parent.is_dir():
         parser.error(f"argument --json: the folder of {parsed.json} does not exist")
     return parsed
+
+
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Says the defaults of options, but of those that have none, or whose help says what happens without them."""
+
+    def _get_help_string(self, action):
+        text = action.help or ""
+        untold = action.default is None or action.default is False or "(default" in text
+        return text if untold else super()._get_help_string(action)
 
 
 def _ended(kind, error, traceback):
