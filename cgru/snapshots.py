@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cgru.checks import as_array
 from cgru.layers.options import kind_of
 from cgru.models import Sequential
 from cgru.typing import AnyArray, Shape
@@ -18,6 +19,8 @@ _NOT_IN_INFERENCE = ("seed", "trainable", "dropout", "recurrent_dropout", "layer
 
 def listed(keys: Any, name: str = "keys") -> tuple[list[Hashable], set[Hashable]]:
     """The keys as a list, and as a set; they are hashable and each is there once."""
+    if isinstance(keys, np.ma.MaskedArray):
+        as_array(keys, name)  # which refuses masked ones
     if isinstance(keys, np.ndarray) and keys.ndim == 1:
         found = keys.tolist()
     elif isinstance(keys, (str, bytes, np.ndarray)) or not isinstance(keys, Iterable):

@@ -54,7 +54,8 @@ class Streams(Locked):
         streams stay until `drop`.
     when_full : {"refuse", "replace"}
         What happens when a key comes for which there is no slot, not even that of an idle stream: "refuse" raises, and
-        nothing is done; with "replace" the streams that took no step for longest are dropped for it.
+        nothing is done; with "replace" the streams that took no step for longest are dropped for it, when the calls
+        that use them have ended.
 
     Raises
     ------

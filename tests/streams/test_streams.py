@@ -142,6 +142,7 @@ BAD_STEPS = [
     ({"keys": ["a", ([],)]}, TypeError, r"keys: expected hashable keys, got \(\[\],\) at index 1"),
     ({"keys": "ab"}, TypeError, "keys: expected a list of keys, got 'ab'"),
     ({"keys": {"a", "b"}}, TypeError, "keys: expected a list of keys in the order of the rows of x, got a set"),
+    ({"keys": np.ma.masked_equal([1, 2], 2)}, ValueError, "keys: expected no masked values, got 1"),
     ({"keys": [np.nan, "a"]}, ValueError, "keys: expected keys that are equal to themselves, got nan"),
     ({"keys": np.array(["NaT", "NaT"], "M8[s]")}, (TypeError, ValueError), "keys: expected"),
     ({"keys": 7}, TypeError, "keys: expected a list of keys, got 7"),
