@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from cgru.checks import model_text
 from cgru.layers import GRU, Dense, Dropout, Embedding, Layer, Masking
 from cgru.models import Sequential
 from cgru.typing import Array, DenseActivation, LayerOrModel
@@ -335,7 +336,7 @@ def _built(layer: Any, kinds: tuple[type[Layer], ...], expected: str) -> list[An
     layers: list[Any] = list(layer.layers) if isinstance(layer, Sequential) else [layer]
     for part in layers:
         if not isinstance(part, kinds):
-            raise TypeError(f"layer: expected {expected}, got {type(part).__name__}")
+            raise TypeError(f"layer: expected {expected}, got {model_text(part)}")
         if not part.built:
             raise RuntimeError("layer: expected one with parameters: call build(input_size) or use it on data")
         require_plain(part)

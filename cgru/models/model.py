@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgru import masks
-from cgru.checks import check_int, shape_text
+from cgru.checks import check_int, model_text, shape_text
 from cgru.configured import Configured
 from cgru.layers import (
     GRU,
@@ -65,7 +65,7 @@ class Model(Locked, Configured):
         seen = set()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layers: expected layers, got {type(layer).__name__} at index {i}")
+                raise TypeError(f"layers: expected layers, at index {i} got {model_text(layer)}")
             if id(layer) in seen:
                 raise ValueError(f"layers: expected each layer once, got {type(layer).__name__} again at index {i}")
             seen.add(id(layer))

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from cgru.checks import check_bool, check_int, shape_text
 from cgru.sequences import check_columns
 from cgru.sklearn.base import Examples, GRUEstimator, all_or_nothing, store
-from cgru.sklearn.inputs import Sequences, axes, check_unmasked, check_values, listed
+from cgru.sklearn.inputs import Sequences, axes, check_no_dates, check_unmasked, check_values, listed
 from cgru.sklearn.scaler import SequenceScaler
 from cgru.typing import AnyArray, Array, DType, IntArray, LearningRate, OptimizerName
 
@@ -233,6 +233,7 @@ class GRUForecaster(GRUEstimator):
         for i, row in enumerate(rows):
             own = name if one else f"{name}[{i}]"
             check_unmasked(row, own)
+            check_no_dates(row, own)
             if axes(row) not in (1, 2):
                 raise ValueError(f"{own}: expected shape (T,) or (T, K), got {shape_text(np.shape(row))}")
             array = check_array(row, ensure_2d=False, dtype="numeric", input_name=own, ensure_min_samples=0)

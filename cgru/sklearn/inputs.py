@@ -221,6 +221,15 @@ def check_unmasked(values: Any, name: str, advice: str = "") -> None:
         raise ValueError(f"{name}: expected no masked values, got a masked array{advice}")
 
 
+def check_no_dates(frame: Any, name: str) -> None:
+    """TypeError if a column of a data frame holds dates or times, which beside numbers NumPy has no type for."""
+    if not hasattr(frame, "columns"):
+        return
+    for column, dtype in zip(frame.columns, getattr(frame, "dtypes", ()), strict=False):
+        if getattr(dtype, "kind", "") in ("M", "m"):
+            raise TypeError(f"{name}: expected real numbers, got dtype {dtype} in the column {column!r}")
+
+
 def _padded(estimator: Any, X: Any, lengths: Any, first: bool) -> Sequences:
     check_unmasked(X, "X", _MASKED)
     x = check_array(
@@ -248,6 +257,7 @@ def _flat(estimator: Any, X: Any, lengths: Any, reset: bool) -> Sequences:
             "series of one feature (N, T): pass x[..., None] or a list for variable length"
         )
     check_unmasked(X, "X", _MASKED)
+    check_no_dates(X, "X")
     try:
         x = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
     except ValueError as error:

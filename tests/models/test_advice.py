@@ -53,6 +53,9 @@ def test_modules_of_pytorch_are_to_be_converted():
         lambda model: cgru.save(model, "model.safetensors"),
         lambda model: cgru.interpret.saliency(model, np.zeros((1, 2, 3))),
         lambda model: cgru.Seq2Seq(model, model),
+        lambda model: cgru.Sequential([model]),
+        cgru.convert.to_onnx,
+        cgru.convert.to_torch,
     ],
 )
 def test_what_wants_a_model_says_it(call):

@@ -447,8 +447,8 @@ class Custom(Layer):
     [
         (lambda: cgru.Sequential([]), ValueError, "layers: expected at least one layer, got none"),
         (lambda: cgru.Sequential(cgru.Dense(2)), TypeError, "layers: expected a list of layers, got Dense"),
-        (lambda: cgru.Sequential([cgru.Dense(2), "Dense"]), TypeError, "layers: expected layers, got str at index 1"),
-        (lambda: cgru.Sequential([cgru.Dense]), TypeError, "layers: expected layers, got type at index 0"),
+        (lambda: cgru.Sequential([cgru.Dense(2), "Dense"]), TypeError, "layers: expected layers, at index 1 got str"),
+        (lambda: cgru.Sequential([cgru.Dense]), TypeError, "layers: expected layers, at index 0 got type"),
         (
             lambda: cgru.Sequential([cgru.Dense(2)] * 2),
             ValueError,

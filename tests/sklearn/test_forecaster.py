@@ -18,6 +18,12 @@ from cgru.sklearn import GRUForecaster
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
+def dated(y):
+    """A data frame with a column of dates beside the values."""
+    return pd.DataFrame({"day": pd.date_range("2020-01-01", periods=len(y)), "load": y})
+
+
+
 def forecaster(**options):
     given = {"window": 12, "horizon": 4, "max_iter": 3, "learning_rate_init": 0.01, "random_state": 0}
     return GRUForecaster(**{"hidden_size": 6} | given | options)
@@ -211,6 +217,9 @@ def test_search_over_time(y):
     (lambda f, y: f.fit([y, np.ma.masked_greater(y, 55)]), r"y\[1\]: expected no masked values"),
     (lambda f, y: f.fit(y, np.ma.masked_greater(y, 55)), "X: expected no masked values"),
     (lambda f, y: f.fit(y.astype("M8[s]")), "y: expected real numbers, got dtype datetime64"),
+    (lambda f, y: f.fit(dated(y)), "y: expected real numbers, got dtype datetime64.* in the column 'day'"),
+    (lambda f, y: f.fit([dated(y)]), r"y\[0\]: expected real numbers, got dtype datetime64.* in the column 'day'"),
+    (lambda f, y: f.fit(y, dated(y)), "X: expected real numbers, got dtype datetime64.* in the column 'day'"),
     (lambda f, y: f.fit(3.0), r"y: expected shape \(T,\) or \(T, K\), got \(\)"),
     (lambda f, y: f.fit(np.stack([y, y])), "got 2; values before time?"),
     (lambda f, y: f.fit(y[:, None]).predict(y=y[None]), "expected 1 values a step, got 150; values before time?"),

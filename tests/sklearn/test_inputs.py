@@ -168,6 +168,7 @@ def test_wrong_order_of_axes_in_fit(X, rng):
     (np.ones((2, 4, 0)), r"0 feature\(s\)"),
     ("text", "Expected 2D array|could not convert"),
     (np.ones((2, 4), "M8[s]"), "X: expected real numbers, got dtype datetime64"),
+    (pd.DataFrame({"day": pd.date_range("2020-01-01", periods=2), "v": [1.0, 2]}), "X: expected real .* column 'day'"),
     (np.ones((2, 4, 3), "m8[s]"), "X: expected real numbers, got dtype timedelta64"),
 ])  # fmt: skip
 def test_other_forms_are_refused(given, message):
