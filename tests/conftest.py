@@ -44,3 +44,20 @@ def limits():
     yield kernels.tune
     kernels.tune(**before)
     kernels.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_settings_behind():
+    """A test that leaves limits or the backend changed makes others fail, far from it and only in some order."""
+    if "cgru" not in sys.modules:
+        yield
+        return
+    import cgru
+    from cgru import kernels
+
+    before, backend = kernels.tune(), cgru.get_backend()
+    yield
+    after, left = kernels.tune(), cgru.get_backend()
+    kernels.tune(**before)
+    cgru.set_backend(backend)
+    assert (after, left) == (before, backend), "the test left settings of the kernels changed"

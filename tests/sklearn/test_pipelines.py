@@ -1,8 +1,10 @@
 """The estimators in what scikit-learn has around estimators."""
 
 import os
+import sys
 import warnings
 
+import cloudpickle
 import numpy as np
 import pytest
 import sklearn
@@ -123,11 +125,14 @@ def test_workers_of_joblib_have_one_thread_each(data, backend, monkeypatch):
         cgru.set_num_threads(3)
         assert threads_of_a_fit(X, y) == 3
         jobs = os.cpu_count() or 1
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers may not find this file
         with parallel_config(backend=backend):
             assert set(Parallel(n_jobs=max(2, jobs))(delayed(threads_of_a_fit)(X, y) for _ in range(2))) == {1}
         assert threads_of_a_fit(X, y) == 3
     finally:
         cgru.set_num_threads(before)
+        if __name__ in cloudpickle.list_registry_pickle_by_value():
+            cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def test_cross_validation(data):
