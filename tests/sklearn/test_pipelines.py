@@ -95,18 +95,16 @@ def test_any_number_of_threads_gives_the_same_bits(rng):
 class Seen(GRUClassifier):
     """Notes how many threads training has."""
 
-    def _train(self, *arguments, **options):
-        fit = cgru.Sequential.fit
+    def _new_model(self, *arguments):
+        model = super()._new_model(*arguments)
+        fit = model.fit
 
-        def seen(model, *given, **also):
+        def seen(*given, **options):
             self.threads_ = cgru.get_num_threads()
-            return fit(model, *given, **also)
+            return fit(*given, **options)
 
-        cgru.Sequential.fit = seen
-        try:
-            super()._train(*arguments, **options)
-        finally:
-            cgru.Sequential.fit = fit
+        model.fit = seen
+        return model
 
 
 def threads_of_a_fit(X, y):
