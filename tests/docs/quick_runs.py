@@ -22,7 +22,7 @@ SECONDS = 20.0  # of processor time, which other work on the machine does not ch
 def takes(path):
     """Return those of the options here that a script says in its own words, or by `reporting.options`."""
     text = path.read_text()
-    shared = "reporting.options(" in text or "import options" in text
+    shared = "import reporting" in text or "from reporting import" in text
     return [name for name in ("--quick", "--json", "--pictures") if shared or f'"{name}"' in text]
 
 
