@@ -48,7 +48,8 @@ def limits():
 
 @pytest.fixture(autouse=True)
 def leaves_no_settings_behind():
-    """A test that leaves limits or the backend changed makes others fail, far from it and only in some order."""
+    """A test that leaves limits, the backend or the build changed makes others fail, far from it and only in some
+    order, or lets all later ones test another build than that which is named."""
     if "cgru" not in sys.modules:
         yield
         return
@@ -58,6 +59,7 @@ def leaves_no_settings_behind():
     before, backend = kernels.tune(), cgru.get_backend()
     yield
     after, left = kernels.tune(), cgru.get_backend()
+    assert kernels.calls.fuses() == kernels.fuses, f"the test left the process with another build than {kernels.isa}"
     kernels.tune(**before)
     cgru.set_backend(backend)
     assert (after, left) == (before, backend), "the test left settings of the kernels changed"
