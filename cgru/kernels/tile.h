@@ -1,8 +1,8 @@
 /* The register-blocked tile of a matrix product, C (R x PV vectors) = A (R x K) B (K x PV vectors), or +=. C and not
    Cython because accumulators that Cython declares leave the registers. One macro for both precisions; the compiler's
-   vector types make it the same text for every instruction set. Each element of C is one sum over k in order of
-   multiply-adds, fused where the target has the instruction (platform.h), whatever R, P, V and the width of a vector: a
-   row's result depends neither on the rows beside it nor on the instruction set.
+   vector types make it the same text for every instruction set but one (tile_neon.h). Each element of C is one sum over
+   k in order of multiply-adds, fused where the target has the instruction (platform.h), whatever R, P, V and the width
+   of a vector: a row's result depends neither on the rows beside it nor on the instruction set.
 
    R rows of A at a + r * a_row + k * a_k (so A may be transposed); P panels of V vectors, b_panel apart in B, c_panel
    in C; B's rows are ldb apart: the panel's width when it is packed, the matrix' when it is not. With ahead, for whole
@@ -11,9 +11,6 @@
 #define CGRU_TILE_H
 #include <stddef.h>
 #include "platform.h"
-#if defined(__aarch64__) && CGRU_FUSES
-#include <arm_neon.h>
-#endif
 
 #if defined(__AVX512F__)
 #define CGRU_VECTOR_BYTES 64
@@ -26,6 +23,12 @@
 #define CGRU_TILE_ROWS 6 /* 12 of 16; three vectors a row spill */
 #define CGRU_TILE_VECTORS 2
 #define CGRU_PIECE_BYTES 20480 /* a panel is narrower and so a piece longer, and A takes more of the cache */
+#define CGRU_FAR_ROWS 1024
+#elif defined(__aarch64__) && CGRU_FUSES
+#define CGRU_VECTOR_BYTES 16
+#define CGRU_TILE_ROWS 4 /* 16 of 32 */
+#define CGRU_TILE_VECTORS 4
+#define CGRU_PIECE_BYTES 20480
 #define CGRU_FAR_ROWS 1024
 #else
 #define CGRU_VECTOR_BYTES 16
@@ -53,9 +56,6 @@ typedef double double_m __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(8
 #elif defined(__AVX2__)
 #define CGRU_MULTIPLY_ADD_float(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define CGRU_MULTIPLY_ADD_double(a, b, c) _mm256_fmadd_pd(a, b, c)
-#elif defined(__aarch64__)
-#define CGRU_MULTIPLY_ADD_float(a, b, c) vfmaq_f32(c, a, b)
-#define CGRU_MULTIPLY_ADD_double(a, b, c) vfmaq_f64(c, a, b)
 #else
 #define CGRU_MULTIPLY_ADD_float(a, b, c) _mm_fmadd_ps(a, b, c)
 #define CGRU_MULTIPLY_ADD_double(a, b, c) _mm_fmadd_pd(a, b, c)
@@ -63,6 +63,9 @@ typedef double double_m __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(8
 #endif
 
 #define CGRU_UNROLL _Pragma("GCC unroll 8")
+#if defined(__aarch64__) && CGRU_FUSES
+#include "tile_neon.h"
+#else
 #define CGRU_TILE_OF(NAME, AHEAD, T, R, P, V)                                                                        \
   static void NAME##_##R##_##P##_##V(ptrdiff_t K, const T *a, ptrdiff_t a_row, ptrdiff_t a_k, const T *b,            \
       ptrdiff_t ldb, ptrdiff_t b_panel, T *c, ptrdiff_t ldc, ptrdiff_t c_panel, int accumulate, const char *ahead,   \
@@ -92,6 +95,7 @@ typedef double double_m __attribute__((vector_size(CGRU_VECTOR_BYTES), aligned(8
         CGRU_UNROLL for (int v = 0; v < V; v++)                                                                      \
             *(T##_m *)(c + r * ldc + p * c_panel + v * LANES) = acc[r][p][v];                                        \
   }
+#endif
 #define CGRU_TILE(T, R, P, V) CGRU_TILE_OF(T##_tile, 0, T, R, P, V)
 #define CGRU_TILE_AHEAD(T, R, P, V) CGRU_TILE_OF(T##_ahead, 1, T, R, P, V)
 
