@@ -141,6 +141,22 @@ static inline unsigned cgru_flush_denormals(void) {
     return was;
 }
 static inline void cgru_restore_denormals(unsigned was) { _mm_setcsr((_mm_getcsr() & ~0x8040u) | (was & 0x8040u)); }
+#elif defined(__GNUC__) && defined(__aarch64__)
+#define CGRU_FLUSH (UINT64_C(1) << 24) /* of operands and results, FZ of the control register */
+static inline uint64_t cgru_control(void) {
+    uint64_t word;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(word) : : "memory");
+    return word;
+}
+static inline void cgru_set_control(uint64_t word) { __asm__ volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
+static inline unsigned cgru_flush_denormals(void) {
+    uint64_t was = cgru_control();
+    cgru_set_control(was | CGRU_FLUSH);
+    return (unsigned)was;
+}
+static inline void cgru_restore_denormals(unsigned was) {
+    cgru_set_control((cgru_control() & ~CGRU_FLUSH) | (was & CGRU_FLUSH));
+}
 #else
 static inline unsigned cgru_flush_denormals(void) { return 0; }
 static inline void cgru_restore_denormals(unsigned was) { (void)was; }

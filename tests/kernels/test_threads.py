@@ -1,6 +1,7 @@
 """Sharing a call among threads, the routes of the products, and what they promise: the same bits."""
 
 import os
+import platform
 import threading
 
 import checks
@@ -196,7 +197,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), np.array_equal(layer(x
 
 
 def test_denormals_are_flushed_inside_and_nowhere_else(eager):
-    """A state that decays to nothing ends as zero; arithmetic outside keeps its denormals."""
+    """A state that decays is zero from the first denormal number on; arithmetic outside keeps them."""
     kernels.set_num_threads(2)
     tiny = np.float32(1e-40)
     for n in (1, 16):
@@ -209,5 +210,7 @@ def test_denormals_are_flushed_inside_and_nowhere_else(eager):
         zeros[2][units : 2 * units] = 0.5  # z: the state halves at every step
         layer.set_weights(zeros)
         y, h = layer(np.zeros((n, 200, 1)), initial_state=np.ones((n, units)))
-        assert (y[:, 100] > 0).all() and (h == 0).all()
+        assert (y[:, :126] > 0).all() and (h == 0).all()
+        if platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64"):
+            assert (y[:, 126:] == 0).all()
         assert tiny * np.float32(0.5) != 0
