@@ -1,27 +1,39 @@
-/* Transposed copies for packing: out (m x n) = sign * in^T, in (n x m). In C for the vector types of tile.h: squares of L x L
-   elements go through registers, in log2(L) rounds that interleave the rows i and i + L/2. Some four times as fast as element by
-   element where weights are read across their rows. */
+/* Transposed copies for packing: out (m x n) = sign * in^T, in (n x m). In C for vector types as in tile.h: squares of
+   L x L elements go through registers, in log2(L) rounds that interleave the rows i and i + L/2. Some four times as fast
+   as element by element where weights are read across their rows. */
 #ifndef CGRU_TRANSPOSE_H
 #define CGRU_TRANSPOSE_H
 #include <stddef.h>
 #define CGRU_STRIP 64 /* rows of out at a time: they stay in the first cache */
 
-#if defined(__GNUC__) && defined(__AVX2__)
+#if defined(__GNUC__) && (defined(__AVX2__) || defined(__aarch64__))
 #if defined(__clang__)
 #define CGRU_SHUFFLE(I, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define CGRU_SHUFFLE(I, a, b, ...) __builtin_shuffle(a, b, (I){__VA_ARGS__})
 #endif
-typedef float float_line __attribute__((vector_size(32), aligned(4), may_alias));
-typedef double double_line __attribute__((vector_size(32), aligned(8), may_alias));
-typedef int float_places __attribute__((vector_size(32)));
-typedef long long double_places __attribute__((vector_size(32)));
+#if defined(__AVX2__)
+#define CGRU_LINE_BYTES 32
 #define CGRU_float_LANES 8
 #define CGRU_double_LANES 4
 #define CGRU_float_LOW(a, b) CGRU_SHUFFLE(float_places, a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 #define CGRU_float_HIGH(a, b) CGRU_SHUFFLE(float_places, a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #define CGRU_double_LOW(a, b) CGRU_SHUFFLE(double_places, a, b, 0, 4, 1, 5)
 #define CGRU_double_HIGH(a, b) CGRU_SHUFFLE(double_places, a, b, 2, 6, 3, 7)
+#else
+#define CGRU_LINE_BYTES 16
+#define CGRU_float_LANES 4
+#define CGRU_double_LANES 2
+#define CGRU_float_LOW(a, b) CGRU_SHUFFLE(float_places, a, b, 0, 4, 1, 5)
+#define CGRU_float_HIGH(a, b) CGRU_SHUFFLE(float_places, a, b, 2, 6, 3, 7)
+#define CGRU_double_LOW(a, b) CGRU_SHUFFLE(double_places, a, b, 0, 2)
+#define CGRU_double_HIGH(a, b) CGRU_SHUFFLE(double_places, a, b, 1, 3)
+#endif
+typedef float float_line __attribute__((vector_size(CGRU_LINE_BYTES), aligned(4), may_alias));
+typedef double double_line __attribute__((vector_size(CGRU_LINE_BYTES), aligned(8), may_alias));
+typedef int float_places __attribute__((vector_size(CGRU_LINE_BYTES)));
+typedef long long double_places __attribute__((vector_size(CGRU_LINE_BYTES)));
+#define CGRU_EACH_LINE _Pragma("GCC unroll 8")
 #define CGRU_ROUND(T, L, a, b)                                                                                       \
   for (int i = 0; i < L / 2; i++) {                                                                                  \
     b[2 * i] = CGRU_##T##_LOW(a[i], a[i + L / 2]);                                                                   \
@@ -29,12 +41,12 @@ typedef long long double_places __attribute__((vector_size(32)));
   }
 #define CGRU_SQUARE(T, L)                                                                                            \
   static inline void T##_square(const T *in, ptrdiff_t in_row, T *out, ptrdiff_t out_row, T sign) {                  \
-    T##_line a[L], b[L];                                                                                              \
-    for (int i = 0; i < L; i++) a[i] = *(const T##_line *)(in + i * in_row) * sign;                                   \
+    T##_line a[L], b[L];                                                                                             \
+    CGRU_EACH_LINE for (int i = 0; i < L; i++) a[i] = *(const T##_line *)(in + i * in_row) * sign;                   \
     CGRU_ROUND(T, L, a, b)                                                                                           \
-    CGRU_ROUND(T, L, b, a)                                                                                           \
-    if (L == 8) CGRU_ROUND(T, L, a, b)                                                                               \
-    for (int i = 0; i < L; i++) *(T##_line *)(out + i * out_row) = L == 8 ? b[i] : a[i];                              \
+    if (L > 2) CGRU_ROUND(T, L, b, a)                                                                                \
+    if (L > 4) CGRU_ROUND(T, L, a, b)                                                                                \
+    CGRU_EACH_LINE for (int i = 0; i < L; i++) *(T##_line *)(out + i * out_row) = L == 4 ? a[i] : b[i];              \
   }
 #else
 #define CGRU_float_LANES 1
