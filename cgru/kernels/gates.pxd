@@ -49,6 +49,11 @@ cdef inline floating where(bint chosen, floating v) noexcept nogil:
     return v if chosen else <floating>0
 
 
+cdef inline floating either(bint first, floating a, floating b) noexcept nogil:
+    """a or b, which are both read: what is read on a condition keeps a loop from vectors."""
+    return a if first else b
+
+
 cdef enum:
     SLOPE_TERMS = 6
 
@@ -190,7 +195,7 @@ cdef inline void zones_forward(
 ) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(n):
-        h_next[j] = h_next[j] if taken[j] != 0 else h[j]
+        h_next[j] = either(taken[j] != 0, h_next[j], h[j])
 
 
 cdef inline void zones_expected(Py_ssize_t n, floating rate, row_t h, row_t h_next) noexcept nogil:
