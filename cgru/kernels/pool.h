@@ -13,6 +13,14 @@ typedef void (*cgru_task)(void *job, int task, int slot);
 
 #ifdef CGRU_THREADS
 #include <pthread.h>
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+/* By the versions that they have had from the beginning, and not by those of glibc 2.34: what is built on a new system runs on an old one. */
+#if __GLIBC_PREREQ(2, 34) && defined(__x86_64__)
+__asm__(".symver pthread_create, pthread_create@GLIBC_2.2.5\n.symver pthread_detach, pthread_detach@GLIBC_2.2.5");
+#elif __GLIBC_PREREQ(2, 34) && defined(__aarch64__)
+__asm__(".symver pthread_create, pthread_create@GLIBC_2.17\n.symver pthread_detach, pthread_detach@GLIBC_2.17");
+#endif
+#endif
 #define CGRU_LINGER_NS 30000    /* how long a worker spins at least after the last call */
 #define CGRU_LONGEST_NS 1000000 /* and at most; between: twice the usual time between calls */
 #define CGRU_POLITE_NS 50000    /* after so long a wait a spinning worker offers its processor at every look */
