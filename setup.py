@@ -4,7 +4,7 @@ Environment switches:
   CGRU_DEBUG=1               shapes and strides asserted at every kernel entry, bounds checked, -O1 -g
   CGRU_SANITIZE=address,...  compile and link with -fsanitize=...
   CGRU_NO_THREADS=1          without the thread pool: for platforms that have no pthreads
-  CGRU_REPORT=1              GCC says which loops it vectorised, by line of the Cython sources
+  CGRU_REPORT=1              GCC says which loops it vectorised, by line of the Cython sources; objects have these lines
 """
 
 import os
@@ -53,7 +53,7 @@ def common_flags():
     fast = ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-g0", *small, "-fno-align-labels"]
     compile_args += ["-O1", "-g"] if DEBUG else fast
     if REPORT:
-        compile_args.append("-fopt-info-vec-optimized")
+        compile_args += ["-fopt-info-vec-optimized", "-g1"]
     small_file = ["-Wl,--strip-all", "-Wl,-z,noseparate-code"]
     link_args = ["-pthread"] + ([] if DEBUG or sys.platform != "linux" else small_file)
     if SANITIZE:
