@@ -23,7 +23,6 @@ from cgru.typing import (
     InitializerLike,
     MergeMode,
     RegularizerLike,
-    Shape,
 )
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")
@@ -480,12 +479,3 @@ class GRU(Stack):
         if self._state_is_flat:
             return found[0]
         return {prefix.rstrip("."): cell for prefix, cell in zip(self._prefixes, found, strict=True)}
-
-    def _check_out(self, out: Array, shape: Shape) -> None:
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
-        if out.shape != shape or out.dtype != self.dtype or not out.flags.carray:  # C-contiguous, aligned, writable
-            raise ValueError(
-                f"out: expected a writable, aligned, C-contiguous array of shape {shape} and dtype {self.dtype}, "
-                f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
-            )

@@ -9,12 +9,12 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru import losses, metrics, optimizers
+from cgru import losses, optimizers
 from cgru.checks import check_bool, check_int, check_number
-from cgru.layers import GRU, Dense, Layer
+from cgru.layers import Layer
 from cgru.losses import Loss
 from cgru.metrics import Function, Metric
-from cgru.models import chunks, examples, finite, stateful
+from cgru.models import chunks, examples, finite, measures, stateful
 from cgru.models.history import History
 from cgru.models.hooks import Hooks
 from cgru.models.loop import Course, Loop
@@ -37,8 +37,6 @@ from cgru.typing import (
     States,
     Validation,
 )
-
-_POSITIVE = ("sigmoid", "hard_sigmoid", "hard_sigmoid_keras2")  # activations of states from 0 to 1
 
 
 class Trainable(Updatable):
@@ -82,8 +80,8 @@ class Trainable(Updatable):
             If a name is unknown, or the loss cannot work on the output of the last layer, or a metric with the loss.
         """
         optimizer, loss = optimizers.get(optimizer), losses.get(loss)  # type: ignore[arg-type]  # None is refused
-        metrics = _get_metrics(metrics, loss)
-        _check_range(self.layers[-1], loss)
+        metrics = measures.get_metrics(metrics, loss)
+        measures.check_range(self.layers[-1], loss)
         vars(self).update(optimizer=optimizer, loss=loss, metrics=metrics)  # what is read-only outside of here
         self._states = self._course = None
 
@@ -302,7 +300,7 @@ class Trainable(Updatable):
             shown, hooks = check_verbose(verbose), Hooks(callbacks)
             if validation_split and validation_data is not None:
                 raise ValueError("validation_data, validation_split: give one of the two, got both")
-            _check_states(self.layers[-1], self.loss)
+            measures.check_states(self.layers[-1], self.loss)
             if chunk is not None:
                 chunk = check_int(chunk, "chunk", 1)
                 chunks.check(self.layers)
@@ -340,7 +338,7 @@ class Trainable(Updatable):
     def _train_on_batch(self, x: Any, y: Any, given: dict[str, Any]) -> dict[str, float]:
         """What `train_on_batch` does."""
         self._check_compiled()
-        _check_states(self.layers[-1], self.loss)
+        measures.check_states(self.layers[-1], self.loss)
         batch, targets = checked(self, x, y, given, whole=False)
         stateful.check_batches(self.layers, len(targets), len(targets), shuffle=False)
         self._build_for(batch)
@@ -353,7 +351,7 @@ class Trainable(Updatable):
         """What `evaluate` does."""
         self._check_compiled()
         batch_size = check_int(batch_size, "batch_size", 1)
-        _check_states(self.layers[-1], self.loss)
+        measures.check_states(self.layers[-1], self.loss)
         if y is None and brings_batches(x):
             self._check_alone(given)
             totals, states = self._evaluate_batches(Batches(self, opener_of(x, 1)))
@@ -465,36 +463,3 @@ class Trainable(Updatable):
                 after = stateful.carried(self.layers, after)
         assert after is not None
         return totals, after
-
-
-def _get_metrics(
-    names: Sequence[MetricName | Metric | Function | MetricFunction], loss: Loss
-) -> list[Metric | Function]:
-    if not isinstance(names, (list, tuple)):
-        raise TypeError(f"metrics: expected a list of names, got {names!r}")
-    found = [metrics.get(name, f"metrics[{i}]") for i, name in enumerate(names)]
-    if len({metric.name for metric in found}) != len(found):
-        raise ValueError(f"metrics: expected each name once, got {names!r}")
-    if any(metric.name == "loss" for metric in found):
-        raise ValueError(f"metrics: expected other names than 'loss', which is the loss', got {names!r}")
-    return [metric.for_loss(loss) if isinstance(metric, Metric) else metric for metric in found]
-
-
-def _check_range(last: Layer, loss: Loss) -> None:
-    """Refuse a loss that wants probabilities of a layer that gives others numbers too, or the other way round."""
-    wanted = getattr(loss, "from_logits", None)
-    if not isinstance(last, Dense) or wanted is None or wanted == (last.activation not in ("softmax", "sigmoid")):
-        return
-    what = "logits: a linear last layer" if wanted else "probabilities: a softmax (or sigmoid) last layer"
-    if not wanted and loss.distribution == "binary":
-        what = "probabilities: a sigmoid last layer"
-    raise ValueError(f"loss: {loss.name!r} expected {what}, got activation {last.activation!r}")
-
-
-def _check_states(last: Layer, loss: Loss) -> None:
-    """Refuse a loss that wants probabilities of the states of a GRU that may be negative; a batch may show it late."""
-    if isinstance(last, GRU) and getattr(loss, "from_logits", True) is False and last.activation not in _POSITIVE:
-        raise ValueError(
-            f"loss: {loss.name!r} expected probabilities, got the states of a GRU with activation {last.activation!r}: "
-            f"put a Dense with a {'sigmoid' if loss.distribution == 'binary' else 'softmax'} behind it"
-        )
