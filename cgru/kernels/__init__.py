@@ -42,6 +42,7 @@ activate = calls.activate
 activate_rows = calls.activate_rows
 activation_gradient = calls.activation_gradient
 backward = calls.backward
+backward_rows = calls.backward_rows
 backward_work = calls.backward_work
 forward = calls.forward
 forward_work = calls.forward_work

@@ -120,6 +120,7 @@ def forward_work(
     route: int,
     threads: int,
 ) -> int: ...
+def backward_rows(N: int, M: int, route: int) -> int: ...
 def backward_work(
     N: int,
     M: int,

@@ -258,7 +258,7 @@ def backward_work(
 ):
     """Elements of the workspace of `backward`."""
     cdef Py_ssize_t Hp = padded(H, itemsize), B = (4 if reset_after else 3) * Hp
-    cdef Py_ssize_t most = max(min(limits.blas_rows if route == BLAS else limits.large_rows, M), N)
+    cdef Py_ssize_t most = backward_rows(N, M, route)
     return (
         ALIGN + 2 * aligned(N * Hp) + aligned(most * (B + 6 * Hp if normed else B)) + aligned(most * D)
         + 2 * aligned(most * Hp) + aligned(most * padded(D, itemsize)) + aligned(B)
@@ -334,7 +334,7 @@ def backward(
     forward.x, forward.xn, forward.xt = &x[0, 0, 0], x.strides[0] // size, x.strides[1] // size
     forward.gates, forward.states = <void *>&gates[0, 0], <void *>&states[0, 0]
     take_options(forward, gain, zoneout, taken)
-    j.most = max(min(limits.blas_rows if route == BLAS else limits.large_rows, M), N)
+    j.most = backward_rows(N, M, route)
     j.dh = dh_now
     j.ds = carve(&next_work, N * Hp)
     j.dg = carve(&next_work, j.most * j.dG)

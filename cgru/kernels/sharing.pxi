@@ -125,3 +125,9 @@ cdef inline Sharing sharing_by_blas(Py_ssize_t N, Py_ssize_t M) noexcept nogil:
     sharing.by_rows, sharing.by_blas, sharing.threads = False, True, 1
     sharing.range_rows = max(N, min(limits.blas_rows, M))
     return sharing
+
+
+cpdef Py_ssize_t backward_rows(Py_ssize_t N, Py_ssize_t M, int route) noexcept:
+    """Packed rows of a block of steps in `backward`, at most, of N rows and M packed ones; blocks are counted from the
+    last step."""
+    return max(min(limits.blas_rows if route == BLAS else limits.large_rows, M), N)
