@@ -7,7 +7,7 @@ import math
 import numbers
 import operator
 from collections.abc import Iterable
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,25 @@ def check_int(value: SupportsIndex, name: str, minimum: int = 0) -> int:
         raise TypeError(f"{name}: expected an integer, got {value!r}") from None
     if number < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {number}")
+    return number
+
+
+def check_recompute(value: SupportsIndex | str | None, training: bool = True) -> int | Literal["auto"] | None:
+    """Return `value` as what a layer's `recompute` may be; TypeError or ValueError names it."""
+    expected = "recompute: expected a number of steps, at least 1, 'auto' or None"
+    if value is None:
+        return None
+    number: int | Literal["auto"] = "auto"
+    if isinstance(value, str):
+        if value != "auto":
+            raise ValueError(f"{expected}, got {value!r}")
+    else:
+        try:
+            number = check_int(value, "recompute", 1)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{expected}, got {value!r}") from None
+    if not training:
+        raise ValueError(f"recompute: expected None beside training=False, which keeps nothing, got {value!r}")
     return number
 
 

@@ -9,7 +9,7 @@ checked their arrays; what this module asks of them is said at each function.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -217,7 +217,12 @@ class Noise(NamedTuple):
     """What chance has chosen for one pass in training."""
 
     mask: Array | None = None  # (N, H), C-contiguous: factors of the states as the products read them
-    taken: NDArray[np.uint8] | None = None  # (M, H), C-contiguous: 0 where a unit keeps its old state
+    # (M, H), C-contiguous: 0 where a unit keeps its old state; or what draws that for some of the M packed rows
+    taken: NDArray[np.uint8] | Callable[[slice], NDArray[np.uint8]] | None = None
+
+    def drawn(self, rows: slice = slice(None)) -> Noise:
+        """What chance has chosen for these packed rows."""
+        return self._replace(taken=self.taken(rows)) if callable(self.taken) else self
 
 
 NO_NOISE = Noise()
@@ -260,17 +265,22 @@ def readable(x: Array) -> Array:
 def run(*passes: Generator[Call, None, Result], threads: int | None = None) -> list[Result]:
     """Run one pass, or two that do not depend on each other, and return the result of each.
 
-    A pass is a generator: `forward_pass` or `backward_pass`. It allocates and yields what the kernels are to run, and
-    comes back with the result; until then it keeps the arrays alive.
+    A pass is a generator: `forward_pass` or `backward_pass`, or several of them in a row. It allocates and yields what
+    the kernels are to run, and comes back with the result; until then it keeps the arrays alive.
     """
-    kernels.run_calls([next(p) for p in passes], _most(threads))
-    results = []
-    for p in passes:
-        try:
-            next(p)
-        except StopIteration as end:
-            results.append(end.value)
-    return results
+    results: list[Any] = [None] * len(passes)
+    running = dict(enumerate(passes))
+    while True:
+        calls = []
+        for i, p in list(running.items()):
+            try:
+                calls.append(next(p))
+            except StopIteration as end:
+                results[i] = end.value
+                del running[i]
+        if not calls:
+            return results
+        kernels.run_calls(calls, _most(threads))
 
 
 def forward(*args: Any, **kwargs: Any) -> tuple[Array, Tape | None]:
@@ -293,6 +303,7 @@ def forward_pass(
     h: Array | None = None,
     threads: int | None = None,
     noise: Noise = NO_NOISE,
+    memory: tuple[Array, Array] | None = None,
 ) -> Generator[Call, None, tuple[Array, Tape | None]]:
     """All steps of one cell; the result is (final state, Tape or None).
 
@@ -311,13 +322,16 @@ def forward_pass(
     threads : int, optional
         As in `prepare`.
     noise : Noise
-        With `training` alone.
+        Of training, whether the tape is kept or not.
+    memory : tuple of ndarray, optional
+        From `tape_memory`: where the tape goes.
     """
-    N, Hp, threads = len(h0), weights.Hp, _threads(weights, threads)
+    N, threads = len(h0), _threads(weights, threads)
     h = np.empty((N, weights.H), x.dtype) if h is None else h
     gates = states = None
     if training:
-        gates, states = _empty((plan.steps, weights.row), x.dtype), _empty((N + plan.steps, Hp), x.dtype)
+        gates, states = tape_memory(weights, N, plan.steps) if memory is None else memory
+        gates, states = gates[: plan.steps], states[: N + plan.steps]
     size = kernels.forward_work(
         N, plan.steps, weights.D, weights.H, weights.reset_after, weights.gain is not None, noise.mask is not None,
         training, x.itemsize, weights.route, threads,
@@ -332,6 +346,30 @@ def forward_pass(
     return h, Tape(weights, x, plan, gates, states, noise) if training else None
 
 
+def tape_memory(weights: Weights, N: int, steps: int) -> tuple[Array, Array]:
+    """Memory for the gates and the states of N rows and so many packed ones."""
+    return _empty((steps, weights.row), weights.dtype), _empty((N + steps, weights.Hp), weights.dtype)
+
+
+class Sums(NamedTuple):
+    """Gradients of weights as the kernels add to them."""
+
+    kernel: Array  # (D, 3Hp) n r z, or that in panels
+    recurrent_kernel: Array  # (H, 3Hp) r z n, the same
+    bias: Array  # (4Hp,) n r z q, or (3Hp,) n r z
+    gain: Array | None  # (6Hp,)
+
+
+def zeros(weights: Weights) -> Sums:
+    """The `Sums` of a pass that begins."""
+    columns, dtype = 3 * weights.Hp, weights.dtype
+    return Sums(
+        _zeros((weights.D, columns), dtype), _zeros((weights.H, columns), dtype),
+        _zeros(((4 if weights.reset_after else 3) * weights.Hp,), dtype),
+        None if weights.gain is None else _zeros((6 * weights.Hp,), dtype),
+    )  # fmt: skip
+
+
 def backward_pass(
     dy: Array | None,
     dh: Array | None,
@@ -340,6 +378,7 @@ def backward_pass(
     out: Gradients | None = None,
     threads: int | None = None,
     need_grads: bool = True,
+    sums: Sums | None = None,
 ) -> Generator[Call, None, Gradients]:
     """The gradients of one forward pass; the result is `Gradients`, and the tape is only read.
 
@@ -356,24 +395,21 @@ def backward_pass(
         As in `prepare`.
     need_grads : bool
         Whether the gradients of the weights are wanted; without them their products are left out.
+    sums : Sums, optional
+        Of the steps behind these, if they were another pass: those of these steps are added, and it is left to the
+        caller to make gradients of them (`of_weights`).
     """
     weights, x, plan, gates, states, noise = tape
-    N, D, H, Hp, dtype, threads = len(x), weights.D, weights.H, weights.Hp, x.dtype, _threads(weights, threads)
-    dx, dh0, kernel, recurrent_kernel, bias = out[:5] if out else (None,) * 5
-    if not need_dx:
-        dx = None
-    elif dx is None:
-        dx = np.empty(x.shape, dtype) if plan.steps == N * x.shape[1] else np.zeros(x.shape, dtype)
+    N, H, dtype, threads = len(x), weights.H, x.dtype, _threads(weights, threads)
+    dx, dh0 = out[:2] if out else (None, None)
+    dx = (input_gradient(x, plan) if dx is None else dx) if need_dx else None
     dh0 = np.empty((N, H), dtype) if dh0 is None else dh0
-    dkernel = drecurrent_kernel = dbias = dgain = None
-    if need_grads:
-        dkernel, drecurrent_kernel = _zeros((D, 3 * Hp), dtype), _zeros((H, 3 * Hp), dtype)
-        dbias = _zeros(((4 if weights.reset_after else 3) * Hp,), dtype)
-        dgain = None if weights.gain is None else _zeros((6 * Hp,), dtype)
+    own = zeros(weights) if sums is None and need_grads else sums
+    dkernel, drecurrent_kernel, dbias, dgain = (None,) * 4 if own is None else own
     dh = None if dh is None else np.ascontiguousarray(dh)
     size = kernels.backward_work(
-        N, plan.steps, D, H, weights.reset_after, weights.gain is not None, noise.mask is not None, weights.zoneout > 0,
-        x.itemsize, weights.route, threads,
+        N, plan.steps, weights.D, H, weights.reset_after, weights.gain is not None, noise.mask is not None,
+        weights.zoneout > 0, x.itemsize, weights.route, threads,
     )  # fmt: skip
     work = np.empty(size, dtype)
     W_back, U_back = weights.back(threads)
@@ -385,8 +421,20 @@ def backward_pass(
         weights.reset_after, weights.recurrent_activation, weights.activation,
         weights.route, threads,
     )  # fmt: skip
-    if dkernel is None or drecurrent_kernel is None or dbias is None:
+    if own is None or sums is not None:
         return Gradients(dx, dh0, None, None, None)
+    return of_weights(own, weights, Gradients(dx, dh0, *(out[2:5] if out else (None,) * 3)), threads)
+
+
+def input_gradient(x: Array, plan: Schedule) -> Array:
+    """Memory for the gradient of x: zero, unless every row takes all steps."""
+    return (np.empty if plan.steps == len(x) * x.shape[1] else np.zeros)(x.shape, x.dtype)
+
+
+def of_weights(sums: Sums, weights: Weights, out: Gradients, threads: int | None = None) -> Gradients:
+    """`out` with the gradients that `sums` are, in its arrays, or in new ones where these are None."""
+    D, H, Hp, dtype, threads = weights.D, weights.H, weights.Hp, weights.dtype, _threads(weights, threads)
+    _, _, kernel, recurrent_kernel, bias = out[:5]
     kernel = np.empty((D, 3 * H), dtype) if kernel is None else kernel
     recurrent_kernel = np.empty((H, 3 * H), dtype) if recurrent_kernel is None else recurrent_kernel
     bias = np.empty((2, 3 * H) if weights.reset_after else 3 * H, dtype) if bias is None else bias
@@ -396,12 +444,14 @@ def backward_pass(
         ld = 0 if in_panels else matrix.shape[1]
         weights.layout.pack(array, matrix.ravel(), places, Hp, ld, threads, inverse=True)
 
-    write(kernel, dkernel, (1, 2, 0))
-    write(recurrent_kernel, drecurrent_kernel, (0, 1, 2))
+    write(kernel, sums.kernel, (1, 2, 0))
+    write(recurrent_kernel, sums.recurrent_kernel, (0, 1, 2))
     for vector, n in zip(bias if weights.reset_after else (bias,), (0, 3), strict=False):  # of the second one n is q's
-        write(vector[None], dbias[None], (1, 2, n))
-    gain = None if dgain is None else np.ascontiguousarray(dgain.reshape(2, 3, Hp)[:, :, :H]).reshape(2, 3 * H)
-    return Gradients(dx, dh0, kernel, recurrent_kernel, bias, gain)
+        write(vector[None], sums.bias[None], (1, 2, n))
+    gain = None
+    if sums.gain is not None:
+        gain = np.ascontiguousarray(sums.gain.reshape(2, 3, Hp)[:, :, :H]).reshape(2, 3 * H)
+    return Gradients(out.dx, out.dh0, kernel, recurrent_kernel, bias, gain)
 
 
 def _most(threads: int | None) -> int:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from cgru import recurrence
+from cgru import recomputing
 from cgru.kernels.calls import Call
+from cgru.recomputing import Every, Outline
 from cgru.recurrence import NO_NOISE, Gradients, Noise, Tape, Weights
 from cgru.scheduling import Indices, Schedule, longest_first, own_steps
 from cgru.sequences import acting
@@ -129,28 +130,30 @@ def forward_pass(
     h: Array | None = None,
     noise: Noise = NO_NOISE,
     initial: Array | None = None,
-) -> Generator[Call, None, tuple[Array, Tape | None]]:
-    """`recurrence.forward_pass`, with resets where the plan is a `Cut`: after one the state is `initial` (H,), or zero.
+    every: Every = None,
+) -> Generator[Call, None, tuple[Array, Tape | Outline | None]]:
+    """`recomputing.forward_pass`, with resets where the plan is a `Cut`: after one the state is `initial` (H,), or
+    zero.
 
     y is then an array whose `view` needs no copy, and noise is of the segments.
     """
     if isinstance(plan, Schedule):
-        return recurrence.forward_pass(weights, x, h0, plan, y, training, h, noise=noise)
-    return _forward(weights, x, h0, plan, y, training, h, noise, initial)
+        return recomputing.forward_pass(weights, x, h0, plan, y, training, h, noise, every)
+    return _forward(weights, x, h0, plan, y, training, h, noise, initial, every)
 
 
 def _forward(
     weights: Weights, x: Array, h0: Array, plan: Cut, y: Array | None, training: bool, h: Array | None, noise: Noise,
-    initial: Array | None,
-) -> Generator[Call, None, tuple[Array, Tape | None]]:  # fmt: skip
+    initial: Array | None, every: Every,
+) -> Generator[Call, None, tuple[Array, Tape | Outline | None]]:  # fmt: skip
     start = np.zeros((len(plan.segments.owners), weights.H), x.dtype)
     if initial is not None:
         start += initial
     start[plan.entered[plan.goes_on]] = h0[plan.goes_on]
     view = None if y is None else plan.view(y)
     assert view is None or not view.size or np.may_share_memory(view, y)
-    ends, tape = yield from recurrence.forward_pass(
-        weights, plan.view(x), start, plan.plan, view, training, noise=noise
+    ends, tape = yield from recomputing.forward_pass(
+        weights, plan.view(x), start, plan.plan, view, training, noise=noise, every=every
     )
     h = np.empty_like(h0) if h is None else h
     h[...] = ends[plan.left]
@@ -158,17 +161,17 @@ def _forward(
 
 
 def backward_pass(
-    dy: Array | None, dh: Array, tape: Tape, need_dx: bool = True, need_grads: bool = True
+    dy: Array | None, dh: Array, tape: Tape | Outline, need_dx: bool = True, need_grads: bool = True
 ) -> Generator[Call, None, Gradients]:
-    """`recurrence.backward_pass` for the tape of `forward_pass`; `initial` of the result is what resets add to the
+    """`recomputing.backward_pass` for the tape of `forward_pass`; `initial` of the result is what resets add to the
     gradient of the state after them, (H,)."""
     if isinstance(tape.plan, Schedule):
-        return recurrence.backward_pass(dy, dh, tape, need_dx, need_grads=need_grads)
+        return recomputing.backward_pass(dy, dh, tape, need_dx, need_grads=need_grads)
     return _backward(dy, dh, tape, need_dx, need_grads)
 
 
 def _backward(
-    dy: Array | None, dh: Array, tape: Tape, need_dx: bool, need_grads: bool
+    dy: Array | None, dh: Array, tape: Tape | Outline, need_dx: bool, need_grads: bool
 ) -> Generator[Call, None, Gradients]:
     plan: Any = tape.plan
     ends = np.zeros((len(plan.segments.owners), dh.shape[1]), dh.dtype)
@@ -176,7 +179,7 @@ def _backward(
     dx = plan.empty(tape.x.shape[2], dh.dtype) if need_dx else None
     out = None if dx is None else Gradients(plan.view(dx), None, None, None, None)
     own = tape._replace(x=plan.view(tape.x), plan=plan.plan)
-    found = yield from recurrence.backward_pass(
+    found = yield from recomputing.backward_pass(
         None if dy is None else plan.view(dy), ends, own, need_dx, out, need_grads=need_grads
     )
     dh0 = np.where(plan.goes_on[:, None], found.dh0[plan.entered], 0).astype(dh.dtype, copy=False)

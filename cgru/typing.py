@@ -34,6 +34,7 @@ Path: TypeAlias = str | os.PathLike[str]
 Activation: TypeAlias = Literal["sigmoid", "tanh", "relu", "linear", "hard_sigmoid", "hard_sigmoid_keras2"]
 DenseActivation: TypeAlias = Literal["linear", "relu", "sigmoid", "softmax", "tanh"]
 AttentionScore: TypeAlias = Literal["dot", "general", "additive"]
+Recompute: TypeAlias = SupportsIndex | Literal["auto"] | None
 MergeMode: TypeAlias = Literal["concat", "sum", "mul", "ave"]
 InitializerName: TypeAlias = Literal[
     "constant", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "identity", "identity_per_gate",

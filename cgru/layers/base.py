@@ -63,6 +63,12 @@ class Layer(Optioned, Locked, Configured):
         """Whether outputs in training are others than in inference, because something is drawn for them."""
         return True
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether `forward_batch` takes `recompute`, which says how many steps the tape holds at a time: None (all), a
+        number of them, or "auto"."""
+        return False
+
     def __init__(self, dtype: DType = "float32", seed: SupportsIndex | None = None, trainable: bool = True) -> None:
         super().__init__()
         self.dtype = check_dtype(dtype) if self._has_dtype else None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgru import kernels, masks, recurrence
-from cgru.checks import check_bool, check_int, check_name, check_rate
+from cgru.checks import check_bool, check_int, check_name, check_rate, check_recompute
 from cgru.layers import gates
 from cgru.layers.gates import GatesOrDict
 from cgru.layers.stack import Stack, Tape
@@ -22,6 +22,7 @@ from cgru.typing import (
     DType,
     InitializerLike,
     MergeMode,
+    Recompute,
     RegularizerLike,
 )
 
@@ -309,6 +310,7 @@ class GRU(Stack):
         seed: SupportsIndex | masks.Key | None = None,
         *,
         resets: Any = None,
+        recompute: Recompute = None,
     ) -> tuple[Array, Array, Tape | Any]:
         """Return (y, h, tape), as a call does; the tape is what `backward` needs, None unless `training`.
 
@@ -317,11 +319,23 @@ class GRU(Stack):
         In training dropout and zoneout act. `seed`, an int or a `cgru.masks.Key`, says what they choose: with the same
         one they choose the same. Without it they choose anew at each call.
 
+        With `recompute`, a number k of steps, the tape keeps the state of every k-th step alone, and `backward`
+        computes k steps at a time again: the same bits in less memory and more time, half as much again at most.
+        "auto" is about the square root of the number of steps, for which a tape and the states that are kept are about
+        as large. A smaller k than the block of steps whose gradients are summed at once, of N rows 512 / N steps,
+        counts as that. The outputs of lower layers of a stack are kept.
+
         The tape refers to x where x needed no conversion: leave its values alone until backward is done.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong type, shape or range; the message names it.
         """
-        batch, key = self._as_batch(x, lengths, mask, resets), masks.as_key(seed)
         training = check_bool(training, "training")
-        y, h, _, tape = self._run(batch, initial_state, training, self._chance(key) if training else None)
+        every = check_recompute(recompute, training)
+        batch, key = self._as_batch(x, lengths, mask, resets), masks.as_key(seed)
+        y, h, _, tape = self._run(batch, initial_state, training, self._chance(key) if training else None, every)
         self._keep_state(h)
         return self._time_order(y), h, tape
 

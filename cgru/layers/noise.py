@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cgru import masks, recurrence
 from cgru.masks import Key
@@ -43,12 +45,19 @@ def of_cell(
     if layer.zoneout:
         rows, steps = packed_steps(plan, N) if isinstance(plan, Schedule) else plan.packed_steps()
         key = key._replace(examples=masks.examples_of(key, N)[rows])
-        shape = (plan.steps, 1, H)
-        keep = masks.keep(key, shape, layer.zoneout, "zoneout", index, direction, steps[:, None])
-        taken = keep.view(np.uint8).reshape(-1, H)
+        taken = functools.partial(_taken, key, H, layer.zoneout, index, direction, steps)
     if mask is not None and not isinstance(plan, Schedule):
         mask = mask[plan.segments.owners]
     return recurrence.Noise(mask, taken)
+
+
+def _taken(
+    key: Key, H: int, rate: float, index: int, direction: int, steps: IntArray, rows: slice
+) -> NDArray[np.uint8]:
+    """What zoneout chooses for some packed rows: `steps`, and the key's examples, are those of all."""
+    assert key.examples is not None
+    key, steps = key._replace(examples=key.examples[rows]), steps[rows]
+    return masks.keep(key, (len(steps), 1, H), rate, "zoneout", index, direction, steps[:, None]).view(np.uint8)[:, 0]
 
 
 def packed_steps(plan: Schedule, N: int) -> tuple[IntArray, Any]:

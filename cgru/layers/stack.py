@@ -15,6 +15,7 @@ from cgru.layers import noise
 from cgru.layers.base import Layer
 from cgru.layers.cells import Cells
 from cgru.layers.steps import flipped, gather_repeated, repeat_last
+from cgru.recomputing import Every
 from cgru.scheduling import Schedule, schedule
 from cgru.sequences import Batch, as_numeric
 from cgru.typing import AnyArray, Array, ArrayOrPair, Key, Shape
@@ -25,7 +26,7 @@ class Tape(NamedTuple):
 
     layer: Layer  # whose forward pass it was
     batch: Batch  # as the stack saw it
-    cells: list[Any]  # recurrence.Tape, in the order of the state
+    cells: list[Any]  # recurrence.Tape, or recomputing.Outline, in the order of the state
     outputs: list[
         Sequence[Array] | None
     ]  # per layer: the outputs of its directions where the merge needs them, else None
@@ -75,10 +76,11 @@ class Stack(Cells):
         self.build(x.shape[-1])
 
     def _run(
-        self, batch: Batch, initial_state: ArrayLike | None, record: bool, key: Key = None
+        self, batch: Batch, initial_state: ArrayLike | None, record: bool, key: Key = None, every: Every = None
     ) -> tuple[Array, Array, float, Tape | None]:
         """Return (y, h, penalty, tape); y is (N, T, F), or (N, F) without return_sequences. The tape is kept if
-        `record`; only with a key (see `_chance`) anything is left to chance."""
+        `record`, with `every` that of so many steps at a time; only with a key (see `_chance`) anything is left to
+        chance."""
         x: Any = batch.data
         if x.ndim != 3:
             raise self._wrong_shape((x.swapaxes(0, 1) if self.time_major and x.ndim > 1 else x).shape)
@@ -114,7 +116,7 @@ class Stack(Cells):
                     segments.forward_pass(
                         weights[first + d], x, h0[first + d], plan, ys[d], record, h[first + d],
                         noise=recurrence.NO_NOISE if key is None else noise.of_cell(self, key, layer, d, plan, N),
-                        initial=None if learned is None else learned[first + d],
+                        initial=None if learned is None else learned[first + d], every=every,
                     )
                     for d, plan in enumerate(plans)
                 )
@@ -222,21 +224,26 @@ class Stack(Cells):
         return self._chooses or type(self).forward_batch is not Stack.forward_batch
 
     def forward_batch(
-        self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
-    ) -> tuple[Batch, Array, float, Tape | None]:
-        return self._protocol(batch, state, training, self._chance(key) if training else None)
+        self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False,
+        recompute: Every = None,
+    ) -> tuple[Batch, Array, float, Tape | None]:  # fmt: skip
+        return self._protocol(batch, state, training, self._chance(key) if training else None, recompute)
+
+    @property
+    def recomputes(self) -> bool:
+        return type(self).forward_batch is Stack.forward_batch
 
     def record_batch(self, batch: Batch, state: Array | None = None) -> tuple[Batch, Array, float, Any]:
         out, after, _, tape = self._protocol(batch, state, record=True, key=None)
         return out, after, 0.0, tape and tape._replace(d_penalty=None)
 
     def _protocol(
-        self, batch: Batch, state: Array | None, record: bool, key: Key
+        self, batch: Batch, state: Array | None, record: bool, key: Key, every: Every = None
     ) -> tuple[Batch, Array, float, Tape | None]:
         data = batch.data
         if data.dtype != self.dtype:
             data = as_numeric(data, self.dtype)
-        y, h, penalty, tape = self._run(batch.with_data(data), state, record, key)
+        y, h, penalty, tape = self._run(batch.with_data(data), state, record, key, every)
         if not self.return_sequences:
             return Batch(y), h, penalty, tape
         return (flipped(batch) if self.go_backwards else batch).with_data(y), h, penalty, tape

@@ -18,7 +18,7 @@ from cgru.models.sequential import Sequential
 from cgru.models.targets import Targets, targets
 from cgru.models.training import Trainable
 from cgru.sequences import Batch
-from cgru.typing import Array, AttentionScore, IntArray, Key, Parameter, Shape, States
+from cgru.typing import Array, AttentionScore, IntArray, Key, Parameter, Recompute, Shape, States
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -198,6 +198,7 @@ class EncoderDecoder(Trainable):
         key: Key = None,
         end: int | None = None,
         first: int = 0,
+        recompute: Recompute = None,
     ) -> tuple[Batch, States, list[Any], float]:
         """As `Updatable._forward`; the tape of an encoder's layer comes with its state."""
         flow = encoded = batch.source
@@ -217,7 +218,10 @@ class EncoderDecoder(Trainable):
                 after.append(None)
                 continue
             wanted = training and (i >= first or layer.draws)
-            flow, state, penalty, tape = layer.forward_batch(flow, begun.get(i), self._layer_key(key, i, layer), wanted)
+            options = {"recompute": recompute} if wanted and layer.recomputes else {}
+            flow, state, penalty, tape = layer.forward_batch(
+                flow, begun.get(i), self._layer_key(key, i, layer), wanted, **options
+            )
             total += penalty
             after.append(state)
             tapes.append((tape, state) if i < len(self.encoder.layers) else tape)

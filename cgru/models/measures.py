@@ -1,14 +1,14 @@
-"""What `compile` is given, checked with what it works on."""
+"""What `compile` and `fit` are given, checked with the layers that it works on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cgru import metrics
+from cgru import checks, metrics
 from cgru.layers import GRU, Dense, Layer
 from cgru.losses import Loss
 from cgru.metrics import Function, Metric
-from cgru.typing import MetricFunction, MetricName
+from cgru.typing import MetricFunction, MetricName, Recompute
 
 _POSITIVE = ("sigmoid", "hard_sigmoid", "hard_sigmoid_keras2")  # activations of states from 0 to 1
 
@@ -45,3 +45,11 @@ def check_states(last: Layer, loss: Loss) -> None:
             f"loss: {loss.name!r} expected probabilities, got the states of a GRU with activation {last.activation!r}: "
             f"put a Dense with a {'sigmoid' if loss.distribution == 'binary' else 'softmax'} behind it"
         )
+
+
+def check_recompute(layers: Sequence[Layer], recompute: Recompute, training: bool = True) -> Recompute:
+    """Return `recompute` checked; TypeError or ValueError names it."""
+    checked = checks.check_recompute(recompute, training)
+    if checked is not None and not any(layer.recomputes for layer in layers):
+        raise ValueError(f"recompute: expected None without a GRU, whose steps are computed again, got {checked!r}")
+    return checked

@@ -26,7 +26,7 @@ class Run:
     def __init__(self, model: Updatable, batch: Batch, targets: Targets, states: States | None, key: Any) -> None:
         self.model, self.targets = model, targets
         self.outputs, self.logits, self.states, self.tapes, self.penalty = _forward(
-            model, batch, states, training=True, key=key, first=model._first_trained()
+            model, batch, states, training=True, key=key, first=model._first_trained(), recompute=model._recompute
         )
 
     def seen(self, totals: Totals) -> dict[str, Counts]:
@@ -86,7 +86,7 @@ class FusedRun:
         self.model, last, loss = model, model.layers[-1], model.loss
         assert isinstance(last, Dense)
         hidden, after, self.tapes, penalty = model._forward(
-            batch, states, training=True, key=key, end=-1, first=model._first_trained()
+            batch, states, training=True, key=key, end=-1, first=model._first_trained(), recompute=model._recompute
         )
         self.penalty = penalty + model.penalty()
         self.states: States = [*after, None]

@@ -17,7 +17,7 @@ from cgru.models.history import History
 from cgru.models.pairs import Pair
 from cgru.models.progress import Verbose
 from cgru.sequences import unpad
-from cgru.typing import AllReduce, Array, ArrayOrList, BatchSource, ClassWeight, Validation
+from cgru.typing import AllReduce, Array, ArrayOrList, BatchSource, ClassWeight, Recompute, Validation
 
 
 class Seq2Seq(EncoderDecoder):
@@ -112,6 +112,7 @@ class Seq2Seq(EncoderDecoder):
         resume: bool = False,
         resets: None = None,
         all_reduce: AllReduce | None = None,
+        recompute: Recompute = None,
     ) -> History:
         """Train on sources and targets (see the class), or on the batches that an iterable brings.
 
@@ -128,7 +129,7 @@ class Seq2Seq(EncoderDecoder):
             Sequences are not cut here: the decoder needs the whole source.
         class_weight : dict id -> weight, optional
             What the ids of targets, and the end, weigh in the loss.
-        epochs, batch_size, shuffle, verbose, validation_split, callbacks, initial_epoch, resume, all_reduce
+        epochs, batch_size, shuffle, verbose, validation_split, callbacks, initial_epoch, resume, all_reduce, recompute
             As in `Sequential.fit`.
 
         Returns
@@ -147,7 +148,7 @@ class Seq2Seq(EncoderDecoder):
         return self._fit(
             source, target, given, epochs, batch_size, shuffle, validation_data=validation_data, verbose=verbose,
             validation_split=validation_split, callbacks=callbacks, initial_epoch=initial_epoch, chunk=None,
-            resume=resume, all_reduce=all_reduce,
+            resume=resume, all_reduce=all_reduce, recompute=recompute,
         )  # fmt: skip
 
     def train_on_batch(
@@ -161,6 +162,7 @@ class Seq2Seq(EncoderDecoder):
         *,
         target_lengths: ArrayLike | None = None,
         resets: None = None,
+        recompute: Recompute = None,
     ) -> dict[str, float]:
         """Make one update with these examples, and return a dict of the loss and the metrics before it.
 
@@ -170,7 +172,7 @@ class Seq2Seq(EncoderDecoder):
             As `fit`.
         """
         given = _given(lengths, mask, target_lengths, sample_weight, resets) | {"class_weight": class_weight}
-        return self._train_on_batch(source, target, given)
+        return self._train_on_batch(source, target, given, recompute)
 
     def evaluate(
         self,

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from cgru import masks
 from cgru.checks import check_bool, check_int
 from cgru.layers.rows import counts_of
-from cgru.models import examples, stateful, stepping
+from cgru.models import examples, measures, stateful, stepping
 from cgru.models.training import Trainable
 from cgru.sequences import Batch, as_numeric, unpad
-from cgru.typing import Array, ArrayOrList, BoolArray, Key, Parameter, Shape, States
+from cgru.typing import Array, ArrayOrList, BoolArray, Key, Parameter, Recompute, Shape, States
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -160,6 +160,7 @@ class Sequential(Trainable):
         seed: SupportsIndex | None = None,
         *,
         resets: Any = None,
+        recompute: Recompute = None,
     ) -> tuple[Array, Tape | Any]:
         """Return (y, tape), for a training loop of one's own: the outputs, and what `backward` needs.
 
@@ -171,6 +172,8 @@ class Sequential(Trainable):
             Whether dropout acts and there is a tape.
         seed : int, optional
             Of what the layers draw in training: the same seed, the same dropout.
+        recompute : int or "auto", optional
+            As in `fit`.
 
         Returns
         -------
@@ -196,12 +199,13 @@ class Sequential(Trainable):
         True
         """
         training = check_bool(training, "training")
+        recompute = measures.check_recompute(self.layers, recompute, training)
         key = None
         if seed is not None:  # as the number of the update, too: a layer with a seed of its own takes that instead
             drawn = masks.seed_of(check_int(seed, "seed"))
             key = masks.Key(drawn, drawn)
         batch, _ = examples.inputs(self.layers, x, lengths, mask, resets)
-        out, states, tapes, penalty = self._forward(batch, training=training, key=key)
+        out, states, tapes, penalty = self._forward(batch, training=training, key=key, recompute=recompute)
         self._keep_states(states)
         y = out.data.copy() if training or out.data is batch.data else out.data  # the tape may hold it
         if not training:
@@ -331,14 +335,16 @@ class Sequential(Trainable):
         key: Key = None,
         end: int | None = None,
         first: int = 0,
+        recompute: Recompute = None,
     ) -> tuple[Batch, States, list[Any], float]:
-        """Return (Batch of outputs, list of the layers' states, list of their tapes, what the outputs of the layers add
-        to the loss); nothing is kept. With `end`, of the layers before that one. Those before `first` need no tapes."""
         tapes, after, total = [], [], 0.0
         for i, layer in enumerate(self.layers[:end]):
             state = None if states is None else states[i]
             taped = training and (i >= first or layer.draws)
-            batch, state, penalty, tape = layer.forward_batch(batch, state, self._layer_key(key, i, layer), taped)
+            options = {"recompute": recompute} if taped and layer.recomputes else {}
+            batch, state, penalty, tape = layer.forward_batch(
+                batch, state, self._layer_key(key, i, layer), taped, **options
+            )
             after.append(state)
             tapes.append(tape)
             total += penalty

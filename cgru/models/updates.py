@@ -8,7 +8,8 @@ at any moment: before the exchange nothing has changed, and one that it interrup
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
@@ -26,7 +27,7 @@ from cgru.models.runs import FusedRun, Run, Totals, metrics_of
 from cgru.models.targets import Targets, targets
 from cgru.optimizers import Optimizer, State
 from cgru.sequences import Batch
-from cgru.typing import Array, IntArray, Parameter, Shape, States
+from cgru.typing import Array, IntArray, Parameter, Recompute, Shape, States
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,6 +43,7 @@ class Updatable(Model):
     _states: tuple[State, State] | None  # the optimizer's: the current one and the spare
     _proposed: dict[Parameter, Array] | Any  # new parameters, computed aside
     _logits: Array | None  # memory for those of a batch, while `fit` runs
+    _recompute: Recompute = None  # what `fit` was given, while it runs
 
     def __init__(self, layers: Sequence[Layer], seed: SupportsIndex | None = None) -> None:
         super().__init__(layers, seed)
@@ -62,9 +64,11 @@ class Updatable(Model):
         key: Any = None,
         end: int | None = None,
         first: int = 0,
+        recompute: Recompute = None,
     ) -> tuple[Batch, States, list[Any], float]:
         """Return (Batch of outputs, list of the layers' states, list of their tapes, what the outputs of the layers add
-        to the loss); nothing is kept. With `end`, of the layers before that one. Those before `first` need no tapes."""
+        to the loss); nothing is kept. With `end`, of the layers before that one. Those before `first` need no tapes,
+        the others have them as `recompute` says."""
         raise NotImplementedError
 
     def _backward(self, d_out: Array, tapes: list[Any], at_logits: bool) -> dict[Parameter, Array]:
@@ -107,6 +111,16 @@ class Updatable(Model):
     def _build_for(self, batch: Any) -> None:
         """Create the parameters that a batch needs, once."""
         self.build(batch.data.shape[-1] if batch.data.ndim > 1 else None)
+
+    @contextmanager
+    def _recomputing(self, recompute: Recompute) -> Iterator[None]:
+        """Context in which updates have their tapes as `recompute` says."""
+        before = self._recompute
+        try:
+            self._recompute = recompute
+            yield
+        finally:
+            self._recompute = before
 
     # -- an update
 
@@ -243,7 +257,7 @@ class Updatable(Model):
         enter()
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_logits": None}
+        return super().__getstate__() | {"_logits": None, "_recompute": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

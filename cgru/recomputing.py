@@ -1,0 +1,142 @@
+"""Long sequences in little memory: a tape of few steps at a time, which backward computes again.
+
+Forward keeps the states from which pieces of the sequence start, and no tape. Backward goes through the pieces from the
+last one: forward once more, this time with its tape, then backward, which hands the gradient of the state to the piece
+before. The results are the bits of the passes through the whole: forward does not depend on cuts, and the sums of the
+weights' gradients go from block to block of steps (kernels.backward_rows), so pieces are whole blocks of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Generator
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from cgru import kernels, recurrence
+from cgru.kernels.calls import Call
+from cgru.recurrence import NO_NOISE, Gradients, Noise, Tape, Weights
+from cgru.scheduling import Schedule
+from cgru.typing import Array
+
+Every: TypeAlias = int | Literal["auto"] | None  # steps of a piece: at least so many, about the root of all, or all
+
+
+class Outline(NamedTuple):
+    """What is kept of a forward pass instead of its `Tape`; x must keep its values, as there."""
+
+    weights: Weights
+    x: Array
+    plan: Schedule | Any  # with resets segments.Cut
+    starts: list[int]  # the first step of each piece, and the end of the last one
+    states: Array  # (pieces, N, H), from which they start
+    noise: Noise
+
+
+def forward_pass(
+    weights: Weights, x: Array, h0: Array, plan: Schedule, y: Array | None = None, training: bool = False,
+    h: Array | None = None, noise: Noise = NO_NOISE, every: Every = None,
+) -> Generator[Call, None, tuple[Array, Tape | Outline | None]]:  # fmt: skip
+    """`recurrence.forward_pass`; with `every` an `Outline` instead of a tape, unless that is no longer than a piece."""
+    starts = [0] if every is None or not training else _starts(weights, plan, len(h0), every)
+    if len(starts) > 2:
+        return _forward(weights, x, h0, plan, y, h, noise, starts)
+    return recurrence.forward_pass(weights, x, h0, plan, y, training, h, noise=noise.drawn())
+
+
+def backward_pass(
+    dy: Array | None, dh: Array | None, tape: Tape | Outline, need_dx: bool = True, out: Gradients | None = None,
+    need_grads: bool = True,
+) -> Generator[Call, None, Gradients]:  # fmt: skip
+    """`recurrence.backward_pass` for what `forward_pass` returned; of `out` dx alone counts."""
+    if isinstance(tape, Tape):
+        return recurrence.backward_pass(dy, dh, tape, need_dx, out, need_grads=need_grads)
+    return _backward(dy, dh, tape, need_dx, out, need_grads)
+
+
+def _forward(
+    weights: Weights, x: Array, h0: Array, plan: Schedule, y: Array | None, h: Array | None, noise: Noise,
+    starts: list[int],
+) -> Generator[Call, None, tuple[Array, Outline]]:  # fmt: skip
+    states = np.empty((len(starts) - 1, *h0.shape), x.dtype)
+    states[0] = h0
+    h = np.empty_like(states[0]) if h is None else h
+    for before, piece in enumerate(_pieces(plan, x.shape, starts)):
+        after = states[before + 1] if before + 1 < len(states) else h
+        own = noise.drawn(piece.rows)
+        yield from recurrence.forward_pass(
+            weights, piece.of(x), states[before], piece.plan, piece.of(y), h=after, noise=own
+        )
+    return h, Outline(weights, x, plan, starts, states, noise)
+
+
+def _backward(
+    dy: Array | None, dh: Array | None, tape: Outline, need_dx: bool, out: Gradients | None, need_grads: bool
+) -> Generator[Call, None, Gradients]:
+    weights, x, plan, starts, states, noise = tape
+    dx = None if out is None else out.dx
+    dx = (recurrence.input_gradient(x, plan) if dx is None else dx) if need_dx else None
+    sums = recurrence.zeros(weights) if need_grads else None
+    pieces = list(_pieces(plan, x.shape, starts))
+    memory = recurrence.tape_memory(weights, len(x), max(piece.plan.steps for piece in pieces))
+    for piece, start in zip(reversed(pieces), reversed(states), strict=True):
+        own = noise.drawn(piece.rows)
+        _, again = yield from recurrence.forward_pass(
+            weights, piece.of(x), start, piece.plan, training=True, noise=own, memory=memory
+        )
+        assert again is not None
+        found = yield from recurrence.backward_pass(
+            piece.of(dy), dh, again, need_dx, Gradients(piece.of(dx), None, None, None, None), need_grads=need_grads,
+            sums=sums,
+        )  # fmt: skip
+        dh = found.dh0
+    gradients = Gradients(dx, dh, None, None, None)
+    return gradients if sums is None else recurrence.of_weights(sums, weights, gradients)
+
+
+class _Piece(NamedTuple):
+    """Some steps of a pass, all rows of them: those that take none keep their states."""
+
+    plan: Schedule
+    rows: slice  # of the packed rows
+    times: slice  # of the arrays
+
+    def of(self, array: Any) -> Any:
+        """A batch array as `plan` reads it."""
+        return None if array is None else array[:, self.times]
+
+
+def _pieces(plan: Schedule, shape: tuple[int, ...], starts: list[int]) -> Generator[_Piece, None, None]:
+    (N, T), offsets = shape[:2], plan.offsets
+    for first, end in itertools.pairwise(starts):
+        times = slice(T - end, T - first) if plan.flip else slice(first, end)
+        if offsets is None:
+            rows = slice(N * first, N * end)
+            yield _Piece(plan._replace(steps=rows.stop - rows.start), rows, times)
+            continue
+        rows = slice(int(offsets[first]), int(offsets[end]))
+        own = plan._replace(offsets=offsets[first : end + 1] - rows.start, steps=rows.stop - rows.start)
+        if plan.times is not None:
+            own, times = own._replace(times=plan.times[rows]), slice(None)
+        yield _Piece(own, rows, times)
+
+
+def _starts(weights: Weights, plan: Schedule, N: int, every: int | Literal["auto"]) -> list[int]:
+    """`Outline.starts`: as many blocks of backward as make at least `every` steps, counted from the end."""
+    if N == 0 or plan.steps == 0:
+        return [0]
+    most = kernels.backward_rows(N, plan.steps, weights.route)
+    offsets = plan.offsets
+    steps = plan.steps // N if offsets is None else len(offsets) - 1
+    wanted = math.isqrt(steps - 1) + 1 if every == "auto" else every
+    if offsets is None:
+        block = max(1, most // N)
+        return [0, *reversed(range(steps, 0, -block * -(-wanted // block)))]
+    found, start = [steps], steps
+    while start > 0:
+        start = min(start - 1, int(np.searchsorted(offsets, offsets[start] - most)))
+        if start == 0 or found[-1] - start >= wanted:
+            found.append(start)
+    return found[::-1]
