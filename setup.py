@@ -35,9 +35,9 @@ if MACHINE in ("aarch64", "arm64"):
     # Each keeps a row of tile_neon.h in fewer registers, and so copies none.
     ISA_FLAGS["baseline"] += ["-fno-schedule-insns", "-fno-tree-ter"]
 if MACHINE in ("x86_64", "amd64") and sys.platform != "win32":
-    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma"]
+    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
     ISA_FLAGS["avx512"] = [
-        "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512",
+        "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mf16c", "-mprefer-vector-width=512",
     ]  # fmt: skip
 
 

@@ -55,6 +55,7 @@ multiply = calls.multiply
 multiply_pairs = calls.multiply_pairs
 pack = calls.pack
 padded_units = calls.padded_units
+panel_width = calls.panel_elements
 random_rows = calls.random_rows
 run_calls = calls.run_calls
 scatter_add = calls.scatter_add

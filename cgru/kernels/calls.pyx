@@ -29,9 +29,11 @@ from gates cimport slope_terms
 from jobs cimport (
     ACTIVATION,
     BLAS,
+    CODES,
     CROSSENTROPY,
     GATHER,
     GRADIENT,
+    HALF,
     PACKED,
     SCATTER,
     SOFTMAX,
@@ -69,6 +71,7 @@ def use(capsule):
     """Run everything from here on by this build of the kernels: its module's `build`."""
     global build
     build = (<Build *>PyCapsule_GetPointer(capsule, "cgru.kernels.build"))[0]
+    limits.dots = build.dots
 
 
 def fuses():

@@ -19,8 +19,9 @@ cdef class DenseHandle:
         A code of activations.pxd, or SOFTMAX.
     packed : bool
         Whether the kernel is brought into panels here: calls are faster then, but the handle costs more.
-
-    The products are those of the backend that is in use when it is made.
+    route : int
+        HALF, BFLOAT or CODES: the kernel is a whole Matrix of `shape` (narrow.pxd). Else the products are those of the
+        backend that is in use now.
     """
     cdef Product job
     cdef Rows rows
@@ -28,18 +29,22 @@ cdef class DenseHandle:
     cdef object panels
     cdef readonly object kernel, bias
 
-    def __init__(self, kernel, bias, int activation, bint packed, int threads):
-        cdef Py_ssize_t F = kernel.shape[0], K = kernel.shape[1]
+    def __init__(self, kernel, bias, int activation, bint packed, int threads, int route=-1, shape=None):
+        cdef Py_ssize_t F, K
+        F, K = kernel.shape if shape is None else shape
         memset(&self.job, 0, sizeof(self.job))
         memset(&self.rows, 0, sizeof(self.rows))
         self.kernel, self.bias = kernel, np.zeros(K, kernel.dtype) if bias is None else bias
-        self.route = backend()
+        self.route = backend() if route < HALF else route
         self.job.single = self.rows.single = kernel.dtype == np.float32
         self.job.K, self.job.N, self.job.a_k, self.job.packed = F, K, 1, packed and self.route != BLAS
+        if route >= HALF:
+            assert kernel.nbytes == matrix_bytes(F, padded(K, 4), 4, route)
+            self.job.narrow = matrix(address(kernel), F, padded(K, 4), 1, route)
         self.job.b, self.job.b_k, self.job.b_column = address(kernel), K, 1
         self.rows.N, self.rows.what = K, SOFTMAX_FORWARD if activation == SOFTMAX else ACTIVATION
         self.rows.bias = address(self.bias)
-        if self.job.packed:
+        if self.job.packed and route < HALF:
             self.panels = packed_panels(kernel, threads)
             self.job.b = first_aligned(<float *>address(self.panels))
         self.job.activation = self.rows.activation = activation
@@ -49,7 +54,7 @@ cdef class DenseHandle:
     @property
     def backend(self):
         """The name of that backend."""
-        return runtime.BACKENDS[self.route]
+        return runtime.BACKENDS[self.route] if self.route < HALF else None
 
     def apply(self, x, out, int threads, bint raw=False):
         """Write the outputs for `x` (M, F) to `out` (M, K), arrays of the handle's dtype whose rows are contiguous and
@@ -77,6 +82,7 @@ cdef class DenseHandle:
         cdef Rows rows = self.rows
         cdef Py_ssize_t size = 4 if j.single else 8
         j.M = rows.M = b[0].shape[0]
+        j.narrow.dots = limits.dots
         j.a, j.a_row = b[0].buf, b[0].strides[0] // size
         j.c, j.ldc = b[1].buf, b[1].strides[0] // size
         if raw:

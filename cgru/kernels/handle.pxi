@@ -65,8 +65,7 @@ cdef class Handle:
             W = <const void *><size_t>weights.kernel.ctypes.data
             U = <const void *><size_t>weights.recurrent_kernel.ctypes.data
             j.bias = <const void *><size_t>weights.bias.ctypes.data
-            j.W = matrix(W, j.D, j.Hp, 3, weights.route)
-            j.U = matrix(U, j.H, j.Hp, 3, weights.route)
+            set_matrices(j, W, U, weights.route)
 
     def step(self, x, h, out, int threads):
         """Return `out` with the state after `h` and `x` in it: C-contiguous, aligned arrays of the cells' dtype, (N, D)
@@ -76,7 +75,7 @@ cdef class Handle:
         """
         cdef Py_buffer[3] b
         cdef int i
-        if self.route != backend():
+        if self.route < HALF and self.route != backend():
             return None
         if type(x) is not ndarray or (h is not None and type(h) is not ndarray):  # a masked array is one, too
             return None
@@ -114,7 +113,7 @@ cdef class Handle:
         features, `h` C-contiguous."""
         cdef Py_buffer[3] b
         cdef int i
-        if self.route != backend():
+        if self.route < HALF and self.route != backend():
             return False
         memset(b, 0, sizeof(b))
         try:

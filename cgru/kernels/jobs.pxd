@@ -13,6 +13,9 @@ ctypedef void (*task_t)(void *job, int task, int slot) noexcept nogil
 cdef enum Route:
     PACKED = 0  # the tile on panels
     BLAS = 1    # gemm on the row-major matrix
+    HALF = 2    # the next three: panels of 16 or 8 bits an element, see narrow.pxd
+    BFLOAT = 3
+    CODES = 4
 
 
 cdef struct Matrix:  # see projection.pxd
@@ -22,6 +25,8 @@ cdef struct Matrix:  # see projection.pxd
     Py_ssize_t blocks
     Py_ssize_t ld       # from row to row, unless packed
     Route route
+    float least         # of A's rows that become codes: the range that one has at least
+    bint dots           # whether the CPU has instructions for codes
 
 
 cdef inline Matrix matrix(
@@ -34,6 +39,8 @@ cdef inline Matrix matrix(
     m.blocks = blocks
     m.ld = blocks * columns
     m.route = <Route>route
+    m.least = 0
+    m.dots = False
     return m
 
 
@@ -56,6 +63,7 @@ cdef struct Limits:  # where one way of working ends and another begins; `tune` 
     Py_ssize_t measured     # whether calls are shared as was fast before; 0: as expected, with all threads waited for
     Py_ssize_t product_rows   # of a task of a product: a piece of A stays in the second cache
     Py_ssize_t product_bytes  # of a row of such a task
+    Py_ssize_t dots           # whether codes of 8 bits are multiplied by instructions for it; 1 where the CPU has them
     Py_ssize_t product_k      # of K that such a task works on at once, if that much of a panel fits the first cache
 
 
@@ -152,6 +160,7 @@ cdef struct Product:
     # C (M, N) = op(A) (M, K) op(B) (K, N), or += with `accumulate`; then C = activation(C + bias) if there is a bias.
     const void *a     # M and K by the strides below
     const void *b     # K and N likewise; or packed, one block of `padded` N columns (projection.pxd)
+    Matrix narrow     # B, if its data are not NULL: of 16 or 8 bits (narrow.pxd)
     void *c           # rows contiguous
     const void *bias  # (N,), or NULL
     void *sums        # (N,) out: the sums of B's columns, or NULL
@@ -248,6 +257,7 @@ cdef struct Random:  # rows of random numbers, see random.pxi
 cdef struct Build:  # what one instruction set's module does; filled at the end of kernels.pxi
     Py_ssize_t vector_bytes, tile_rows, tile_vectors, far_rows
     bint fuses  # see platform.h
+    bint dots   # whether this CPU has instructions for codes of 8 bits, see narrow.h
     task_t pack, product, rows, update, random, forward, backward_gates, backward_turn, backward_large
     int (*turn_tasks)(const Backward *j) noexcept nogil   # tasks of `backward_turn`
     int (*large_tasks)(const Backward *j) noexcept nogil  # and of `backward_large`

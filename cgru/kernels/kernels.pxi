@@ -79,6 +79,7 @@ from jobs cimport (
     itemsize_of,
     matrix,
 )
+from narrow cimport cgru_has_dots, multiply_narrow
 from norm cimport (
     add_gain_gradient,
     add_gradient_sums,
@@ -150,7 +151,7 @@ cdef void activate(int f, bint single, Py_ssize_t n, void *gates) noexcept nogil
 
 cdef Build table
 table.vector_bytes, table.tile_rows, table.tile_vectors = CGRU_VECTOR_BYTES, CGRU_TILE_ROWS, CGRU_TILE_VECTORS
-table.far_rows, table.fuses = CGRU_FAR_ROWS, CGRU_FUSES
+table.far_rows, table.fuses, table.dots = CGRU_FAR_ROWS, CGRU_FUSES, cgru_has_dots()
 table.pack, table.activate = pack_task, activate
 table.product, table.rows, table.update, table.random = product_task, rows_task, update_task, random_task
 table.forward, table.step = forward_task, forward_step

@@ -106,7 +106,8 @@ def forward(
     assert _assert_schedule(N, T, rows, offsets, times)
     assert x.shape[0] == N and (x.strides[2] == size or D == 1) and H >= 1 and D >= 1
     assert (x.strides[0] % size == 0 or N == 1) and (x.strides[1] % size == 0 or T <= 1)
-    assert kernel.shape[0] == D * 3 * Hp and recurrent_kernel.shape[0] == H * 3 * Hp
+    assert kernel.nbytes == matrix_bytes(D, 3 * Hp, size, route)
+    assert recurrent_kernel.nbytes == matrix_bytes(H, 3 * Hp, size, route)
     assert bias.shape[0] == 4 * Hp and h.shape[0] == N and h.shape[1] == H
     assert y is None or (y.shape[0] == N and y.shape[1] == T and y.shape[2] == H)
     assert y is None or y.strides[2] == size or H == 1
@@ -128,8 +129,7 @@ def forward(
     j.D, j.H, j.Hp = D, H, Hp
     j.reset_after, j.f, j.g = reset_after, recurrent_activation, activation
     j.single, j.limits = floating is float, &limits
-    j.W = matrix(&kernel[0], D, Hp, 3, route)
-    j.U = matrix(&recurrent_kernel[0], H, Hp, 3, route)
+    set_matrices(j, &kernel[0], &recurrent_kernel[0], route)
     j.x, j.bias, j.h = &x[0, 0, 0], &bias[0], &h[0, 0]
     take_options(j, gain, zoneout, taken)
     if mask is not None:
@@ -431,6 +431,8 @@ cdef uint64_t kind_of(const Forward *j, const Schedule *s, int what) noexcept no
     key = mixed(mixed(key, <uint64_t>j.H), <uint64_t>s.N)
     if j.gain != NULL:
         key = mixed(key, 1)
+    if j.U.route >= HALF:
+        key = mixed(key, <uint64_t>j.U.route)
     return mixed(key, <uint64_t>(length * 8 + j.training * 4 + j.reset_after * 2 + j.single))
 
 

@@ -81,6 +81,23 @@ cdef inline void pack_piece(
         k += strip
 
 
+cdef inline void narrow_block(
+    const Product *j, Py_ssize_t i0, Py_ssize_t m, Py_ssize_t column0, Py_ssize_t column1
+) noexcept nogil:
+    """The block of a product with weights of 16 or 8 bits; C has no padding for the columns behind the last one."""
+    cdef float[96] ends  # 6 vectors at most
+    cdef const float *a = <const float *>j.a + i0 * j.a_row
+    cdef float *c = <float *>j.c + i0 * j.ldc
+    cdef Py_ssize_t whole = column1 // lanes(4) * lanes(4), i, k, rows
+    multiply_narrow(m, j.K, a, j.a_row, &j.narrow, 0, 1, column0, whole, c, j.ldc, False)
+    for i in range(0, m if whole < column1 else 0, 6):
+        rows = min(6, m - i)
+        multiply_narrow(
+            rows, j.K, a + i * j.a_row, j.a_row, &j.narrow, 0, 1, whole, whole + lanes(4), ends - whole, lanes(4), False)
+        for k in range(rows):
+            memcpy(c + (i + k) * j.ldc + whole, ends + k * lanes(4), (column1 - whole) * sizeof(float))
+
+
 cdef inline void product_block(Product *j, int task, int slot, floating *dtype) noexcept nogil:
     cdef Py_ssize_t size = sizeof(floating), width = panel_width(size), k = 0, kc, column, columns, b_k, k0, between, i
     cdef Py_ssize_t i0 = task % j.row_tasks * j.rows, m = min(j.rows, j.M - i0), a_row, a_k
@@ -93,6 +110,9 @@ cdef inline void product_block(Product *j, int task, int slot, floating *dtype) 
     # With few rows to share its cost, packing does not pay.
     cdef bint direct = j.b_column == 1 and m <= CGRU_TILE_ROWS
     cdef bint copy_a = j.a_k != 1 and m > CGRU_TILE_ROWS
+    if j.narrow.data != NULL:
+        narrow_block(j, i0, m, column0, column1)
+        k = j.K
     while k < j.K:
         kc = min(j.piece, j.K - k)
         a, a_row, a_k = <const floating *>j.a + i0 * j.a_row + k * j.a_k, j.a_row, j.a_k

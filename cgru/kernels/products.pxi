@@ -229,6 +229,11 @@ def padded_units(Py_ssize_t n, Py_ssize_t itemsize):
     return padded(n, itemsize)
 
 
+def panel_elements(Py_ssize_t itemsize):
+    """Elements of a row of a whole panel."""
+    return panel_width(itemsize)
+
+
 def pack(
     const floating[:, :] array, floating[::1] matrix, starts, places, bint below, bint negate,
     Py_ssize_t columns, Py_ssize_t ld, int threads, bint inverse=False,

@@ -8,7 +8,8 @@ after row, so every access is contiguous. For BLAS it is row-major.
 from cython cimport floating
 
 from blas cimport gemm
-from jobs cimport BLAS, Matrix
+from jobs cimport BLAS, HALF, Matrix
+from narrow cimport multiply_narrow
 
 cdef extern from "tile.h" nogil:
     enum:
@@ -119,6 +120,10 @@ cdef inline void multiply(
     if b.route == BLAS:
         multiply_blas(M, K, a, a_row, a_k, b, k0, block0, blocks, column0, column1, c, ldc, accumulate)
         return
+    if floating is float:
+        if b.route >= HALF:  # by forward alone, where k0 is 0 and a_k 1
+            multiply_narrow(M, K, a, a_row, b, block0, blocks, column0, column1, c, ldc, accumulate)
+            return
     j = column0
     while j < column1:
         # Of the panel that holds column j, K rows of ldb columns, those from j to its end or column1.

@@ -19,6 +19,7 @@ limits.alone_work = 5_000_000
 limits.measured = 1
 limits.product_rows = 512
 limits.product_bytes = 4096
+limits.dots = 0  # `use` sets it
 limits.product_k = 512
 
 
@@ -34,6 +35,21 @@ def tune(**changes):
         after[name] = value
     limits = after
     return before
+
+
+cdef inline Py_ssize_t matrix_bytes(Py_ssize_t K, Py_ssize_t columns, Py_ssize_t size, int route) noexcept nogil:
+    """Of a Matrix with so many columns in all (projection.pxd, narrow.pxd)."""
+    if route == CODES:
+        return ((K + 3) // 4 + 1 + (K + 4095) // 4096) * 4 * columns
+    return K * columns * (2 if route >= HALF else size)
+
+
+cdef inline void set_matrices(Forward *j, const void *W, const void *U, int route) noexcept nogil:
+    """The weights of a job whose sizes and activations are set. States are within -1 and 1 but for relu and linear,
+    unless they start beyond."""
+    j.W, j.U = matrix(W, j.D, j.Hp, 3, route), matrix(U, j.H, j.Hp, 3, route)
+    j.W.dots = j.U.dots = limits.dots
+    j.U.least = 0 if j.g == 2 or j.g == 3 else 1
 
 
 cdef inline int expected_way(

@@ -1,0 +1,157 @@
+"""Products with weights of 16 or 8 bits (narrow.h), in panels as those of projection.pxd: of a whole Matrix from its first
+row on.
+
+HALF and BFLOAT: two bytes an element. CODES: of every four rows one, whose elements are four bytes, the last four rows
+filled up with zeros; behind the panels stand the scales of the columns, and the sums of their codes in each piece. The rows of
+A become codes as well, in pieces of PIECE_ROWS of K, each of which has a scale for itself.
+"""
+
+from libc.stdint cimport int8_t, int32_t, uint16_t
+
+from jobs cimport CODES, HALF, Matrix
+
+cdef extern from "narrow.h" nogil:
+    enum:
+        CGRU_CODES_ROWS
+        CGRU_MOST_PANELS
+        CGRU_NARROW_PAIR
+        CGRU_PIECE_BYTES
+        CGRU_TILE_ROWS
+        LANES "CGRU_LANES"  # of a vector of float
+        WIDTH "CGRU_NARROW_WIDTH"  # of a panel
+    void narrow_tile(
+        int halves, int R, int P, int V, Py_ssize_t K, const float *a, Py_ssize_t a_row, const uint16_t *b,
+        Py_ssize_t ldb, Py_ssize_t b_panel, float *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate) noexcept
+    void codes_tile(
+        int dots, int R, int P, int V, Py_ssize_t K, const int32_t *a, Py_ssize_t a_row, const int32_t *b,
+        Py_ssize_t ldb, Py_ssize_t b_panel, float *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate,
+        const float *scales, const int32_t *sums, const float *row_scales) noexcept
+    int cgru_has_dots() noexcept
+    float cgru_encode(Py_ssize_t K, const float *a, float least, int8_t *codes) noexcept
+
+
+cdef enum:
+    PIECE_ROWS = 4096    # of K that have one scale
+    CODE_ROWS = 12       # of A, as codes at a time
+
+
+cdef inline void narrow_rows(
+    bint halves, Py_ssize_t M, Py_ssize_t K, const float *a, Py_ssize_t a_row, const uint16_t *panel, Py_ssize_t ldb,
+    Py_ssize_t w, float *c, Py_ssize_t ldc, bint accumulate,
+) noexcept nogil:
+    """C (M x w) = A (M x K) B (K x w) for one panel, which runs in pieces that the first cache keeps for all groups of
+    rows; groups and pieces are as even as can be."""
+    cdef Py_ssize_t groups = (M + CGRU_TILE_ROWS - 1) // CGRU_TILE_ROWS, k = 0, i, step, group
+    cdef Py_ssize_t pieces = 1 if groups == 1 else (2 * K * w + CGRU_PIECE_BYTES - 1) // CGRU_PIECE_BYTES
+    cdef Py_ssize_t piece = (K + pieces - 1) // pieces
+    while k < K:
+        piece = min(piece, K - k)
+        i = 0
+        for group in range(groups, 0, -1):
+            step = (M - i + group - 1) // group
+            narrow_tile(
+                halves, <int>step, 1, <int>(w // LANES), piece, a + i * a_row + k, a_row, panel + k * ldb, ldb, 0,
+                c + i * ldc, ldc, 0, accumulate or k > 0)
+            i += step
+        k += piece
+
+
+cdef inline int panels_at_once(Py_ssize_t M, Py_ssize_t columns, int most) noexcept nogil:
+    """Whole panels that so few rows take at once: alone, a panel has too few accumulators."""
+    cdef Py_ssize_t whole = columns // WIDTH
+    if M == 2:
+        return CGRU_NARROW_PAIR if most > 3 and whole >= CGRU_NARROW_PAIR else 1
+    return most if whole >= most else 3 if whole >= 3 else 2 if whole == 2 else 1
+
+
+cdef inline void multiply_widened(
+    Py_ssize_t M, Py_ssize_t K, const float *a, Py_ssize_t a_row, const Matrix *b, Py_ssize_t block0,
+    Py_ssize_t blocks, Py_ssize_t column0, Py_ssize_t column1, float *c, Py_ssize_t ldc, bint accumulate,
+) noexcept nogil:
+    cdef Py_ssize_t j, start, ldb, w, block, between = b.K * b.columns
+    cdef const uint16_t *panel
+    cdef float *to
+    cdef bint halves = b.route == HALF
+    cdef int P
+    for block in range(blocks):
+        j = column0
+        while j < column1:
+            start = j // WIDTH * WIDTH
+            ldb = min(WIDTH, b.columns - start)
+            w = min(start + ldb, column1) - j
+            panel = <const uint16_t *>b.data + (block0 + block) * between + start * b.K + j - start
+            to = c + block * b.columns + j
+            if M > 2:
+                narrow_rows(halves, M, K, a, a_row, panel, ldb, w, to, ldc, accumulate)
+            else:
+                P = 1 if w < WIDTH else panels_at_once(M, column1 - j, CGRU_MOST_PANELS)
+                narrow_tile(
+                    halves, <int>M, P, <int>(w // LANES), K, a, a_row, panel, ldb, b.K * WIDTH, to, ldc, WIDTH,
+                    accumulate)
+                w *= P
+            j += w
+
+
+cdef inline void multiply_codes(
+    Py_ssize_t M, Py_ssize_t K, const int32_t *a, Py_ssize_t a_row, const float *row_scales, Py_ssize_t k0,
+    const Matrix *b, Py_ssize_t block0, Py_ssize_t blocks, Py_ssize_t column0, Py_ssize_t column1, float *c,
+    Py_ssize_t ldc, bint accumulate, bint dots,
+) noexcept nogil:
+    """K and k0 are fours of rows of B, and a has as many elements in a row, of four codes each."""
+    cdef Py_ssize_t j, start, ldb, w, block, i, rows, all_k = (b.K + 3) // 4, column
+    cdef const int32_t *data = <const int32_t *>b.data
+    cdef const float *scales = <const float *>(data + all_k * b.columns * b.blocks)
+    cdef const int32_t *sums = <const int32_t *>(scales + (1 + k0 // (PIECE_ROWS // 4)) * b.columns * b.blocks)
+    cdef const int32_t *panel
+    cdef int P
+    for block in range(blocks):
+        j = column0
+        while j < column1:
+            start = j // WIDTH * WIDTH
+            ldb = min(WIDTH, b.columns - start)
+            w = min(start + ldb, column1) - j
+            column = (block0 + block) * b.columns
+            panel = data + (column + start) * all_k + k0 * ldb + j - start
+            P = panels_at_once(1, column1 - j, 3) if M == 1 and w == WIDTH else 1
+            i = 0
+            while i < M:
+                rows = min(CGRU_CODES_ROWS, M - i)
+                codes_tile(
+                    dots, <int>rows, P, <int>(w // LANES), K, a + i * a_row, a_row, panel, ldb, all_k * WIDTH,
+                    c + i * ldc + block * b.columns + j, ldc, WIDTH, accumulate, scales + column + j,
+                    sums + column + j, row_scales + i)
+                i += rows
+            j += P * w
+
+
+cdef inline void multiply_encoded(
+    Py_ssize_t M, Py_ssize_t K, const float *a, Py_ssize_t a_row, const Matrix *b, Py_ssize_t block0,
+    Py_ssize_t blocks, Py_ssize_t column0, Py_ssize_t column1, float *c, Py_ssize_t ldc, bint accumulate,
+) noexcept nogil:
+    cdef int32_t[12288] codes  # CODE_ROWS times a quarter of PIECE_ROWS
+    cdef float[CODE_ROWS] scales
+    cdef Py_ssize_t k = 0, kc, fours, i0, i, rows
+    while k < K:
+        kc = min(PIECE_ROWS, K - k)
+        fours = (kc + 3) // 4
+        i0 = 0
+        while i0 < M:
+            rows = min(CODE_ROWS, M - i0)
+            for i in range(rows):
+                scales[i] = cgru_encode(kc, a + (i0 + i) * a_row + k, b.least, <int8_t *>(codes + i * fours))
+            multiply_codes(
+                rows, fours, codes, fours, scales, k // 4, b, block0, blocks, column0, column1, c + i0 * ldc, ldc,
+                accumulate or k > 0, b.dots)
+            i0 += rows
+        k += kc
+
+
+cdef inline void multiply_narrow(
+    Py_ssize_t M, Py_ssize_t K, const float *a, Py_ssize_t a_row, const Matrix *b, Py_ssize_t block0,
+    Py_ssize_t blocks, Py_ssize_t column0, Py_ssize_t column1, float *c, Py_ssize_t ldc, bint accumulate,
+) noexcept nogil:
+    """As `multiply` of projection.pxd, for a matrix of these routes."""
+    if b.route == CODES:
+        multiply_encoded(M, K, a, a_row, b, block0, blocks, column0, column1, c, ldc, accumulate)
+    else:
+        multiply_widened(M, K, a, a_row, b, block0, blocks, column0, column1, c, ldc, accumulate)
