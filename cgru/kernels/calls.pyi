@@ -34,8 +34,8 @@ class DenseHandle:
     route: int
     backend: str | None
     def __init__(
-        self, kernel: Array, bias: Array | None, activation: int, packed: bool, threads: int, route: int = -1,
-        shape: tuple[int, int] | None = None,
+        self, kernel: Array | None, bias: Array | None, activation: int, packed: bool, threads: int, route: int = -1,
+        blob: Array | None = None, shape: tuple[int, ...] | None = None,
     ) -> None: ...
     def apply(self, x: object, out: object, threads: int, raw: bool = False) -> bool: ...
 

@@ -19,9 +19,9 @@ cdef class DenseHandle:
         A code of activations.pxd, or SOFTMAX.
     packed : bool
         Whether the kernel is brought into panels here: calls are faster then, but the handle costs more.
-    route : int
-        HALF, BFLOAT or CODES: the kernel is a whole Matrix of `shape` (narrow.pxd). Else the products are those of the
-        backend that is in use now.
+    route, blob, shape : int, ndarray, (F, K)
+        With HALF, BFLOAT or CODES the kernel is None, and `blob` a whole Matrix (narrow.pxd). Else the products are those
+        of the backend that is in use now.
     """
     cdef Product job
     cdef Rows rows
@@ -29,19 +29,22 @@ cdef class DenseHandle:
     cdef object panels
     cdef readonly object kernel, bias
 
-    def __init__(self, kernel, bias, int activation, bint packed, int threads, int route=-1, shape=None):
+    def __init__(self, kernel, bias, int activation, bint packed, int threads, int route=-1, blob=None, shape=None):
         cdef Py_ssize_t F, K
-        F, K = kernel.shape if shape is None else shape
+        F, K = kernel.shape if blob is None else shape
+        dtype = kernel.dtype if blob is None else np.dtype(np.float32)
         memset(&self.job, 0, sizeof(self.job))
         memset(&self.rows, 0, sizeof(self.rows))
-        self.kernel, self.bias = kernel, np.zeros(K, kernel.dtype) if bias is None else bias
+        self.kernel, self.bias = kernel, np.zeros(K, dtype) if bias is None else bias
         self.route = backend() if route < HALF else route
-        self.job.single = self.rows.single = kernel.dtype == np.float32
+        self.job.single = self.rows.single = dtype == np.float32
         self.job.K, self.job.N, self.job.a_k, self.job.packed = F, K, 1, packed and self.route != BLAS
         if route >= HALF:
-            assert kernel.nbytes == matrix_bytes(F, padded(K, 4), 4, route)
-            self.job.narrow = matrix(address(kernel), F, padded(K, 4), 1, route)
-        self.job.b, self.job.b_k, self.job.b_column = address(kernel), K, 1
+            assert blob.nbytes == matrix_bytes(F, padded(K, 4), 4, route)
+            self.job.narrow = matrix(address(blob), F, padded(K, 4), 1, route)
+            self.panels = blob
+        else:
+            self.job.b, self.job.b_k, self.job.b_column = address(kernel), K, 1
         self.rows.N, self.rows.what = K, SOFTMAX_FORWARD if activation == SOFTMAX else ACTIVATION
         self.rows.bias = address(self.bias)
         if self.job.packed and route < HALF:
