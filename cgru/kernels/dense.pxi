@@ -20,8 +20,8 @@ cdef class DenseHandle:
     packed : bool
         Whether the kernel is brought into panels here: calls are faster then, but the handle costs more.
     route, blob, shape : int, ndarray, (F, K)
-        With HALF, BFLOAT or CODES the kernel is None, and `blob` a whole Matrix (narrow.pxd). Else the products are those
-        of the backend that is in use now.
+        With HALF, BFLOAT or CODES the kernel is None, and `blob` a whole Matrix (narrow.pxd). Else the products are
+        those of the backend that is in use now.
     """
     cdef Product job
     cdef Rows rows

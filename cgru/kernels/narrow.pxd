@@ -1,9 +1,9 @@
-"""Products with weights of 16 or 8 bits (narrow.h), in panels as those of projection.pxd: of a whole Matrix from its first
-row on.
+"""Products with weights of 16 or 8 bits (narrow.h), in panels as those of projection.pxd: of a whole Matrix from its
+first row on.
 
 HALF and BFLOAT: two bytes an element. CODES: of every four rows one, whose elements are four bytes, the last four rows
-filled up with zeros; behind the panels stand the scales of the columns, and the sums of their codes in each piece. The rows of
-A become codes as well, in pieces of PIECE_ROWS of K, each of which has a scale for itself.
+filled up with zeros; behind the panels stand the scales of the columns, and the sums of their codes in each piece. The
+rows of A become codes as well, in pieces of PIECE_ROWS of K, each of which has a scale for itself.
 """
 
 from libc.stdint cimport int8_t, int32_t, uint16_t

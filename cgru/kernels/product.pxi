@@ -93,7 +93,8 @@ cdef inline void narrow_block(
     for i in range(0, m if whole < column1 else 0, 6):
         rows = min(6, m - i)
         multiply_narrow(
-            rows, j.K, a + i * j.a_row, j.a_row, &j.narrow, 0, 1, whole, whole + lanes(4), ends - whole, lanes(4), False)
+            rows, j.K, a + i * j.a_row, j.a_row, &j.narrow, 0, 1, whole, whole + lanes(4), ends - whole, lanes(4),
+            False)
         for k in range(rows):
             memcpy(c + (i + k) * j.ldc + whole, ends + k * lanes(4), (column1 - whole) * sizeof(float))
 

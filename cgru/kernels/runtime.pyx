@@ -8,7 +8,7 @@ cdef extern from *:
     """
     #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
       #include <cpuid.h>
-      static int cgru_has_avx2(void) { 
+      static int cgru_has_avx2(void) {
         unsigned a, b, c, d;
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d)
             && c & bit_F16C;
