@@ -28,13 +28,14 @@ from cgru.checks import (
     check_name,
     check_number,
     check_rate,
+    check_recompute,
     shape_text,
 )
 from cgru.layers import GRU, AttentionPooling, Dense, Dropout, GlobalAveragePooling1D, GlobalMaxPooling1D
 from cgru.models import Sequential
 from cgru.sklearn.inputs import Sequences, listed, read
 from cgru.threads import limit_threads
-from cgru.typing import DType, IntArray, LearningRate, OptimizerName
+from cgru.typing import DType, IntArray, LearningRate, OptimizerName, Recompute
 
 POOLING = ("last", "mean", "max", "attention")
 Request: TypeAlias = dict[str, bool]  # what a method is handed where metadata routing is on
@@ -138,6 +139,7 @@ class GRUEstimator(BaseEstimator):
         warm_start: bool = False,
         random_state: Any = None,
         dtype: DType = "float32",
+        recompute: Recompute = None,
         verbose: bool = False,
     ) -> None:
         store(self, locals())
@@ -160,6 +162,7 @@ class GRUEstimator(BaseEstimator):
             got = repr(self.validation_fraction)
             raise ValueError(f"validation_fraction: expected a number between 0 and 1, got {got}")
         check_dtype(self.dtype)
+        check_recompute(getattr(self, "recompute", None))
 
     def _optimizer(self) -> optimizers.Optimizer:
         name = check_name(self.solver, "solver", ("adam", "adamw", "rmsprop", "sgd"))
@@ -263,7 +266,7 @@ class GRUEstimator(BaseEstimator):
             history = model.fit(
                 examples.x.x, examples.y, examples.x.lengths, initial_epoch=first, epochs=first + epochs,
                 batch_size=self.batch_size, verbose=bool(self.verbose), sample_weight=examples.weights,
-                class_weight=class_weight, **options,
+                class_weight=class_weight, recompute=getattr(self, "recompute", None), **options,
             ).history  # fmt: skip
         losses += history["loss"]
         if self.early_stopping:

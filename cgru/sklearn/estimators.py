@@ -16,7 +16,7 @@ from sklearn.utils.validation import assert_all_finite, check_array
 from cgru.checks import check_finite, shape_text
 from cgru.sklearn.base import Examples, GRUEstimator, Request, Routed, all_or_nothing, store
 from cgru.sklearn.inputs import Sequences, axes, check_count, check_unmasked, frame_weights, listed
-from cgru.typing import AnyArray, Array, DType, IntArray, LearningRate, OptimizerName
+from cgru.typing import AnyArray, Array, DType, IntArray, LearningRate, OptimizerName, Recompute
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,6 +52,7 @@ class LabelledEstimator(Routed, GRUEstimator):
         warm_start: bool = False,
         random_state: Any = None,
         dtype: DType = "float32",
+        recompute: Recompute = None,
         verbose: bool = False,
     ) -> None:
         store(self, locals())
@@ -169,6 +170,8 @@ class GRUClassifier(ClassifierMixin, LabelledEstimator):
     random_state : int, RandomState or None
         The same number gives the same bits, whatever the number of threads and of workers.
     dtype : {"float32", "float64"}
+    recompute : int or "auto", optional
+        For long sequences: less memory for more time, as in `Sequential.fit`.
     verbose : bool
         Whether a line is printed for each epoch.
 
@@ -262,7 +265,7 @@ class GRURegressor(RegressorMixin, Routed, GRUEstimator):
         As `GRUClassifier`.
     solver, alpha, clipnorm, early_stopping, validation_fraction, n_iter_no_change, tol, channels_first, warm_start
         As `GRUClassifier`; what early stopping looks at is R^2, of sequences that are held back without strata.
-    random_state, dtype, verbose
+    random_state, dtype, recompute, verbose
         As `GRUClassifier`.
 
     Attributes

@@ -25,7 +25,7 @@ class GRUTagger(LabelledEstimator):
         As `GRUClassifier`.
     alpha, clipnorm, early_stopping, validation_fraction, n_iter_no_change, tol, class_weight, channels_first
         As `GRUClassifier`; what is held back is drawn without strata, and its accuracy is that of the steps.
-    warm_start, random_state, dtype, verbose
+    warm_start, random_state, dtype, recompute, verbose
         As `GRUClassifier`.
     pooling : "last"
         Not used.

@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 
+import checks
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.metrics import r2_score
 
 import cgru
-from cgru.sklearn import GRUClassifier, GRURegressor
+from cgru.sklearn import GRUClassifier, GRURegressor, GRUTagger
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -242,13 +243,25 @@ def test_labels_that_are_refused(data, y, message):
     ({"validation_fraction": 1}, "validation_fraction: expected"), ({"n_iter_no_change": 0}, "n_iter_no_change"),
     ({"dtype": "float16"}, "dtype: expected"), ({"random_state": "x"}, "cannot be used to seed"),
     ({"warm_start": None}, "warm_start"), ({"channels_first": 2}, "channels_first"),
-    ({"reset_after": "no"}, "reset_after"), ({"verbose": "no"}, "verbose: expected an integer"),
+    ({"reset_after": "no"}, "reset_after"), ({"recompute": 0}, "recompute: expected a number"),
+    ({"verbose": "no"}, "verbose: expected an integer"),
 ])  # fmt: skip
 @pytest.mark.parametrize("make", [classifier, regressor])
 def test_settings_that_are_refused(data, make, options, message):
     estimator = make(**options)  # which only stores them
     with pytest.raises((ValueError, TypeError), match=message):
         estimator.fit(data[0], np.arange(60) % 3)
+
+
+@pytest.mark.parametrize("kind", [GRUClassifier, GRURegressor, GRUTagger])
+def test_recompute_changes_no_bit(rng, limits, kind):
+    limits(large_rows=4)
+    X, found = rng.standard_normal((12, 17, 3)), []
+    y = (X.sum(axis=2) > 0 if kind is GRUTagger else X.sum(axis=(1, 2)) > 0).astype(int)
+    for recompute in (None, 5, "auto"):
+        made = kind(4, max_iter=2, random_state=0, recompute=recompute)
+        found.append(made.fit(X, y).model_.get_weights())
+    checks.assert_same_arrays(found[1:], [found[0]] * 2)
 
 
 def test_copies(data):
