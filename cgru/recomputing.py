@@ -22,6 +22,7 @@ from cgru.scheduling import Schedule
 from cgru.typing import Array
 
 Every: TypeAlias = int | Literal["auto"] | None  # steps of a piece: at least so many, about the root of all, or all
+LEAST_TAPE = 1 << 20  # bytes of a piece's tape with "auto": calls for less would take a part of the time
 
 
 class Outline(NamedTuple):
@@ -130,7 +131,8 @@ def _starts(weights: Weights, plan: Schedule, N: int, every: int | Literal["auto
     most = kernels.backward_rows(N, plan.steps, weights.route)
     offsets = plan.offsets
     steps = plan.steps // N if offsets is None else len(offsets) - 1
-    wanted = math.isqrt(steps - 1) + 1 if every == "auto" else every
+    step = N * (weights.row + weights.Hp) * weights.dtype.itemsize  # bytes of the tape
+    wanted = max(math.isqrt(steps - 1) + 1, LEAST_TAPE // step) if every == "auto" else every
     if offsets is None:
         block = max(1, most // N)
         return [0, *reversed(range(steps, 0, -block * -(-wanted // block)))]

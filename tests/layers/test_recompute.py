@@ -16,6 +16,11 @@ N, T, D, H = 3, 11, 2, 7  # distinct and odd; with `limits`, blocks of backward 
 BLOCKS = {"large_rows": 2, "block_rows": 3}
 
 
+@pytest.fixture(autouse=True)
+def no_least_tape(monkeypatch):
+    monkeypatch.setattr(recomputing, "LEAST_TAPE", 0)
+
+
 def pieces(tape):
     """How many of each cell."""
     return [len(cell.states) if isinstance(cell, recomputing.Outline) else 1 for cell in tape.cells]
@@ -164,6 +169,16 @@ def test_pieces_are_whole_blocks_from_the_end(rng, limits):
     for k in (18, 20, 21, 10**9):
         whole = layer.forward(x, training=True, recompute=k)[2]
         assert pieces(whole) == [1 if k >= 20 else 2]
+
+
+def test_auto_of_small_layers_is_a_tape_of_some_size(rng, limits, monkeypatch):
+    limits(large_rows=6)
+    layer = checks.random_layer(rng, H, input_size=D)
+    x = rng.standard_normal((2, 200, D))
+    [cell] = layer.forward(x, training=True)[2].cells
+    monkeypatch.setattr(recomputing, "LEAST_TAPE", 50 * 2 * (cell.gates[0].nbytes + cell.states[0].nbytes))
+    assert layer.forward(x, training=True, recompute="auto")[2].cells[0].starts == [0, 47, 98, 149, 200]
+    assert layer.forward(x[:, :50], training=True, recompute="auto")[2].cells[0].gates.shape[0] == 100
 
 
 def test_integers_of_numpy_count(rng, limits):

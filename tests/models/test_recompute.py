@@ -12,8 +12,9 @@ N, T, D, H, K = 6, 13, 3, 5, 2
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(limits):
+def small_pieces(limits, monkeypatch):
     limits(large_rows=4, block_rows=3)
+    monkeypatch.setattr(recomputing, "LEAST_TAPE", 0)
 
 
 @pytest.fixture
