@@ -27,7 +27,6 @@ CELLS = ((1, 50_000, 16, 128), (8, 10_000, 16, 128), (32, 2_000, 64, 128), (1, 5
 QUICK = ((1, 2_000, 4, 8),)
 KS = ("auto", 2048)
 FEATURES, UNITS, CLASSES = 16, 128, 10
-MiB = 1 << 20
 
 UPDATE = """
 import json, resource, sys, time
@@ -94,22 +93,23 @@ def memory(options):
     """Print and return the peaks of fresh processes."""
     found, steps = [], 2_000 if options.quick else options.steps
     for by in ("layer", "fit"):
-        for recompute in ("auto", None):
+        for recompute in ("auto",) if options.most else ("auto", None):
             progress(f"memory by {by}, recompute={recompute}")
             case = json.dumps([steps, FEATURES, UNITS, CLASSES, by, recompute])
             environment = os.environ | {"OMP_NUM_THREADS": str(options.threads[0])}
             done = subprocess.run(
                 [sys.executable, "-c", UPDATE, case], env=environment, capture_output=True, text=True, check=False
             )
-            row = {"by": by, "recompute": str(recompute), "MiB": None, "seconds": None}
+            row = {"by": by, "recompute": recompute or "no", "bytes": None, "seconds": None}
             if done.returncode:  # too much for this machine
                 print(f"recompute={recompute} by {by} failed: {done.stderr[-300:]}", file=sys.stderr)
             else:
                 kilobytes, row["seconds"] = json.loads(done.stdout)
-                row["MiB"] = kilobytes * (1 if sys.platform == "darwin" else 1024) / MiB
+                row["bytes"] = kilobytes * (1 if sys.platform == "darwin" else 1024)
             found.append(row)
     print(f"one update from {steps:,} steps of {FEATURES} features, {UNITS} units: peak of fresh processes")
-    table(["by", "recompute", "MiB", "s"], [list(row.values()) for row in found])
+    rows = [[row["by"], row["recompute"], row["bytes"] and row["bytes"] / 1e6, row["seconds"]] for row in found]
+    table(["by", "recompute", "MB", "s"], rows)
     return found
 
 
@@ -118,6 +118,7 @@ def main():
     made.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="(default: all)")
     made.add_argument("--cells", nargs="+", metavar="N,T,D,H", help="instead of the grid")
     made.add_argument("--steps", type=int, default=10**6, help="of the sequence for the memory (default: 1000000)")
+    made.add_argument("--most", type=int, metavar="MB", help="recompute alone; fail where its peak of memory is above")
     made.add_argument("--threads", default="1,2", metavar="N,M", help="(default: 1,2)")
     made.add_argument("--rounds", type=int, default=7, help="(default: 7)")
     made.add_argument("--quick", action="store_true", help="small sizes: does it run?")
@@ -130,6 +131,9 @@ def main():
     for part in options.parts:
         record.add(part, {"time": time, "memory": memory}[part](options))
         print(flush=True)
+    peaks = [row["bytes"] for row in record.results.get("memory", [])]
+    if options.most and not all(peak is not None and peak < options.most * 10**6 for peak in peaks):
+        sys.exit(f"expected peaks below {options.most} MB, got {peaks} bytes")
 
 
 if __name__ == "__main__":
