@@ -56,6 +56,7 @@ __all__ = [
     "get_num_threads",
     "limit_threads",
     "load",
+    "quantize",
     "save",
     "set_backend",
     "set_num_threads",
@@ -74,18 +75,22 @@ if TYPE_CHECKING:  # those above have imported the modules
     from cgru import models as models
     from cgru import optimizers as optimizers
     from cgru import plot as plot
+    from cgru import quantized as quantized
     from cgru import regularizers as regularizers
     from cgru import schedules as schedules
     from cgru import sequences as sequences
     from cgru import threads as threads
     from cgru import typing as typing
     from cgru.convert import from_keras, from_onnx, from_torch
+    from cgru.quantized import quantize
 else:
 
     def __getattr__(name):
         # What few programs need is imported when it is asked for.
         if name in ("from_keras", "from_onnx", "from_torch"):
             return getattr(convert, name)
-        if name in ("distributed", "interpret", "plot"):
+        if name == "quantize":
+            return importlib.import_module("cgru.quantized").quantize
+        if name in ("distributed", "interpret", "plot", "quantized"):
             return importlib.import_module(f"cgru.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -137,6 +137,8 @@ def layers_and_gradients(target: Any, gradients: Any) -> tuple[list[Any], dict[P
     checked = {}
     for i, (layer, part) in enumerate(zip(layers, parts, strict=True)):
         parameters, who = layer._built_parameters(), f"layer {i} ({type(layer).__name__})"
+        if part and (refused := layer.refuses_training()) is not None:
+            raise ValueError(f"gradients: expected none of {who}, got {', '.join(part)}: {refused}")
         for name in part:
             if name not in parameters:
                 raise ValueError(

@@ -66,7 +66,8 @@ def save(model: Layer | Sequential | Seq2Seq, path: Path, training_state: bool =
 
     Notes
     -----
-    A file holds the parameters, bit for bit, and what `get_config` returns; all else only with `training_state`.
+    A file holds the parameters, bit for bit, and what `get_config` returns; all else only with `training_state`. Small
+    weights (`cgru.quantize`) are tensors of F16, BF16 or I8, these with the scales in a "kernel_scale" beside each.
     Without it a loaded model predicts at once; call `compile` before it trains further, with an optimizer that starts
     afresh.
 
@@ -85,7 +86,11 @@ def save(model: Layer | Sequential | Seq2Seq, path: Path, training_state: bool =
     """
     check_saving(model, check_bool(training_state, "training_state"))
     path = check_path(path)
-    tensors: dict[str, AnyArray] = dict(zip(model.parameters, model.get_weights(), strict=True))
+    if isinstance(model, Model):
+        model._check_built()
+    parts = _parts(model, _input_sizes(model))
+    tensors = {prefix + name: array for prefix, layer, _ in parts for name, array in layer.stored().items()}
+    types = {prefix + name: dtype for prefix, layer, size in parts for name, _, dtype in layer.stored_shapes(size)}
     state: dict[str, AnyArray] = {}
     training = None
     if training_state and isinstance(model, (Sequential, Seq2Seq)):
@@ -98,7 +103,8 @@ def save(model: Layer | Sequential | Seq2Seq, path: Path, training_state: bool =
     begin = 0
     for name, array in zip(names, arrays, strict=True):
         end = begin + array.nbytes
-        header[name] = {"dtype": safetensors.name_of(array.dtype), "shape": array.shape, "data_offsets": (begin, end)}
+        dtype = types.get(name) or safetensors.name_of(array.dtype)
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": (begin, end)}
         begin = end
     header["__metadata__"]["header_sha256"] = safetensors.hash_of(header)
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -158,7 +164,7 @@ def load(path: Path) -> LayerOrModel:
         if digest.hexdigest() != metadata["sha256"]:
             raise ValueError("the tensors were altered: their SHA-256 is not the one that the header names")
         for prefix, layer, size in parts:
-            layer._adopt(size, {name: tensors[prefix + name] for name, _ in layer.parameter_shapes(size)})
+            layer.adopt_stored(size, {name: tensors[prefix + name] for name, *_ in layer.stored_shapes(size)}, prefix)
         if training is not None:
             if not isinstance(model, (Sequential, Seq2Seq)):
                 got = type(model).__name__
@@ -234,17 +240,20 @@ def _metadata(model: Layer | Model, arrays: Sequence[AnyArray], training: str | 
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(array.data if array.size else b"")
-    sizes = [layer.input_size for layer in model.layers] if isinstance(model, Model) else model.input_size
     return {
         "format": _FORMAT,
         "format_version": _VERSIONS[training is not None],
         "cgru_version": __version__,
         "class": type(model).__name__,
         "config": json.dumps(model.get_config(), allow_nan=False),
-        "input_size": json.dumps(sizes),
+        "input_size": json.dumps(_input_sizes(model)),
         "sha256": digest.hexdigest(),
         **({} if training is None else {"training": training}),
     }
+
+
+def _input_sizes(model: Layer | Model) -> Any:
+    return [layer.input_size for layer in model.layers] if isinstance(model, Model) else model.input_size
 
 
 def _check_metadata(metadata: Mapping[str, str]) -> None:
@@ -292,11 +301,10 @@ def _check_table(parts: list[tuple[str, Any, int | None]], table: Mapping[str, s
     """ValueError unless the tensors are exactly those of the layers; stops at the first that is not there."""
     left = set(table)
     for prefix, layer, size in parts:
-        for suffix, shape in layer.parameter_shapes(size):
+        for suffix, shape, dtype in layer.stored_shapes(size):
             name = prefix + suffix
             if name not in table:
                 raise ValueError(f"expected a tensor {name!r} of shape {shape}, as the configuration has it, got none")
-            dtype = f"F{8 * layer.dtype.itemsize}"
             if table[name].shape != shape or table[name].dtype != dtype:
                 got = f"{table[name].shape} of {table[name].dtype}"
                 raise ValueError(f"{name}: expected shape {shape} of {dtype}, as the configuration has it, got {got}")

@@ -8,18 +8,19 @@ checked their arrays; what this module asks of them is said at each function.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cgru import kernels
+from cgru import aligned, kernels
 from cgru.kernels.calls import Call
 from cgru.scheduling import Schedule
+from cgru.small import SmallMatrix
 from cgru.typing import Activation, Array, BackendName
 
+Matrix: TypeAlias = Array | SmallMatrix
 Bias: TypeAlias = Array | Sequence[Array] | None  # (3H,), or two of them with reset_after
 Backward: TypeAlias = Literal["later", "now", "never"]
 Result = TypeVar("Result")
@@ -39,25 +40,7 @@ _KERNELS = {
     for dtype, ctype in (("float32", "float"), ("float64", "double"))
 }
 
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
-
-
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An uninitialised array whose first element starts a cache line, which NumPy's own need not: a vector that lies
-    across two lines costs two reads."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    array = _empty(shape, dtype)
-    array.fill(0)
-    return array
-
-
-_ROUTES = {"native": 0, "blas": 1}  # of the backends, kernels/jobs.pxd
+_ROUTES = {"native": 0, "blas": 1}  # of the backends, kernels/jobs.pxd; those of small weights are small.KINDS
 
 
 class Layout(NamedTuple):
@@ -95,7 +78,9 @@ class Weights:
     Attributes
     ----------
     kernel, recurrent_kernel : ndarray
-        W and U by their routes: in panels or row-major, units padded to whole vectors.
+        W and U by their routes: in panels or row-major, units padded to whole vectors; or the bytes of small ones.
+    backend : str or None
+        Whose products these weights are for; None, of small ones: whatever the backend is.
     bias : ndarray of shape (4Hp,)
         r z n q; biases that share a sum are added up.
     gain : ndarray of shape (6Hp,), or None
@@ -112,7 +97,7 @@ class Weights:
     )  # fmt: skip
 
     def __init__(
-        self, kernel: Array, recurrent_kernel: Array, bias: Bias, reset_after: bool, activation: Activation,
+        self, kernel: Matrix, recurrent_kernel: Matrix, bias: Bias, reset_after: bool, activation: Activation,
         recurrent_activation: Activation, backend: BackendName, layout: Layout, backward: Backward, threads: int | None,
         gain: Array | None, zoneout: float,
     ) -> None:  # fmt: skip
@@ -121,14 +106,22 @@ class Weights:
         self.Hp = kernels.padded_units(self.H, self.dtype.itemsize)
         self.layout, self.reset_after = layout, reset_after
         self.activation, self.recurrent_activation = ACTIVATIONS[activation], ACTIVATIONS[recurrent_activation]
-        self.backend, self.route = backend, _ROUTES[backend]
-        self.kernel = self._side_by_side(kernel, threads)
-        self.recurrent_kernel = self._side_by_side(recurrent_kernel, threads)
+        self.backend: BackendName | None = backend
+        self.route = _ROUTES[backend]
+        self._back: tuple[Array, Array] | None = None
+        self._sources: Any = None
+        if isinstance(kernel, SmallMatrix) or isinstance(recurrent_kernel, SmallMatrix):
+            assert isinstance(kernel, SmallMatrix) and isinstance(recurrent_kernel, SmallMatrix)
+            self.backend, self.route = None, kernel.route
+            self.kernel, self.recurrent_kernel = kernel.blob, recurrent_kernel.blob
+        else:
+            self.kernel = self._side_by_side(kernel, threads)
+            self.recurrent_kernel = self._side_by_side(recurrent_kernel, threads)
+            self._sources = (kernel, recurrent_kernel) if backward == "later" else None
+            self._back = self._transposes(kernel, recurrent_kernel, threads) if backward == "now" else None
         self.bias = self._sums(bias)
         self.gain, self.zoneout = None if gain is None else self._padded(gain), zoneout
         self.row = kernels.gates_row(self.H, reset_after, gain is not None, self.dtype.itemsize)
-        self._sources: Any = (kernel, recurrent_kernel) if backward == "later" else None
-        self._back = self._transposes(kernel, recurrent_kernel, threads) if backward == "now" else None
 
     def back(self, threads: int | None = None) -> tuple[Array, Array]:
         """The transposes that backward reads: (W^T with rows n r z, U^T with rows r z n)."""
@@ -155,12 +148,12 @@ class Weights:
         return matrix
 
     def _padded(self, gain: Array) -> Array:
-        padded = _zeros((2, 3, self.Hp), self.dtype)
+        padded = aligned.zeros((2, 3, self.Hp), self.dtype)
         padded[:, :, : self.H] = gain.reshape(2, 3, self.H)
         return padded.reshape(-1)
 
     def _sums(self, bias: Bias) -> Array:
-        sums = _zeros((4 * self.Hp,), self.dtype)
+        sums = aligned.zeros((4 * self.Hp,), self.dtype)
         vectors = () if bias is None else bias if self.reset_after else (bias,)
         for vector, n in zip(vectors, (2, 3), strict=False):
             terms = np.zeros_like(sums)
@@ -171,11 +164,11 @@ class Weights:
 
 def _blank(size: int, array: Array) -> Array:
     """Memory for a matrix that takes an array: zero, unless the array fills it."""
-    return (_empty if size == array.size else _zeros)((size,), array.dtype)
+    return (aligned.empty if size == array.size else aligned.zeros)((size,), array.dtype)
 
 
 def prepare(
-    kernel: Array, recurrent_kernel: Array, bias: Bias = None, *,
+    kernel: Matrix, recurrent_kernel: Matrix, bias: Bias = None, *,
     reset_after: bool, activation: Activation = "tanh", recurrent_activation: Activation = "sigmoid",
     backend: BackendName | None = None, layout: Layout = OWN, backward: Backward = "later", threads: int | None = None,
     gain: Array | None = None, zoneout: float = 0.0,
@@ -185,6 +178,7 @@ def prepare(
     Parameters
     ----------
     kernel, recurrent_kernel : ndarrays of shape (D, 3H) and (H, 3H), float32 or float64, any strides
+        Or both a `SmallMatrix`: for inference alone, in the layout OWN.
     bias : ndarray of shape (3H,), or two of them with reset_after; optional
     backend : {"native", "blas"}, optional
         What computes the products; None is that in use (`kernels.get_backend`).
@@ -348,7 +342,7 @@ def forward_pass(
 
 def tape_memory(weights: Weights, N: int, steps: int) -> tuple[Array, Array]:
     """Memory for the gates and the states of N rows and so many packed ones."""
-    return _empty((steps, weights.row), weights.dtype), _empty((N + steps, weights.Hp), weights.dtype)
+    return aligned.empty((steps, weights.row), weights.dtype), aligned.empty((N + steps, weights.Hp), weights.dtype)
 
 
 class Sums(NamedTuple):
@@ -364,9 +358,9 @@ def zeros(weights: Weights) -> Sums:
     """The `Sums` of a pass that begins."""
     columns, dtype = 3 * weights.Hp, weights.dtype
     return Sums(
-        _zeros((weights.D, columns), dtype), _zeros((weights.H, columns), dtype),
-        _zeros(((4 if weights.reset_after else 3) * weights.Hp,), dtype),
-        None if weights.gain is None else _zeros((6 * weights.Hp,), dtype),
+        aligned.zeros((weights.D, columns), dtype), aligned.zeros((weights.H, columns), dtype),
+        aligned.zeros(((4 if weights.reset_after else 3) * weights.Hp,), dtype),
+        None if weights.gain is None else aligned.zeros((6 * weights.Hp,), dtype),
     )  # fmt: skip
 
 
@@ -462,7 +456,7 @@ def _most(threads: int | None) -> int:
 
 def _threads(weights: Weights, threads: int | None) -> int:
     """BLAS has threads of its own, and calls from two of ours would disturb each other."""
-    return 1 if weights.route else _most(threads)
+    return 1 if weights.backend == "blas" else _most(threads)
 
 
 def _in_order(array: Array | None, plan: Schedule) -> Array | None:

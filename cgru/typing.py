@@ -35,6 +35,7 @@ Activation: TypeAlias = Literal["sigmoid", "tanh", "relu", "linear", "hard_sigmo
 DenseActivation: TypeAlias = Literal["linear", "relu", "sigmoid", "softmax", "tanh"]
 AttentionScore: TypeAlias = Literal["dot", "general", "additive"]
 Recompute: TypeAlias = SupportsIndex | Literal["auto"] | None
+SmallKind: TypeAlias = Literal["float16", "bfloat16", "int8"]
 MergeMode: TypeAlias = Literal["concat", "sum", "mul", "ave"]
 InitializerName: TypeAlias = Literal[
     "constant", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "identity", "identity_per_gate",

@@ -38,7 +38,7 @@
 #define CGRU_FAR_ROWS 1024
 #endif
 
-#if defined(CGRU_GNU)
+#if defined(__GNUC__)
 #define CGRU_HAS_TILE 1
 typedef float float_v __attribute__((vector_size(CGRU_VECTOR_BYTES)));
 typedef double double_v __attribute__((vector_size(CGRU_VECTOR_BYTES)));

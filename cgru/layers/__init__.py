@@ -11,6 +11,7 @@ from cgru.layers.gru import GRU
 from cgru.layers.masking import Masking
 from cgru.layers.normalization import LayerNormalization
 from cgru.layers.pooling import GlobalAveragePooling1D, GlobalMaxPooling1D
+from cgru.layers.quantized import QuantizedDense, QuantizedEmbedding, QuantizedGRU
 from cgru.layers.stateless import Stateless
 
 __all__ = [
@@ -26,5 +27,8 @@ __all__ = [
     "Layer",
     "LayerNormalization",
     "Masking",
+    "QuantizedDense",
+    "QuantizedEmbedding",
+    "QuantizedGRU",
     "Stateless",
 ]

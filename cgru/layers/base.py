@@ -19,6 +19,7 @@ from cgru import initializers, masks
 from cgru.checks import as_array, check_bool, check_dtype, check_int
 from cgru.configured import Configured
 from cgru.layers.options import Optioned, in_config, kind_of, role
+from cgru.layers.stored import Stored
 from cgru.layers.writable import Writable
 from cgru.locks import Locked, owned
 from cgru.sequences import Batch
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Layer(Optioned, Locked, Configured):
+class Layer(Stored, Optioned, Locked, Configured):
     """Base class of the layers: parameters, their construction and their update.
 
     A subclass implements `parameter_shapes`, `_initial`, `forward_batch`, `backward_batch` and `output_size`, and lists
@@ -179,6 +180,10 @@ class Layer(Optioned, Locked, Configured):
         segment."""
         return None
 
+    def refuses_training(self) -> str | None:
+        """Return None if the layer can be trained, else why not and what to do instead, in words."""
+        return None
+
     def restarted(self, state: Any, resets: BoolArray) -> Any:
         """Return the state of `step` with the rows where `resets` (N,) at their beginning; None is all of them."""
         if state is None:
@@ -277,8 +282,13 @@ class Layer(Optioned, Locked, Configured):
                 f"which {differing[0]} is {becomes} instead of {was}"
             )
         if own and self.input_size is not None:
-            other.build_from(self.input_size, self.get_weights())
+            self._hand_over(other)
         return other
+
+    def _hand_over(self, other: Self) -> None:
+        """Give the weights to another layer, which has none yet."""
+        assert self.input_size is not None
+        other.build_from(self.input_size, self.get_weights())
 
     # -- construction
 

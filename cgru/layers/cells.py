@@ -105,7 +105,7 @@ class Cells(Layer):
     def _ready(self) -> _Prepared:
         """What a call reads of the parameters, all of one moment; made once and dropped when they change."""
         prepared = self._prepared
-        if prepared is None or prepared.cells[0].backend != kernels.get_backend():
+        if prepared is None or prepared.cells[0].backend not in (None, kernels.get_backend()):
             with self._lock:
                 parameters = self._built_parameters()
                 cells = [

@@ -82,7 +82,7 @@ class Dense(Stateless):
     """
 
     dtype: np.dtype[Any]
-    _options = (
+    _options: tuple[str, ...] = (
         *("units", "activation", "use_bias", "kernel_initializer", "bias_initializer"),
         *("kernel_regularizer", "bias_regularizer", "activity_regularizer", "kernel_constraint", "bias_constraint"),
     )

@@ -19,6 +19,7 @@ from cgru.typing import (
     DType,
     Initializer,
     InitializerLike,
+    IntArray,
     Key,
     RegularizerLike,
     Shape,
@@ -61,7 +62,7 @@ class Embedding(Stateless):
     """
 
     dtype: np.dtype[Any]
-    _options = (
+    _options: tuple[str, ...] = (
         *("input_dim", "output_dim", "mask_zero", "embeddings_initializer", "embeddings_regularizer"),
         *("activity_regularizer", "embeddings_constraint"),
     )
@@ -151,11 +152,17 @@ class Embedding(Stateless):
             places = np.flatnonzero(valid)
             ids = ids[places]
         ids = np.ascontiguousarray(ids, np.intp)
-        table = self._built_parameters()["embeddings"]
         out = (np.empty if places is None else np.zeros)((*leading, self.output_dim), self.dtype)
-        kernels.gather(table, ids, places, out.reshape(-1, self.output_dim), kernels.get_num_threads())
+        self._gather(ids, places, out.reshape(-1, self.output_dim))
         penalty, d_penalty = self._activity(out, valid, training)
         return batch.with_data(out), None, penalty, (ids, places, leading, d_penalty)
+
+    def _gather(self, ids: IntArray, places: IntArray | None, out: Array) -> None:
+        """out[places[i]] = the vector of ids[i]; places None: 0, 1, ..."""
+        kernels.gather(self._built_parameters()["embeddings"], ids, places, out, kernels.get_num_threads())
+
+    def _rows_of(self, ids: IntArray) -> Array:
+        return self._built_parameters()["embeddings"][ids]
 
     def record_batch(self, batch: Batch, state: Array | None = None) -> tuple[Batch, None, float, Any]:
         return self.forward_batch(batch)
@@ -165,7 +172,7 @@ class Embedding(Stateless):
         if self.mask_zero and (x == 0).any():
             row = int(np.flatnonzero(x == 0)[0])
             raise ValueError(f"x_t: expected ids of a step, because mask_zero=True, got 0 in row {row}: leave it out")
-        return self._built_parameters()["embeddings"][x]
+        return self._rows_of(x)
 
     def backward_batch(
         self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True

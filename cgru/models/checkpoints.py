@@ -42,6 +42,7 @@ def check(model: Trainable) -> None:
     """
     if model.loss is None:
         raise RuntimeError("training_state: expected a model that is compiled: call compile(optimizer, loss) first")
+    model._check_trainable("training_state")
     _compiled_state(model)
 
 

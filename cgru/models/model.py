@@ -24,6 +24,9 @@ from cgru.layers import (
     Layer,
     LayerNormalization,
     Masking,
+    QuantizedDense,
+    QuantizedEmbedding,
+    QuantizedGRU,
 )
 from cgru.locks import Locked
 from cgru.models.stateful import stateful_layers
@@ -37,7 +40,7 @@ LAYERS: dict[str, Any] = {
     layer.__name__: layer
     for layer in (
         *(Dense, Dropout, Embedding, GRU, Conv1D, GlobalMaxPooling1D, GlobalAveragePooling1D, AttentionPooling),
-        *(LayerNormalization, Masking, Attention),
+        *(LayerNormalization, Masking, Attention, QuantizedGRU, QuantizedDense, QuantizedEmbedding),
     )
 }
 

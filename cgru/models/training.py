@@ -57,7 +57,7 @@ class Trainable(Updatable):
 
     def compile(
         self,
-        optimizer: OptimizerName | Optimizer = "adam",
+        optimizer: OptimizerName | Optimizer | None = "adam",
         loss: LossName | Loss | None = None,
         metrics: Sequence[MetricName | Metric | Function | MetricFunction] = (),
     ) -> None:
@@ -66,7 +66,8 @@ class Trainable(Updatable):
         Parameters
         ----------
         optimizer : str or Optimizer
-            "adam", or one from `cgru.optimizers` with other settings.
+            "adam", or one from `cgru.optimizers` with other settings. None where a layer is quantised: such a model is
+            evaluated alone.
         loss : str or Loss
             "sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy", "mse", "mae",
             "huber", one from `cgru.losses` with other settings, or your own.
@@ -80,7 +81,10 @@ class Trainable(Updatable):
         TypeError, ValueError
             If a name is unknown, or the loss cannot work on the output of the last layer, or a metric with the loss.
         """
-        optimizer, loss = optimizers.get(optimizer), losses.get(loss)  # type: ignore[arg-type]  # None is refused
+        if optimizer is not None or all(layer.refuses_training() is None for layer in self.layers):
+            self._check_trainable("optimizer")
+            optimizer = optimizers.get(optimizer)  # type: ignore[arg-type]  # None is refused
+        loss = losses.get(loss)  # type: ignore[arg-type]
         metrics = measures.get_metrics(metrics, loss)
         measures.check_range(self.layers[-1], loss)
         vars(self).update(optimizer=optimizer, loss=loss, metrics=metrics)  # what is read-only outside of here
@@ -301,7 +305,7 @@ class Trainable(Updatable):
         held: Arrays | None = None
         ranks = None if all_reduce is None else Ranks(all_reduce)
         with preparing(ranks):
-            self._check_compiled()
+            self._check_compiled(training=True)
             epochs, batch_size = check_int(epochs, "epochs"), check_int(batch_size, "batch_size", 1)
             initial_epoch = check_int(initial_epoch, "initial_epoch")
             shuffle, resume = check_bool(shuffle, "shuffle"), check_bool(resume, "resume")
@@ -341,13 +345,9 @@ class Trainable(Updatable):
             Loop(self, source, validate, course, hooks, epochs, shown, ranks).run(resumed=course is before)
         return course.history
 
-    def _check_compiled(self) -> None:
-        if self.loss is None:
-            raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
-
     def _train_on_batch(self, x: Any, y: Any, given: dict[str, Any], recompute: Recompute) -> dict[str, float]:
         """What `train_on_batch` does."""
-        self._check_compiled()
+        self._check_compiled(training=True)
         recompute = measures.check_recompute(self.layers, recompute)
         measures.check_states(self.layers[-1], self.loss)
         batch, targets = checked(self, x, y, given, whole=False)

@@ -16,7 +16,7 @@ import numpy as np
 
 from cgru import constraints, masks
 from cgru.applying import by_layer, ready
-from cgru.layers import Dense, Layer
+from cgru.layers import Dense, Layer, QuantizedDense
 from cgru.locks import owned, unshared
 from cgru.losses import Loss
 from cgru.metrics import Function, Metric
@@ -124,6 +124,20 @@ class Updatable(Model):
 
     # -- an update
 
+    def _check_compiled(self, training: bool = False) -> None:
+        if training:
+            self._check_trainable("training")
+        if self.loss is None:
+            raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
+
+    def _check_trainable(self, what: str) -> None:
+        """ValueError if a layer cannot be trained at all."""
+        for i, layer in enumerate(self.layers):
+            refused = layer.refuses_training()
+            if refused is not None:
+                raise ValueError(f"{what}: expected layers that can be trained, got {examples.title(self.layers, i)}: "
+                                 f"{refused}")  # fmt: skip
+
     def penalty(self) -> float:
         """Return what the regularizers of the parameters add to the loss."""
         return sum((layer.penalty() for layer in self.layers), 0.0)
@@ -219,7 +233,10 @@ class Updatable(Model):
             and self.loss.knows("logit_gradients")
             and last.activation == self.loss.fused_activation
             and last.activity_regularizer is None
-            and all(getattr(type(last), name) is getattr(Dense, name) for name in methods)
+            and any(
+                all(getattr(type(last), name) is getattr(own, name) for name in methods)
+                for own in (Dense, QuantizedDense)
+            )
         )
 
     def _logits_of(self, rows: int, layer: Dense) -> Array:

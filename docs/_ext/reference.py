@@ -29,6 +29,7 @@ ROOMS = {
     "cgru.interpret": "Interpretation",
     "cgru.plot": "Pictures",
     "cgru.files": "Files",
+    "cgru.quantized": "Small weights",
     "cgru.datasets": "Data sets",
     "cgru.threads": "Threads",
     "cgru.backends": "Backends",

@@ -1,0 +1,343 @@
+"""Models with small weights: they predict, step, stream, evaluate, generate; they are not trained."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import cgru
+from cgru import quantized
+
+KINDS = ("float16", "bfloat16", "int8")
+
+
+@pytest.fixture(scope="module")
+def tagger():
+    """A compiled model with an output at each step, of every small layer and of one that stays float32."""
+    model = cgru.Sequential(
+        [cgru.Embedding(30, 8), cgru.Conv1D(12, 3, padding="causal"), cgru.GRU(24, return_sequences=True, num_layers=2),
+         cgru.Dropout(0.5), cgru.GRU(9, return_sequences=True, reset_after=True), cgru.Dense(5, activation="softmax")],
+        seed=1,
+    )  # fmt: skip
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    ids, y = data()
+    model.fit(ids, y, epochs=3, verbose=0)
+    return model
+
+
+def data():
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 30, (6, 7))
+    return ids, ids % 5
+
+
+def rounded(model, small):
+    """The float32 model that computes with the weights of a small one."""
+    other = copy.copy(model)
+    other.set_weights(small.get_weights())
+    return other
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_in_inference(tagger, kind):
+    ids, y = data()
+    before = [array.copy() for array in tagger.get_weights()]
+    small = cgru.quantize(tagger, kind)
+    assert [type(layer).__name__ for layer in small.layers] == [
+        "QuantizedEmbedding", "Conv1D", "QuantizedGRU", "Dropout", "QuantizedGRU", "QuantizedDense",
+    ]  # fmt: skip
+    out = small(ids)
+    exact = rounded(tagger, small)
+    assert np.abs(out - exact(ids)).max() < (5e-3 if kind == "int8" else 1e-20)
+    assert np.array_equal(out, small.predict(ids, batch_size=4))
+    assert np.array_equal(out, small.forward(ids)[0])
+    state, resets = None, np.arange(42).reshape(6, 7) % 5 == 0
+    for t in range(7):
+        y_t, state = small.step(ids[:, t], state, resets=resets[:, t])
+        assert np.array_equal(y_t, small(ids, resets=resets)[:, t])
+    ragged = small([ids[0], ids[1, :3]])
+    assert np.array_equal(ragged[0], out[0]) and np.array_equal(ragged[1], small(ids[1:2, :3])[0])
+    if kind != "int8":
+        assert small.evaluate(ids, y) == exact.evaluate(ids, y)
+    results = small.evaluate(ids, y, batch_size=6)
+    assert abs(results["loss"] - tagger.evaluate(ids, y)["loss"]) < 0.02 and results.keys() == {"loss", "accuracy"}
+    assert all(np.array_equal(a, b) for a, b in zip(before, tagger.get_weights(), strict=True))
+    small.layers[1].trainable = True  # a float32 layer as ever, and one of its own
+    with small.layers[1].update() as parameters:
+        parameters["bias"] += 1
+    assert np.array_equal(tagger.layers[1].parameters["bias"] + 1, small.layers[1].parameters["bias"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_pickles_and_configurations(tagger, kind):
+    ids, _ = data()
+    small = cgru.quantize(tagger, kind)
+    for other in (copy.copy(small), pickle.loads(pickle.dumps(small))):
+        assert np.array_equal(other(ids), small(ids)) and repr(other) == repr(small)
+    assert cgru.Sequential.from_config(small.get_config()).get_config() == small.get_config()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_streams_and_snapshots(tagger, kind):
+    ids, _ = data()
+    small = cgru.quantize(tagger, kind)
+    out = small(ids)
+    streams = cgru.Streams(small)
+    for t in range(4):
+        assert np.array_equal(streams.step(list("abcdef"), ids[:, t]), out[:, t])
+    kept = streams.snapshot()
+    again = cgru.Streams(cgru.quantize(tagger, kind))
+    again.restore(kept)
+    assert np.array_equal(again.step(list("fedcba"), ids[::-1, 4]), out[::-1, 4])
+    with pytest.raises(ValueError, match="one of another"):
+        cgru.Streams(tagger).restore(kept)
+    layer = cgru.quantize(cgru.GRU(6, input_size=3, seed=0, return_sequences=True), kind)
+    x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
+    streams = cgru.Streams(layer)
+    assert np.array_equal(np.stack([streams.step(["a", "b"], x[:, t]) for t in range(5)], 1), layer(x))
+
+
+@pytest.mark.parametrize("attention", [None, "general"])
+def test_an_encoder_decoder(attention):
+    rng = np.random.default_rng(0)
+    source = [rng.integers(3, 8, n) for n in rng.integers(2, 6, 60)]
+    target = [ids[::-1] for ids in source]
+    encoder = cgru.Sequential([cgru.Embedding(8, 8), cgru.GRU(32, return_sequences=attention is not None)])
+    decoder = cgru.Sequential(
+        [cgru.Embedding(8, 8), cgru.GRU(32, return_sequences=True), cgru.Dense(8, activation="softmax")]
+    )
+    model = cgru.Seq2Seq(encoder, decoder, attention, seed=0)
+    model.compile(cgru.optimizers.Adam(0.01), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(source, target, epochs=12, verbose=0)
+    said = model.generate(source, max_length=8)
+    for kind in KINDS:
+        small, report = cgru.quantize(model, kind, report=(source, target))
+        assert report.same > 0.98 and 0 < report.relative < 0.05
+        names = ["encoder.0.embeddings", "encoder.1.kernel", "encoder.1.recurrent_kernel", "decoder.0.embeddings",
+                 "decoder.1.kernel", "decoder.1.recurrent_kernel", "decoder.2.kernel"]  # fmt: skip
+        assert [matrix.name for matrix in report.matrices] == names
+        heard = small.generate(source, max_length=8)
+        assert np.mean([np.array_equal(a, b) for a, b in zip(said, heard, strict=True)]) > 0.8
+        if kind != "int8":
+            exact = rounded(model, small)
+            assert small.evaluate(source, target) == exact.evaluate(source, target)
+            wanted = exact.generate(source, max_length=8, beam=3)
+            assert all(map(np.array_equal, small.generate(source, max_length=8, beam=3), wanted))
+        with pytest.raises(ValueError, match="quantised layers cannot be trained"):
+            small.fit(source, target)
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_trains_a_model(tagger, kind):
+    ids, y = data()
+    small = cgru.quantize(tagger, kind)
+    weights = tagger.get_weights()
+    for call in (
+        lambda: small.fit(ids, y, verbose=0),
+        lambda: small.train_on_batch(ids, y),
+        lambda: small.compile("adam", "sparse_categorical_crossentropy"),
+        lambda: small.compile(loss="sparse_categorical_crossentropy"),
+        lambda: small.forward(ids, training=True),
+        lambda: small.set_weights(weights),
+        lambda: cgru.optimizers.SGD(0.1).apply(small, {"0.embeddings": weights[0]}),
+    ):
+        with pytest.raises(ValueError, match="cannot be trained; train the float32 layer and quantise again"):
+            call()
+    assert small.optimizer is None and small.loss is not None
+    small.compile(None, "sparse_categorical_crossentropy", ["perplexity"])
+    assert small.evaluate(ids, y).keys() == {"loss", "perplexity"}
+    with pytest.raises(ValueError, match="optimizer"):
+        tagger.compile(None, "sparse_categorical_crossentropy")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_trains_a_layer(kind):
+    x = np.ones((2, 3, 4))
+    for layer in (cgru.GRU(5, input_size=4), built(cgru.Dense(5), 4), built(cgru.Embedding(5, 4))):
+        small = cgru.quantize(layer, kind)
+        data = np.ones((2, 3), int) if isinstance(layer, cgru.Embedding) else x
+        weights = layer.get_weights()
+        grads = {name: np.ones_like(array) for name, array in layer.parameters.items()}
+        for call in (
+            lambda s=small, d=data: s.forward(d, training=True),
+            lambda s=small: s.backward(np.ones((2, 5)), None),
+            lambda s=small, w=weights: s.set_weights(w),
+            lambda s=small: s.update(),
+            lambda s=small, w=weights: s.build_from(4, w),
+            lambda s=small: setattr(s, "trainable", True),
+            lambda s=small: s.with_options(trainable=True),
+            lambda s=small, g=grads: cgru.optimizers.SGD(0.1).apply(s, g),
+        ):
+            with pytest.raises(ValueError, match="quantised layers cannot be trained"):
+                call()
+        with pytest.raises(ValueError, match="dtype: expected 'float32' beside small weights"):
+            small.with_options(dtype="float64")
+        with pytest.raises(ValueError, match="kind: expected"):
+            small.with_options(kind=KINDS[KINDS.index(kind) - 1])
+        assert not small.trainable and small.forward(data)[0].shape == np.shape(small(data))
+
+
+def built(layer, *sizes):
+    layer.build(*sizes)
+    return layer
+
+
+class Own(cgru.Dense):
+    """A layer of one's own."""
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "error", "message"),
+    [
+        (lambda: cgru.GRU(3, input_size=2), "int4", ValueError, "kind: expected one of"),
+        (lambda: cgru.GRU(3, input_size=2), None, ValueError, "kind: expected one of"),
+        (lambda: cgru.GRU(3), "int8", ValueError, "GRU has no parameters yet"),
+        (lambda: cgru.Sequential([cgru.GRU(3), cgru.Dense(1)]), "int8", ValueError, "layer 0 .GRU.: GRU has no"),
+        (lambda: cgru.GRU(3, input_size=2, dtype="float64"), "int8", ValueError, 'with_options[(]dtype="float32"[)]'),
+        (
+            lambda: cgru.Sequential([built(cgru.Dense(1, dtype="float64"), 2)]),
+            "int8", ValueError, 'layer 0 .Dense.: .*with_options[(]dtype="float32"[)]',
+        ),
+        (lambda: cgru.quantize(cgru.GRU(3, input_size=2), "int8"), "float16", ValueError, "quantised already"),
+        (
+            lambda: cgru.quantize(cgru.Sequential([cgru.Dense(3)]).build(2), "int8"),
+            "int8", ValueError, "layer 0 .QuantizedDense.: .*quantised already",
+        ),
+        (lambda: built(cgru.Conv1D(3, 2), 2), "int8", TypeError, "expected a GRU, Dense or Embedding.*got Conv1D"),
+        (lambda: cgru.Sequential([cgru.Conv1D(3, 2)]).build(2), "int8", TypeError, "expected a GRU, Dense"),
+        (lambda: built(Own(3), 2), "int8", TypeError, "no subclass.*got Own"),
+        (lambda: np.ones(3), "int8", TypeError, "got ndarray"),
+        (lambda: "gru", "int8", TypeError, "got str"),
+    ],
+)  # fmt: skip
+def test_what_is_no_float32_layer_is_refused(make, kind, error, message):
+    with pytest.raises(error, match=message):
+        cgru.quantize(make(), kind)
+
+
+def with_weight(name, place, value, layer=None):
+    layer = layer or cgru.GRU(5, input_size=4, num_layers=2, learn_initial_state=True, seed=0)
+    with layer.update() as parameters:
+        parameters[name][place] = value
+    return layer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_named(kind, value):
+    places = {"l0.forward.kernel": (3, 2), "l1.forward.recurrent_kernel": (0, 14), "l1.forward.bias": (7,)}
+    for name, place in (places | {"l0.forward.initial_state": (4,)}).items():
+        with pytest.raises(ValueError, match=f"^{name}: expected finite weights, got {value} at .{place[0]},"):
+            cgru.quantize(with_weight(name, place, value), kind)
+    wrong = with_weight("kernel", (1, 2), value, cgru.GRU(5, input_size=4))
+    model = cgru.Sequential([cgru.Embedding(9, 4), wrong]).build()
+    with pytest.raises(ValueError, match=r"^1\.kernel: expected finite weights, got .* at \(1, 2\)"):
+        cgru.quantize(model, kind)
+
+
+def test_weights_beyond_a_kind_are_refused():
+    for value in (65520, -1e30):
+        with pytest.raises(ValueError, match=r"kernel: expected weights in the range of float16, got .* at \(1, 2\)"):
+            cgru.quantize(with_weight("kernel", (1, 2), value, cgru.GRU(5, input_size=4)), "float16")
+    fine = cgru.quantize(with_weight("kernel", (1, 2), 65519, cgru.GRU(5, input_size=4)), "float16")
+    assert fine.parameters["kernel"][1, 2] == 65504
+    with pytest.raises(ValueError, match="in the range of bfloat16"):
+        cgru.quantize(with_weight("kernel", (1, 2), np.finfo(np.float32).max, cgru.GRU(5, input_size=4)), "bfloat16")
+    wide = cgru.Dense(1, seed=0)
+    wide.build(131073)
+    with pytest.raises(ValueError, match="at most 131072 rows for int8"):
+        cgru.quantize(wide, "int8")
+
+
+def test_columns_that_a_kind_flattens_are_named():
+    flat = with_weight("kernel", (slice(None), 3), 1e-6, cgru.GRU(5, input_size=4, seed=0))
+    with pytest.warns(quantized.QuantizationWarning, match=r"^kernel: float16 .* 1 of 15, the first column 3") as seen:
+        cgru.quantize(flat, "float16")
+    assert seen[0].filename == __file__
+    spiked = with_weight("recurrent_kernel", (2, 7), 1e4, cgru.GRU(5, input_size=4, seed=0))
+    with pytest.warns(quantized.QuantizationWarning, match="^recurrent_kernel: int8 .* the first column 7"):
+        cgru.quantize(spiked, "int8")
+    table = with_weight("embeddings", (2, 1), 1e4, built(cgru.Embedding(5, 4, seed=0)))
+    model = cgru.Sequential([table, cgru.Dense(2)]).build()
+    with pytest.warns(quantized.QuantizationWarning, match=r"^0\.embeddings: int8 .* the first row 2"):
+        cgru.quantize(model, "int8")
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_a_kind_keeps_is_not_warned_of():
+    zeros = with_weight("kernel", slice(None), 0, cgru.GRU(5, input_size=4, seed=0))
+    few = with_weight("kernel", (slice(None), 3), 1e-3, cgru.GRU(5, input_size=4, seed=0))
+    for kind in KINDS:
+        small = cgru.quantize(zeros, kind)
+        assert (small.parameters["kernel"] == 0).all() and np.isfinite(small(np.ones((1, 2, 4)))).all()
+        cgru.quantize(few, kind)
+    cgru.quantize(with_weight("recurrent_kernel", (2, 7), 1e4, cgru.GRU(5, input_size=4, seed=0)), "bfloat16")
+
+
+# -- the report
+
+
+def test_a_report_tells_errors_that_are_there(tagger):
+    ids, _ = data()
+    lengths = [7, 3, 0, 1, 7, 7]
+    last = np.inf
+    for kind in ("int8", "bfloat16", "float16"):
+        small, report = cgru.quantize(tagger, kind, report=ids)
+        out, got = tagger(ids).reshape(-1, 5), small(ids).reshape(-1, 5)
+        error = np.abs(got.astype(float) - out)
+        assert report.kind == kind and report.count == 42 and report.same == (out.argmax(1) == got.argmax(1)).mean()
+        assert report.largest == error.max() and np.isclose(report.rms, np.sqrt((error**2).mean()))
+        assert np.isclose(report.relative, np.sqrt((error**2).sum() / (out.astype(float) ** 2).sum()))
+        for matrix in report.matrices:
+            w, q = tagger.parameters[matrix.name].astype(float), small.parameters[matrix.name]
+            assert np.isclose(matrix.weights, np.sqrt(((w - q) ** 2).sum() / (w**2).sum())) and matrix.shape == w.shape
+            alone = copy.copy(tagger)
+            place, key = matrix.name.split(".", 1)
+            with alone.layers[int(place)].update() as parameters:
+                parameters[key] = q
+            exact = tagger(ids).astype(float)
+            difference = np.sqrt(((alone(ids) - exact) ** 2).sum() / (exact**2).sum())
+            assert np.isclose(matrix.outputs, difference) and matrix.outputs > 0
+        assert report.relative < last
+        last = report.relative
+        text = repr(report)
+        assert all(matrix.name in text for matrix in report.matrices) and kind in text and "same class" in text
+        fewer = quantized.compare(tagger, small, ids, lengths)
+        ragged = quantized.compare(tagger, small, [row[:n] for row, n in zip(ids, lengths, strict=True)])
+        assert fewer.count == sum(lengths) and fewer == ragged
+        valid = np.arange(7) < np.array(lengths)[:, None]
+        assert quantized.compare(tagger, small, ids, mask=valid) == fewer
+
+
+def test_a_report_of_layers():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 6, 3)).astype(np.float32)
+    layer = cgru.GRU(8, input_size=3, stateful=True, bidirectional=True, seed=0)
+    layer(x)
+    state = layer._state.copy()
+    _, report = cgru.quantize(layer, "int8", report=x)
+    assert report.same is None and report.count == 4 and len(report.matrices) == 4
+    assert np.array_equal(layer._state, state)
+    major = cgru.GRU(8, input_size=3, time_major=True, seed=0)
+    usual = major.with_options(time_major=False)
+    turned = cgru.quantize(major, "int8", report=x.swapaxes(0, 1))[1]
+    assert turned == cgru.quantize(usual, "int8", report=x)[1]
+    resets = rng.random((4, 6)) < 0.3
+    small = cgru.quantize(usual, "int8")
+    assert quantized.compare(usual, small, x, resets=resets) != quantized.compare(usual, small, x)
+    other = quantized.compare(major, cgru.quantize(major, "int8"), x.swapaxes(0, 1), resets=resets.T)
+    assert other == quantized.compare(usual, small, x, resets=resets)
+    table = built(cgru.Embedding(5, 4, seed=0))
+    assert cgru.quantize(table, "int8", report=[[1, 2]])[1].count == 2
+    with pytest.raises(ValueError, match="expected what quantize made of the layer"):
+        quantized.compare(usual, cgru.quantize(cgru.GRU(7, input_size=3), "int8"), x)
+    with pytest.raises(ValueError, match="expected what quantize made of the layer"):
+        quantized.compare(usual, usual, x)
+    with pytest.raises(TypeError, match="quantized: expected a layer or model"):
+        quantized.compare(usual, None, x)
+    with pytest.raises(ValueError, match="x: expected"):
+        cgru.quantize(usual, "int8", report=np.ones((2, 3)))
