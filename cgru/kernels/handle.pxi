@@ -302,7 +302,7 @@ cdef void step_cell(
     """One step of one cell; out may overlap h."""
     cdef Forward j = cell[0]
     cdef Py_ssize_t i, size = sizeof(floating)
-    cdef Sharing way = sharing_of(choice.way, choice.threads, N, j.H, j.Hp, size)
+    cdef Sharing way = sharing_of(choice.way, choice.threads, N, j.H, j.Hp, size, j.U.route)
     cdef floating *next_work = first_aligned(work)
     cdef floating *states
     cdef cgru_team team

@@ -119,6 +119,30 @@ typedef void (*narrow_tile_t)(ptrdiff_t, const float *, ptrdiff_t, const uint16_
 CGRU_NARROW_TILES(half)
 CGRU_NARROW_TILES(bfloat)
 
+/* Groups of rows from which on a piece is widened before them all, which writes it to memory and so has to pay: with
+   AVX-512 what widens takes the place of multiply-adds. */
+#if defined(__AVX512F__) || (!defined(__AVX2__) && !defined(__aarch64__))
+#define CGRU_WIDENED_ONCE 5
+#else
+#define CGRU_WIDENED_ONCE 1000000
+#endif
+
+/* out (K x w) = B, which has rows of ldb. */
+#define CGRU_WIDENS(S)                                                                                               \
+  static void S##_widen(ptrdiff_t K, ptrdiff_t w, const uint16_t *b, ptrdiff_t ldb, float *out) {                    \
+    for (; K > 0; K--, b += ldb, out += w)                                                                           \
+      if (w == CGRU_NARROW_WIDTH)                                                                                    \
+        CGRU_UNROLL for (int v = 0; v < CGRU_TILE_VECTORS; v++)                                                      \
+            *(float_m *)(out + v * CGRU_LANES) = (float_v)CGRU_WIDEN_##S(b + v * CGRU_LANES);                        \
+      else                                                                                                           \
+        for (ptrdiff_t j = 0; j < w; j += CGRU_LANES) *(float_m *)(out + j) = (float_v)CGRU_WIDEN_##S(b + j);        \
+  }
+CGRU_WIDENS(half)
+CGRU_WIDENS(bfloat)
+static void narrow_widen(int halves, ptrdiff_t K, ptrdiff_t w, const uint16_t *b, ptrdiff_t ldb, float *out) {
+  (halves ? half_widen : bfloat_widen)(K, w, b, ldb, out);
+}
+
 static void narrow_tile(int halves, int R, int P, int V, ptrdiff_t K, const float *a, ptrdiff_t a_row, const uint16_t *b,
     ptrdiff_t ldb, ptrdiff_t b_panel, float *c, ptrdiff_t ldc, ptrdiff_t c_panel, int accumulate) {
   const int last = CGRU_MOST_PANELS == 6 ? 3 : 2, few = R == 2 ? last : P == 6 ? 2 : P - 2;

@@ -17,8 +17,15 @@ cdef extern from "narrow.h" nogil:
         CGRU_NARROW_PAIR
         CGRU_PIECE_BYTES
         CGRU_TILE_ROWS
+        CGRU_WIDENED_ONCE
         LANES "CGRU_LANES"  # of a vector of float
         WIDTH "CGRU_NARROW_WIDTH"  # of a panel
+    void float_tile(
+        int R, int P, int V, Py_ssize_t K, const float *a, Py_ssize_t a_row, Py_ssize_t a_k, const float *b,
+        Py_ssize_t ldb, Py_ssize_t b_panel, float *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate,
+        const void *ahead, Py_ssize_t ahead_k) noexcept
+    void narrow_widen(
+        int halves, Py_ssize_t K, Py_ssize_t w, const uint16_t *b, Py_ssize_t ldb, float *out) noexcept
     void narrow_tile(
         int halves, int R, int P, int V, Py_ssize_t K, const float *a, Py_ssize_t a_row, const uint16_t *b,
         Py_ssize_t ldb, Py_ssize_t b_panel, float *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate) noexcept
@@ -32,26 +39,41 @@ cdef extern from "narrow.h" nogil:
 
 cdef enum:
     PIECE_ROWS = 4096    # of K that have one scale
+    FAR_BYTES = 1 << 19  # as in projection.pxd
+    FETCHING = 32
     CODE_ROWS = 12       # of A, as codes at a time
 
 
 cdef inline void narrow_rows(
     bint halves, Py_ssize_t M, Py_ssize_t K, const float *a, Py_ssize_t a_row, const uint16_t *panel, Py_ssize_t ldb,
-    Py_ssize_t w, float *c, Py_ssize_t ldc, bint accumulate,
+    Py_ssize_t w, float *c, Py_ssize_t ldc, bint accumulate, const char *next_panel,
 ) noexcept nogil:
     """C (M x w) = A (M x K) B (K x w) for one panel, which runs in pieces that the first cache keeps for all groups of
-    rows; groups and pieces are as even as can be."""
+    rows; groups and pieces are as even as can be. For many groups a piece is widened once, before them; they then fetch
+    the next one, as in `multiply_panel` of projection.pxd."""
+    cdef float[8192] wide  # CGRU_PIECE_BYTES
     cdef Py_ssize_t groups = (M + CGRU_TILE_ROWS - 1) // CGRU_TILE_ROWS, k = 0, i, step, group
-    cdef Py_ssize_t pieces = 1 if groups == 1 else (2 * K * w + CGRU_PIECE_BYTES - 1) // CGRU_PIECE_BYTES
-    cdef Py_ssize_t piece = (K + pieces - 1) // pieces
+    cdef bint once = groups >= CGRU_WIDENED_ONCE
+    cdef Py_ssize_t pieces = 1 if groups == 1 else ((4 if once else 2) * K * w - 1) // CGRU_PIECE_BYTES + 1
+    cdef Py_ssize_t piece = (K + pieces - 1) // pieces, sharing = min(groups, FETCHING), share = 2 * w // sharing
+    cdef const char *ahead
     while k < K:
         piece = min(piece, K - k)
+        ahead = next_panel if k + piece == K else <const char *>(panel + (k + piece) * ldb)
+        if once:
+            narrow_widen(halves, piece, w, panel + k * ldb, ldb, wide)
         i = 0
-        for group in range(groups, 0, -1):
-            step = (M - i + group - 1) // group
-            narrow_tile(
-                halves, <int>step, 1, <int>(w // LANES), piece, a + i * a_row + k, a_row, panel + k * ldb, ldb, 0,
-                c + i * ldc, ldc, 0, accumulate or k > 0)
+        for group in range(groups):
+            step = (M - i + groups - group - 1) // (groups - group)
+            if once:
+                float_tile(
+                    <int>step, 1, <int>(w // LANES), piece, a + i * a_row + k, a_row, 1, wide, w, 0, c + i * ldc, ldc,
+                    0, accumulate or k > 0,
+                    ahead + group * piece * share if next_panel != NULL and group < sharing else NULL, share)
+            else:
+                narrow_tile(
+                    halves, <int>step, 1, <int>(w // LANES), piece, a + i * a_row + k, a_row, panel + k * ldb, ldb, 0,
+                    c + i * ldc, ldc, 0, accumulate or k > 0)
             i += step
         k += piece
 
@@ -71,7 +93,8 @@ cdef inline void multiply_widened(
     cdef Py_ssize_t j, start, ldb, w, block, between = b.K * b.columns
     cdef const uint16_t *panel
     cdef float *to
-    cdef bint halves = b.route == HALF
+    cdef const char *next_panel
+    cdef bint halves = b.route == HALF, far = 2 * between * b.blocks > FAR_BYTES
     cdef int P
     for block in range(blocks):
         j = column0
@@ -82,7 +105,8 @@ cdef inline void multiply_widened(
             panel = <const uint16_t *>b.data + (block0 + block) * between + start * b.K + j - start
             to = c + block * b.columns + j
             if M > 2:
-                narrow_rows(halves, M, K, a, a_row, panel, ldb, w, to, ldc, accumulate)
+                next_panel = <const char *>(panel + WIDTH * b.K) if far and w == WIDTH else NULL
+                narrow_rows(halves, M, K, a, a_row, panel, ldb, w, to, ldc, accumulate, next_panel)
             else:
                 P = 1 if w < WIDTH else panels_at_once(M, column1 - j, CGRU_MOST_PANELS)
                 narrow_tile(

@@ -30,7 +30,7 @@ cdef class Call:
         cdef int threads = 1 if choice.way == ONCE else choice.threads
         j.slow = choice.slow
         if self.backward:
-            j.way = sharing_of(choice.way, threads, j.s.N, j.H, j.Hp, itemsize_of(j))
+            j.way = sharing_of(choice.way, threads, j.s.N, j.H, j.Hp, itemsize_of(j), PACKED)
         elif j.single:
             start_forward(
                 j, <const float *>self.h0, <const float *>self.mask, <float *>self.work, choice.way, threads)
@@ -164,7 +164,7 @@ cdef void start_forward(
     cdef Py_ssize_t N = j.s.N, H = j.H, Hp = j.Hp, i
     cdef floating *next_work = first_aligned(work)
     cdef floating *h_now
-    j.way = sharing_of(way, threads, N, H, Hp, sizeof(floating))
+    j.way = sharing_of(way, threads, N, H, Hp, sizeof(floating), j.U.route)
     if j.U.route == BLAS:
         j.way = sharing_by_blas(N, offset(&j.s, j.s.K))
     j.scratch_rows = scratch_rows_of(j.way, N, offset(&j.s, j.s.K))

@@ -74,7 +74,7 @@ cdef inline bint by_units_possible(Py_ssize_t N, Py_ssize_t Hp, Py_ssize_t items
 
 
 cdef inline Sharing sharing_of(
-    int way, int threads, Py_ssize_t N, Py_ssize_t H, Py_ssize_t Hp, Py_ssize_t itemsize
+    int way, int threads, Py_ssize_t N, Py_ssize_t H, Py_ssize_t Hp, Py_ssize_t itemsize, int route
 ) noexcept nogil:
     """How N rows are shared among at most so many threads."""
     cdef Sharing sharing
@@ -88,8 +88,8 @@ cdef inline Sharing sharing_of(
         sharing.threads = <int>min(threads, Hp // lanes(itemsize))
         return sharing
     # Rows whose gates and states stay in the first cache, unless the weights must be fetched from beyond the second for
-    # each range.
-    if 3 * H * H * itemsize < 1 << 20:
+    # each range, or widened for it.
+    if 3 * H * H * itemsize < 1 << 20 and route < HALF:
         sharing.range_rows = max(
             2 * build.tile_rows, 32768 // (7 * Hp * itemsize) // build.tile_rows * build.tile_rows)
     tasks = (N + sharing.range_rows - 1) // sharing.range_rows
@@ -110,7 +110,7 @@ cdef inline Py_ssize_t most_work(
     while way < ONCE and (way == ALONE or 1 << (level_of(way) - 1) < threads):  # beyond, levels share as this one does
         shared = threads_of(way, threads)
         most = max(
-            most, workspace_of(sharing_of(way, shared, N, H, Hp, itemsize), N, M, D, Hp, G, training))
+            most, workspace_of(sharing_of(way, shared, N, H, Hp, itemsize, route), N, M, D, Hp, G, training))
         way += 1
     return most
 
