@@ -20,6 +20,27 @@ class CgruBlas(Cgru):
         self.cgru.set_backend("blas")
 
 
+class CgruSmall(Cgru):
+    """Cgru with weights of 16 or 8 bits."""
+
+    modes = ("inference", "step")
+
+    def _layer(self, case, arrays):
+        return self.cgru.quantize(super()._layer(case, arrays), self.name.partition(".")[2])
+
+
+class CgruFloat16(CgruSmall):
+    name = "cgru.float16"
+
+
+class CgruBfloat16(CgruSmall):
+    name = "cgru.bfloat16"
+
+
+class CgruInt8(CgruSmall):
+    name = "cgru.int8"
+
+
 class CgruTorch(Torch):
     """Torch after cgru.torch.replace_gru."""
 
@@ -251,5 +272,5 @@ class Keras(Contestant):
         return self._compiled(both, x, dy), results
 
 
-OTHERS = (Cgru, CgruBlas, Numpy, Torch, CgruTorch, OpenVino, Jax, Keras)
+OTHERS = (Cgru, CgruBlas, CgruFloat16, CgruBfloat16, CgruInt8, Numpy, Torch, CgruTorch, OpenVino, Jax, Keras)
 CONTESTANTS = contestants.CONTESTANTS | {kind.name: kind for kind in OTHERS}
