@@ -154,7 +154,7 @@ def layers_and_gradients(target: Any, gradients: Any) -> tuple[list[Any], dict[P
             if gradient.shape != parameter.shape:
                 expected = shape_text(parameter.shape)
                 raise ValueError(f"gradient of {name} of {who}: expected shape {expected}, got {gradient.shape}")
-            checked[i, name] = gradient
+            checked[i, name] = np.ascontiguousarray(gradient)
     return layers, checked
 
 

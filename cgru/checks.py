@@ -239,8 +239,9 @@ def as_outputs(outputs: ArrayLike) -> Array:
     array = np.asarray(outputs)
     if array.ndim not in (2, 3):
         raise ValueError(f"outputs: expected shape (N, K) or (N, T, K), got {array.shape}")
-    if array.dtype in (np.float32, np.float64):
-        return array
+    native = array.dtype.newbyteorder("=")
+    if native in (np.float32, np.float64):
+        return array.astype(native, copy=False)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"outputs: expected real numbers, got dtype {array.dtype}")
     return array.astype(np.float64)

@@ -61,7 +61,8 @@ class Stateless(Layer):
             If an argument is of the wrong type, shape or range; the message names it.
         """
         batch = self._checked(x, lengths, mask, resets)
-        return _apart(self.forward_batch(batch)[0].data, batch.data)
+        with np.errstate(all="ignore"):  # inf - inf is NaN where it belongs, here and below
+            return _apart(self.forward_batch(batch)[0].data, batch.data)
 
     def forward(
         self,
@@ -89,7 +90,8 @@ class Stateless(Layer):
         training = check_bool(training, "training")
         key = None if seed is None else masks.Key(masks.seed_of(check_int(seed, "seed")))
         batch = self._checked(x, lengths, mask, resets)
-        out, _, penalty, content = self.forward_batch(batch, None, key, training)
+        with np.errstate(all="ignore"):
+            out, _, penalty, content = self.forward_batch(batch, None, key, training)
         y = out.data.copy() if training else _apart(out.data, batch.data)  # the tape may hold it
         return y, Tape(self, content, y.shape, y.dtype, penalty + self.penalty()) if training else None
 
@@ -125,7 +127,9 @@ class Stateless(Layer):
         dy = as_numeric(dy, tape.dtype, "dy")
         if dy.shape != tape.shape:
             raise ValueError(f"dy: expected the shape of y, {tape.shape}, got {dy.shape}")
-        dx, _, grads = self.backward_batch(dy, None, tape.content, check_bool(need_dx, "need_dx"))
+        need_dx = check_bool(need_dx, "need_dx")
+        with np.errstate(all="ignore"):
+            dx, _, grads = self.backward_batch(dy, None, tape.content, need_dx)
         return None if dx is None else _apart(dx, dy), self.add_penalties(grads)
 
     def _checked(
