@@ -1,9 +1,10 @@
 """Long sequences in little memory: a tape of few steps at a time, which backward computes again.
 
-Forward keeps the states from which pieces of the sequence start, and no tape. Backward goes through the pieces from the
-last one: forward once more, this time with its tape, then backward, which hands the gradient of the state to the piece
-before. The results are the bits of the passes through the whole: forward does not depend on cuts, and the sums of the
-weights' gradients go from block to block of steps (kernels.backward_rows), so pieces are whole blocks of them.
+Forward keeps the states from which pieces of the sequence start, and the tape of the last piece alone. Backward goes
+through the pieces from that one: forward once more, this time with its tape, then backward, which hands the gradient of
+the state to the piece before. The results are the bits of the passes through the whole: forward does not depend on
+cuts, and the sums of the weights' gradients go from block to block of steps (kernels.backward_rows), so pieces are
+whole blocks of them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Outline(NamedTuple):
     plan: Schedule | Any  # with resets segments.Cut
     starts: list[int]  # the first step of each piece, and the end of the last one
     states: Array  # (pieces, N, H), from which they start
+    gates: Array  # of the last piece, as `Tape` has them
+    last: Array  # and its states
     noise: Noise
 
 
@@ -63,37 +66,40 @@ def _forward(
 ) -> Generator[Call, None, tuple[Array, Outline]]:  # fmt: skip
     states = np.empty((len(starts) - 1, *h0.shape), x.dtype)
     states[0] = h0
-    h = np.empty_like(states[0]) if h is None else h
-    for before, piece in enumerate(_pieces(plan, x.shape, starts)):
-        after = states[before + 1] if before + 1 < len(states) else h
-        own = noise.drawn(piece.rows)
+    *pieces, last = _pieces(plan, x.shape, starts)
+    for i, piece in enumerate(pieces):
         yield from recurrence.forward_pass(
-            weights, piece.of(x), states[before], piece.plan, piece.of(y), h=after, noise=own
+            weights, piece.of(x), states[i], piece.plan, piece.of(y), h=states[i + 1], noise=noise.drawn(piece.rows)
         )
-    return h, Outline(weights, x, plan, starts, states, noise)
+    h, tape = yield from recurrence.forward_pass(
+        weights, last.of(x), states[-1], last.plan, last.of(y), True, h, noise=noise.drawn(last.rows)
+    )
+    assert tape is not None
+    return h, Outline(weights, x, plan, starts, states, tape.gates, tape.states, noise)
 
 
 def _backward(
     dy: Array | None, dh: Array | None, tape: Outline, need_dx: bool, out: Gradients | None, need_grads: bool
 ) -> Generator[Call, None, Gradients]:
-    weights, x, plan, starts, states, noise = tape
+    weights, x, plan, starts, states, gates, last_states, noise = tape
     dx = None if out is None else out.dx
     dx = (recurrence.input_gradient(x, plan) if dx is None else dx) if need_dx else None
     sums = recurrence.zeros(weights) if need_grads else None
-    pieces = list(_pieces(plan, x.shape, starts))
+
+    def back(piece: _Piece, own: Tape | Any, dh: Array | None) -> Generator[Call, None, Gradients]:
+        where = Gradients(piece.of(dx), None, None, None, None)
+        return recurrence.backward_pass(piece.of(dy), dh, own, need_dx, where, need_grads=need_grads, sums=sums)
+
+    *pieces, last = _pieces(plan, x.shape, starts)
+    own = Tape(weights, last.of(x), last.plan, gates, last_states, noise.drawn(last.rows))
+    found = yield from back(last, own, dh)
     memory = recurrence.tape_memory(weights, len(x), max(piece.plan.steps for piece in pieces))
-    for piece, start in zip(reversed(pieces), reversed(states), strict=True):
-        own = noise.drawn(piece.rows)
+    for i, piece in reversed([*enumerate(pieces)]):
         _, again = yield from recurrence.forward_pass(
-            weights, piece.of(x), start, piece.plan, training=True, noise=own, memory=memory
+            weights, piece.of(x), states[i], piece.plan, training=True, noise=noise.drawn(piece.rows), memory=memory
         )
-        assert again is not None
-        found = yield from recurrence.backward_pass(
-            piece.of(dy), dh, again, need_dx, Gradients(piece.of(dx), None, None, None, None), need_grads=need_grads,
-            sums=sums,
-        )  # fmt: skip
-        dh = found.dh0
-    gradients = Gradients(dx, dh, None, None, None)
+        found = yield from back(piece, again, found.dh0)
+    gradients = Gradients(dx, found.dh0, None, None, None)
     return gradients if sums is None else recurrence.of_weights(sums, weights, gradients)
 
 

@@ -6,6 +6,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__GNUC__) || defined(__clang__) /* clang-cl is not GCC by its own word, and yet has all that is asked of it */
+#define CGRU_GNU 1
+#endif
+
 static inline uint32_t cgru_bits_of_float(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -32,7 +36,7 @@ static inline double cgru_double_of_bits(uint64_t bits) {
 
 /* a * b + c with one rounding where the target has the instruction; elsewhere with two, of which no compiler may make
  * one (-ffp-contract=off). Only what calls it fuses, so every build that fuses gives the same bits. */
-#if defined(__GNUC__) && (defined(__FMA__) || defined(__aarch64__))
+#if defined(CGRU_GNU) && (defined(__FMA__) || defined(__aarch64__))
 #define CGRU_FUSES 1
 static inline float cgru_fma_float(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 static inline double cgru_fma_double(double a, double b, double c) { return __builtin_fma(a, b, c); }
@@ -42,7 +46,7 @@ static inline float cgru_fma_float(float a, float b, float c) { return a * b + c
 static inline double cgru_fma_double(double a, double b, double c) { return a * b + c; }
 #endif
 
-#if defined(__GNUC__)
+#if defined(CGRU_GNU)
 #define CGRU_LOAD(v) __atomic_load_n(&(v), __ATOMIC_SEQ_CST)
 #define CGRU_STORE(v, to) __atomic_store_n(&(v), to, __ATOMIC_SEQ_CST)
 #define CGRU_ACQUIRE(v) __atomic_load_n(&(v), __ATOMIC_ACQUIRE)
@@ -58,26 +62,18 @@ static inline double cgru_fma_double(double a, double b, double c) { return a * 
 #define CGRU_SWAP(v, to) ((v) = (to), 0)
 #endif
 
-#if defined(__GNUC__)
+#if defined(CGRU_GNU)
 #define CGRU_THREAD_LOCAL __thread
 #elif defined(_MSC_VER)
 #define CGRU_THREAD_LOCAL __declspec(thread)
 #endif
 
-#if defined(__GNUC__) && !defined(_WIN32) && !defined(CGRU_NO_THREADS)
+#if defined(CGRU_GNU) && !defined(CGRU_NO_THREADS)
 #define CGRU_THREADS 1
-#include <sched.h>
-#include <time.h>
-#include <unistd.h>
+#include "system.h"
 #define CGRU_SPINS 200   /* pauses of a wait, some 5 to 10 us, before the processor is given away: on an oversubscribed machine */
 #define CGRU_YIELDS 1500 /* whom we wait for may need it; and after so many turns, some ms, we sleep between two looks */
 #define CGRU_EAGER 100   /* looks without a pause, which may last as long as a meeting does */
-
-static inline int64_t cgru_now(void) { /* ns */
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
-}
 
 static inline void cgru_relax(void) {
 #if defined(__x86_64__)
@@ -89,41 +85,9 @@ static inline void cgru_relax(void) {
 
 /* One turn of a wait. */
 static inline void cgru_pause(int spun) {
-    static const struct timespec nap = {0, 20000};
     if (spun < CGRU_SPINS) cgru_relax();
-    else if (spun < CGRU_YIELDS) sched_yield();
-    else nanosleep(&nap, 0);
-}
-
-/* Processors that the calling thread may use; 0 where that is not known. */
-static int cgru_processors(void) {
-#if defined(__linux__)
-    cpu_set_t mask;
-    if (!sched_getaffinity(0, sizeof mask, &mask)) return CPU_COUNT(&mask);
-#endif
-    return (int)sysconf(_SC_NPROCESSORS_ONLN);
-}
-
-/* Move the calling thread off this processor once, and let it go where it likes afterwards. A new thread starts where its creator runs
-   and would share that processor with it for milliseconds. */
-static void cgru_move_off(int processor) {
-#if defined(__linux__)
-    cpu_set_t mask, others;
-    if (processor < 0 || sched_getaffinity(0, sizeof mask, &mask) || CPU_COUNT(&mask) < 2) return;
-    others = mask;
-    CPU_CLR(processor, &others);
-    if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others)) sched_setaffinity(0, sizeof mask, &mask);
-#else
-    (void)processor;
-#endif
-}
-
-static int cgru_this_processor(void) {
-#if defined(__linux__)
-    return sched_getcpu();
-#else
-    return -1;
-#endif
+    else if (spun < CGRU_YIELDS) cgru_yield();
+    else cgru_nap();
 }
 #else
 #define CGRU_EAGER 0
@@ -133,7 +97,7 @@ static int cgru_processors(void) { return 1; }
 #endif
 
 /* Denormals as zero for this thread, and back. A decaying state would make every operation on it many times slower. */
-#if defined(__SSE2__)
+#if defined(__SSE2__) || defined(_M_X64)
 #include <immintrin.h>
 static inline unsigned cgru_flush_denormals(void) {
     unsigned was = _mm_getcsr();
@@ -141,7 +105,7 @@ static inline unsigned cgru_flush_denormals(void) {
     return was;
 }
 static inline void cgru_restore_denormals(unsigned was) { _mm_setcsr((_mm_getcsr() & ~0x8040u) | (was & 0x8040u)); }
-#elif defined(__GNUC__) && defined(__aarch64__)
+#elif defined(CGRU_GNU) && defined(__aarch64__)
 #define CGRU_FLUSH (UINT64_C(1) << 24) /* of operands and results, FZ of the control register */
 static inline uint64_t cgru_control(void) {
     uint64_t word;

@@ -5,30 +5,24 @@
 #ifndef CGRU_POOL_H
 #define CGRU_POOL_H
 #include "team.h"
-#if defined(__GNUC__)
+#if defined(_WIN32)
+__declspec(dllexport)
+#elif defined(CGRU_GNU)
 __attribute__((visibility("default"), used)) /* by its name threadpoolctl knows us */
 #endif
 int cgru_pool_of_threads = 1;
 typedef void (*cgru_task)(void *job, int task, int slot);
 
 #ifdef CGRU_THREADS
-#include <pthread.h>
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-/* By the versions that they have had from the beginning, and not by those of glibc 2.34: what is built on a new system runs on an old one. */
-#if __GLIBC_PREREQ(2, 34) && defined(__x86_64__)
-__asm__(".symver pthread_create, pthread_create@GLIBC_2.2.5\n.symver pthread_detach, pthread_detach@GLIBC_2.2.5");
-#elif __GLIBC_PREREQ(2, 34) && defined(__aarch64__)
-__asm__(".symver pthread_create, pthread_create@GLIBC_2.17\n.symver pthread_detach, pthread_detach@GLIBC_2.17");
-#endif
-#endif
+#include "threads.h"
 #define CGRU_LINGER_NS 30000    /* how long a worker spins at least after the last call */
 #define CGRU_LONGEST_NS 1000000 /* and at most; between: twice the usual time between calls */
 #define CGRU_POLITE_NS 50000    /* after so long a wait a spinning worker offers its processor at every look */
 #define CGRU_FRESH_NS 20000     /* age of a beat up to which its worker is taken to be on a processor */
 
 static struct {
-  pthread_mutex_t lock;
-  pthread_cond_t wake;
+  cgru_mutex lock;
+  cgru_condition wake;
   int busy, started, asleep; /* asleep: written under the lock */
   int calls;                 /* that are under way and want workers */
   int64_t until;             /* workers spin until then though there is no call */
@@ -40,7 +34,7 @@ static struct {
   void *job;
   int tasks, slots, next, done, joined;
   struct { int64_t beat; char line[56]; } seats[CGRU_MOST_THREADS]; /* of each worker: when it last looked for work */
-} pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+} pool = {CGRU_MUTEX, CGRU_CONDITION, 0};
 
 static void cgru_claim(int slot) {
   for (int i; (i = CGRU_ADD(pool.next, 1)) < pool.tasks; CGRU_ADD(pool.done, 1)) pool.task(pool.job, i, slot);
@@ -51,14 +45,14 @@ static int cgru_may_sleep(unsigned seen, int64_t now) {
 }
 
 static void cgru_sleep(int seat, unsigned seen) {
-  pthread_mutex_lock(&pool.lock);
+  cgru_lock(&pool.lock);
   CGRU_STORE(pool.seats[seat].beat, (int64_t)0);
-  for (CGRU_ADD(pool.asleep, 1); cgru_may_sleep(seen, cgru_now());) pthread_cond_wait(&pool.wake, &pool.lock);
+  for (CGRU_ADD(pool.asleep, 1); cgru_may_sleep(seen, cgru_now());) cgru_wait(&pool.wake, &pool.lock);
   CGRU_ADD(pool.asleep, -1);
-  pthread_mutex_unlock(&pool.lock);
+  cgru_unlock(&pool.lock);
 }
 
-static void *cgru_worker(void *place) {
+static cgru_ended CGRU_BODY cgru_worker(void *place) {
   int seat = (int)(intptr_t)place;
   cgru_move_off(CGRU_LOAD(pool.creator));
   for (unsigned seen = 0;;) {
@@ -69,7 +63,7 @@ static void *cgru_worker(void *place) {
       now = cgru_now();
       CGRU_STORE(pool.seats[seat].beat, now);
       if (cgru_may_sleep(seen, now)) cgru_sleep(seat, seen), since = cgru_now();
-      else if (now - since > CGRU_POLITE_NS) sched_yield();
+      else if (now - since > CGRU_POLITE_NS) cgru_yield();
     }
     seen = CGRU_LOAD(pool.epoch);
     CGRU_ADD(pool.inside, 1);
@@ -84,27 +78,24 @@ static void *cgru_worker(void *place) {
 }
 
 static void cgru_after_fork(void) { /* the child has no workers; locks may have been held */
-  pthread_mutex_init(&pool.lock, 0);
-  pthread_cond_init(&pool.wake, 0);
+  cgru_renew(&pool.lock, &pool.wake);
   pool.busy = pool.started = pool.asleep = pool.calls = pool.open = pool.inside = 0;
 }
 
 static void cgru_start(int workers) { /* by the holder of pool.busy */
-  pthread_t thread;
   CGRU_STORE(pool.creator, cgru_this_processor());
   if (workers >= CGRU_MOST_THREADS) workers = CGRU_MOST_THREADS - 1;
   for (; pool.started < workers; CGRU_ADD(pool.started, 1)) {
-    if (!pool.started) { static int once; if (!once++) pthread_atfork(0, 0, cgru_after_fork); }
+    if (!pool.started) { static int once; if (!once++) cgru_in_forks(cgru_after_fork); }
     CGRU_STORE(pool.seats[pool.started].beat, (int64_t)0);
-    if (pthread_create(&thread, 0, cgru_worker, (void *)(intptr_t)pool.started)) break;
-    pthread_detach(thread);
+    if (!cgru_create(cgru_worker, (void *)(intptr_t)pool.started)) break;
   }
 }
 
 static void cgru_wake(void) {
-  pthread_mutex_lock(&pool.lock); /* a worker on its way to sleep either saw the news or waits by now */
-  pthread_mutex_unlock(&pool.lock);
-  pthread_cond_broadcast(&pool.wake);
+  cgru_lock(&pool.lock); /* a worker on its way to sleep either saw the news or waits by now */
+  cgru_unlock(&pool.lock);
+  cgru_wake_all(&pool.wake);
 }
 
 /* How many threads could work on a job that starts now: the caller, and the workers that are looking for work. */

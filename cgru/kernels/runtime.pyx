@@ -4,24 +4,7 @@ import os
 
 from libc.stdint cimport int64_t
 
-cdef extern from *:
-    """
-    #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
-      #include <cpuid.h>
-      static int cgru_has_avx2(void) {
-        unsigned a, b, c, d;
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d)
-            && c & bit_F16C;
-      }
-      static int cgru_has_avx512(void) {
-        return cgru_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
-            && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-      }
-    #else
-      static int cgru_has_avx2(void) { return 0; }
-      static int cgru_has_avx512(void) { return 0; }
-    #endif
-    """
+cdef extern from "cpu.h":
     bint cgru_has_avx2() nogil
     bint cgru_has_avx512() nogil
 

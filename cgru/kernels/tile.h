@@ -4,7 +4,7 @@
    k in order of multiply-adds, fused where the target has the instruction (platform.h), whatever R, P, V and the width
    of a vector: a row's result depends neither on the rows beside it nor on the instruction set.
 
-   R rows of A at a + r * a_row + k * a_k (so A may be transposed; a_k is not 0); P panels of V vectors, b_panel apart in B, c_panel
+   R rows of A at a + r * a_row + k * a_k (so A may be transposed); P panels of V vectors, b_panel apart in B, c_panel
    in C; B's rows are ldb apart: the panel's width when it is packed, the matrix' when it is not. With ahead, for whole
    panels alone, it also fetches what is needed next from there on, ahead_k bytes for each k. */
 #ifndef CGRU_TILE_H
@@ -38,7 +38,7 @@
 #define CGRU_FAR_ROWS 1024
 #endif
 
-#if defined(__GNUC__)
+#if defined(CGRU_GNU)
 #define CGRU_HAS_TILE 1
 typedef float float_v __attribute__((vector_size(CGRU_VECTOR_BYTES)));
 typedef double double_v __attribute__((vector_size(CGRU_VECTOR_BYTES)));

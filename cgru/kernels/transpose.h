@@ -6,7 +6,7 @@
 #include <stddef.h>
 #define CGRU_STRIP 64 /* rows of out at a time: they stay in the first cache */
 
-#if defined(__GNUC__) && (defined(__AVX2__) || defined(__aarch64__))
+#if defined(CGRU_GNU) && (defined(__AVX2__) || defined(__aarch64__))
 #if defined(__clang__)
 #define CGRU_SHUFFLE(I, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
