@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cgru.layers import GRU, Dense, Dropout, Embedding
+from cgru.layers.quantized import Quantized
 
 _ACTIVATIONS = {
     "hard_sigmoid": lambda v: (v / 6 + 0.5).clamp(0, 1),
@@ -30,6 +31,8 @@ def module_of(layer, native):
     native : function
         Gives the torch.nn.GRU of a GRU, or None where there is none.
     """
+    if isinstance(layer, Quantized):
+        layer = layer.widened()
     if isinstance(layer, GRU):
         return Recurrent(layer, native(layer))
     if isinstance(layer, Dense):

@@ -72,6 +72,14 @@ class Quantized(Layer):
     def _remade(self, codes: Codes) -> Any:
         raise NotImplementedError
 
+    def widened(self) -> Layer:
+        """Return the float32 layer that computes with these weights: of 16 bits, the same results."""
+        config = {name: value for name, value in self.get_config().items() if name not in ("kind", "trainable")}
+        layer = next(plain for plain, own in QUANTIZED.items() if own is type(self)).from_config(config)
+        assert self.input_size is not None
+        layer.build_from(self.input_size, self.get_weights())
+        return layer
+
     @property
     def nbytes(self) -> int:
         """Bytes of the weights in memory."""
