@@ -66,8 +66,7 @@ class Layer(Stored, Optioned, Locked, Configured):
 
     @property
     def recomputes(self) -> bool:
-        """Whether `forward_batch` takes `recompute`, which says how many steps the tape holds at a time: None (all), a
-        number of them, or "auto"."""
+        """Whether `forward_batch` takes `recompute`: of how many steps there is a tape at a time, see `GRU.forward`."""
         return False
 
     def __init__(self, dtype: DType = "float32", seed: SupportsIndex | None = None, trainable: bool = True) -> None:
