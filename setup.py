@@ -4,6 +4,7 @@ Environment switches:
   CGRU_DEBUG=1               shapes and strides asserted at every kernel entry, bounds checked, -O1 -g
   CGRU_SANITIZE=address,...  compile and link with -fsanitize=...
   CGRU_NO_THREADS=1          without the thread pool: for platforms that have no pthreads
+  CGRU_FREE_THREADED=1       modules that leave the GIL of a free-threaded Python off
   CGRU_REPORT=1              GCC says which loops it vectorised, by line of the Cython sources; objects have these lines
 """
 
@@ -22,7 +23,11 @@ from setuptools.command.build_ext import build_ext
 DEBUG = os.environ.get("CGRU_DEBUG", "0") not in ("", "0")
 REPORT = os.environ.get("CGRU_REPORT", "0") not in ("", "0")
 NO_THREADS = os.environ.get("CGRU_NO_THREADS", "0") not in ("", "0")
+FREE_THREADED = os.environ.get("CGRU_FREE_THREADED", "0") not in ("", "0")
 SANITIZE = os.environ.get("CGRU_SANITIZE", "")
+WINDOWS = sys.platform == "win32"
+# Vectors, atomics and threads are for GCC and Clang: what MSVC compiles is the baseline build, on one thread.
+CLANG_CL = shutil.which("clang-cl", path=os.pathsep.join([os.environ.get("PATH", ""), r"C:\Program Files\LLVM\bin"]))
 
 # One body (kernels.pxi), compiled once per instruction set; what needs none (calls.pyx, runtime.pyx) is compiled once.
 # -fno-math-errno and -fno-trapping-math let GCC vectorise; neither changes a result, and nothing here changes the
@@ -34,7 +39,7 @@ MACHINE = sysconfig.get_platform().rpartition("-")[2]  # that the build is for, 
 if MACHINE in ("aarch64", "arm64"):
     # Each keeps a row of tile_neon.h in fewer registers, and so copies none.
     ISA_FLAGS["baseline"] += ["-fno-schedule-insns", "-fno-tree-ter"]
-if MACHINE in ("x86_64", "amd64") and sys.platform != "win32":
+if MACHINE in ("x86_64", "amd64") and (CLANG_CL or not WINDOWS):
     ISA_FLAGS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
     ISA_FLAGS["avx512"] = [
         "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mf16c", "-mprefer-vector-width=512",
@@ -43,8 +48,8 @@ if MACHINE in ("x86_64", "amd64") and sys.platform != "win32":
 
 def common_flags():
     """(compile, link) flags that every extension module shares."""
-    if sys.platform == "win32":
-        return ["/O2"], []
+    if WINDOWS:
+        return ["/O2", *(EXACT if CLANG_CL else [])], []
     compile_args = ["-pthread", *EXACT]
     compile_args += ["-Wno-unused-function", "-Wno-unused-variable"]  # of the generated code
     # Without tables of how to unwind C, clones for constant arguments, and padding before jumps: a seventh of the size.
@@ -77,7 +82,7 @@ def extensions():
             include_dirs=[folder],
             depends=depends,
             define_macros=macros,
-            extra_compile_args=compile_args + flags,
+            extra_compile_args=[f"/clang:{flag}" if WINDOWS and flag[0] == "-" else flag for flag in compile_args + flags],
             extra_link_args=link_args,
         )
 
@@ -86,7 +91,7 @@ def extensions():
     short = ["-O2", "-fno-align-functions", "-fno-align-loops", "-fno-inline-small-functions", "-fno-tree-vectorize"]
     short += ["-fno-tree-pre", "-fno-code-hoisting", "-fno-gcse"]
     once = {"calls": short, "runtime": ["-Os"]}
-    modules = ISA_FLAGS | ({} if sys.platform == "win32" else once)
+    modules = ISA_FLAGS | ({} if WINDOWS else once)
     return [extension(name, modules.get(name, [])) for name in (*ISA_FLAGS, *once)]
 
 
@@ -106,6 +111,7 @@ def translate(modules):
             "cdivision": True,
             "binding": False,
             "embedsignature": True,
+            "freethreading_compatible": FREE_THREADED,
         },
     )
 
@@ -133,6 +139,9 @@ class BuildKernels(build_ext):
 
     def build_extensions(self):
         """Leave out the flags of size and speed that this compiler does not know: they are those of GCC."""
+        if WINDOWS and CLANG_CL:
+            self.compiler.initialize()
+            self.compiler.cc = CLANG_CL  # which no variable of the environment can say for MSVC
         flags = {flag for module in self.extensions for flag in module.extra_compile_args if flag.startswith("-f")}
         unknown = {flag for flag in flags if not SANITIZE and not self.takes(flag)}
         for module in self.extensions:

@@ -41,6 +41,16 @@ def test_requirements(metadata):
     assert {"plot", "progress", "test"} <= set(metadata.get_all("Provides-Extra"))
 
 
+def test_the_extra_with_all_that_is_small(metadata):
+    """Every extra but PyTorch, which drags a gigabyte in, and what only developers need."""
+    extras = set(metadata.get_all("Provides-Extra"))
+    [wanted] = [r for r in metadata.get_all("Requires-Dist") if r.endswith('extra == "all"')]
+    named = set(re.match(r"cgru\[(.*?)\]", wanted).group(1).split(","))
+    assert named == extras - {"all", "docs", "test", "torch"}
+    of_these = [r for r in metadata.get_all("Requires-Dist") if any(f'extra == "{name}"' in r for name in named)]
+    assert not any(re.match("torch|tensorflow|keras|jax", r) for r in of_these)
+
+
 def test_licences_are_declared(metadata):
     assert metadata["License-Expression"] == "BSD-3-Clause"
     assert {Path(name).name for name in metadata.get_all("License-File")} >= {"LICENSE", "japanese_vowels.LICENSE.txt"}
