@@ -68,6 +68,11 @@ def common_flags():
     return compile_args, link_args
 
 
+def spelled(flag):
+    """A flag of GCC and Clang as the compiler in use takes it."""
+    return f"/clang:{flag}" if WINDOWS and flag.startswith("-") else flag
+
+
 def extensions():
     compile_args, link_args = common_flags()
     folder = "cgru/kernels"
@@ -82,7 +87,7 @@ def extensions():
             include_dirs=[folder],
             depends=depends,
             define_macros=macros,
-            extra_compile_args=[f"/clang:{flag}" if WINDOWS and flag[0] == "-" else flag for flag in compile_args + flags],
+            extra_compile_args=[spelled(flag) for flag in compile_args + flags],
             extra_link_args=link_args,
         )
 

@@ -1,4 +1,4 @@
-"""What a release is made of: which wheels, the workflows that make and publish them, and facts that stand in several files."""
+"""What a release is made of: which wheels, the workflows that make and publish them, facts that several files state."""
 
 import re
 import subprocess
