@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 KINDS: dict[SmallKind, int] = {"float16": 2, "bfloat16": 3, "int8": 4}  # routes of kernels/jobs.pxd
 STORED: dict[SmallKind, str] = {"float16": "F16", "bfloat16": "BF16", "int8": "I8"}  # what files call the types
 PIECE_ROWS = 4096  # of an int8 matrix: so many of its inputs share a scale
-MOST_ROWS = 2**31 // 16384  # of an int8 matrix, whose sums are int32
 _CODES: dict[SmallKind, np.dtype[Any]] = {"float16": np.dtype("f2"), "bfloat16": np.dtype("u2"), "int8": np.dtype("i1")}
 _LEVELS = np.float32(127)
 _TINY = np.finfo(np.float32).tiny  # the least scale, so that a column of zeros has one
@@ -73,9 +72,6 @@ def check_finite(array: Array, name: str) -> None:
 def checked_narrow(array: Array, kind: SmallKind, name: str, axis: int = 0) -> Codes:
     """`narrow`, but ValueError for numbers that the kind does not have, and a warning where it flattens a column."""
     check_finite(array, name)
-    if kind == "int8" and axis == 0 and len(array) > MOST_ROWS:
-        raise ValueError(f"{name}: expected at most {MOST_ROWS} rows for int8, whose sums are integers of 32 bits, got "
-                         f"{len(array)}")  # fmt: skip
     codes = narrow(array, kind, axis)
     line = "column" if axis == 0 else "row"
     size = np.abs(array)

@@ -230,7 +230,7 @@ def test_int8_is_integers_and_scales(rng, g, reset_after):
 
 
 def test_int8_of_dense_is_integers_and_scales(rng):
-    for F, K, n in [(1, 1, 1), (5, 3, 2), (130, 40, 7), (4096, 5, 2), (4097, 20, 3), (9001, 17, 2)]:
+    for F, K, n in [(1, 1, 1), (5, 3, 2), (130, 40, 7), (4096, 5, 2), (4097, 20, 3), (9001, 17, 2), (140_000, 2, 1)]:
         layer = cgru.Dense(K, seed=2)
         layer.build(F)
         with layer.update() as parameters:
