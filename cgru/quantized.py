@@ -69,6 +69,12 @@ def quantize(layer_or_model: LayerOrModel, kind: SmallKind, report: Any = None) 
         If the kind keeps next to nothing of a column of weights: where one weight is so large that int8 makes 0 of more
         than half of the others, or all of them lie below the normal numbers of float16 (6e-5).
 
+    Notes
+    -----
+    What it costs is in docs/quantization.md, and a `Report` tells it of one's own data. Where a choice decides what
+    follows, near ties may fall to the other side: of 2000 words, g2p_en's published model says 1997 in float16 as in
+    float32, 1991 in bfloat16 and 1963 in int8.
+
     Examples
     --------
     >>> import numpy as np, cgru

@@ -21,6 +21,7 @@ from cgru.sequences import as_batch
 
 FILE = Path(__file__).with_name("digests.json")
 PROBLEMS, OPTIONS, MODELS = 48, 16, 20
+SMALL = ("float16", "bfloat16", "int8")  # kinds of small weights, of layers and models of float32
 ACTIVATIONS = ("tanh", "sigmoid", "relu", "linear", "hard_sigmoid", "hard_sigmoid_keras2")
 # Of N, T, D and H: from, to.
 SIZES = {
@@ -155,6 +156,19 @@ def passes_of_model(model, ids, d_out):
     return [outputs.data], list(model._backward(d_out, tapes, at_logits=False).values())
 
 
+def small_outputs(number, kind):
+    """(name, outputs) of a layer or, from PROBLEMS on, of a model with small weights."""
+    if number >= PROBLEMS:
+        name, model, ids, _ = random_model(number - PROBLEMS)
+        return f"{kind} {name}", [cgru.quantize(model, kind)(ids)]
+    name, layer, (x, h0, *_), validity = random_problem(number)
+    small = cgru.quantize(layer, kind)
+    outputs = list(small(x, h0, **validity))
+    if not validity and not layer.bidirectional and not layer.reverse:
+        assert digest(step_by_step(small, x, h0)) == digest(outputs), f"{kind} {name}: step by step differs"
+    return f"{kind} {name}", outputs
+
+
 EXACT = {"beta_1": 0.875, "beta_2": 1 - 2.0**-10}  # whose powers are the same in every C library
 OPTIMIZERS = {
     "SGD": {},
@@ -231,6 +245,15 @@ def digests():
                 ways.append(f"{digest(outputs)} {digest(gradients)}")
             assert ways[0] == ways[1], f"{name}: two threads differ from one"
             found[name] = ways[0]
+        for number in range(0, PROBLEMS + MODELS, 2):
+            for kind in SMALL:
+                ways = []
+                for count in (1, 2):
+                    kernels.set_num_threads(count)
+                    name, outputs = small_outputs(number, kind)
+                    ways.append(digest(outputs))
+                assert ways[0] == ways[1], f"{name}: two threads differ from one"
+                found[name] = ways[0]
         for kind in OPTIMIZERS:
             for dtype in ("float32", "float64"):
                 ways = []
