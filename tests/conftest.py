@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests."""
 
+import collections
 import importlib.util
 import os
 import sys
@@ -27,6 +28,20 @@ _share("examples")
 SEED = int(os.environ.get("CGRU_TEST_SEED", "0"))
 hypothesis.settings.register_profile("cgru", checks.examples(100), deadline=None, derandomize=SEED == 0, database=None)
 hypothesis.settings.load_profile("cgru")
+
+# Of each test's parameters, one in so many: where each takes long, as on an emulated machine.
+EVERY = int(os.environ.get("CGRU_TEST_EVERY", "1"))
+
+
+def pytest_collection_modifyitems(config, items):
+    seen, chosen, others = collections.Counter(), [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        (others if seen[test] % EVERY else chosen).append(item)
+        seen[test] += 1
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = chosen
 
 
 @pytest.fixture
