@@ -20,7 +20,7 @@ class Configured:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        cls._read_only = cls._read_only | frozenset(cls.__dict__.get("_options", ()))
+        cls._read_only = frozenset(name for base in cls.__mro__ for name in base.__dict__.get("_options", ()))
 
     if not TYPE_CHECKING:  # a checker would then let any name be set
 
