@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from cgru.layers import Dense, Layer
 from cgru.layers.quantized import QUANTIZED, Quantized
 from cgru.layers.rows import valid_rows
 from cgru.models import Seq2Seq, Sequential, examples
+from cgru.sequences import as_batch
 from cgru.small import QuantizationWarning
 from cgru.typing import Array, LayerOrModel, SmallKind
 
@@ -96,7 +97,7 @@ def quantize(layer_or_model: LayerOrModel, kind: SmallKind, report: Any = None) 
         result = QUANTIZED[type(layer_or_model)].of(layer_or_model, kind)
     else:
         raise TypeError(f"layer_or_model: expected {_TAKEN}, got {model_text(layer_or_model)}")
-    return result if report is None else (result, compare(layer_or_model, result, report))
+    return result if report is None else (result, _compare(layer_or_model, result, report, _NONE_GIVEN, "report"))
 
 
 _TAKEN = "a GRU, Dense or Embedding (no subclass of them), or a model that holds one"
@@ -241,16 +242,28 @@ def compare(
     >>> bool(report.largest < 0.01), report.count
     (True, 20)
     """
-    given = {"lengths": lengths, "mask": mask, "resets": resets}
+    return _compare(layer_or_model, quantized, x, (lengths, mask, resets), "x")
+
+
+_Given: TypeAlias = tuple[Any, Any, Any]  # lengths, mask, resets
+_NONE_GIVEN: _Given = (None, None, None)
+
+
+def _compare(layer_or_model: Any, quantized: Any, x: Any, given: _Given, called: str) -> Report:
+    """`compare`; `called` is what the caller calls x."""
     for name, one in (("layer_or_model", layer_or_model), ("quantized", quantized)):
         if not isinstance(one, (Layer, Sequential, Seq2Seq)):
             raise TypeError(f"{name}: expected a layer or model, got {model_text(one)}")
+    for i, layer in enumerate(_layers(layer_or_model)):
+        if isinstance(layer, Quantized):
+            where = "" if layer is layer_or_model else f"{examples.title(_layers(layer_or_model), i)}: "
+            _check(layer, f"layer_or_model: {where}")
     shapes = [{name: p.shape for name, p in one.parameters.items()} for one in (layer_or_model, quantized)]
     small_layers = [layer for layer in _layers(quantized) if isinstance(layer, Quantized)]
     if shapes[0] != shapes[1] or not small_layers:
         raise ValueError("quantized: expected what quantize made of the layer or model, got another one")
-    kind = small_layers[0].kind
-    exact, got = (_outputs(one, x, given) for one in (layer_or_model, quantized))
+    kind = ", ".join(dict.fromkeys(layer.kind for layer in small_layers))
+    exact, got = (_outputs(one, x, given, called) for one in (layer_or_model, quantized))
     trial = copy.copy(layer_or_model)
     matrices = []
     for name, layer, key, own in _matrices(trial, quantized):
@@ -258,7 +271,7 @@ def compare(
         weights = own.parameters[key]
         with layer.update() as parameters:
             parameters[key] = weights
-        alone = _outputs(trial, x, given)
+        alone = _outputs(trial, x, given, called)
         matrices.append(MatrixError(name, kept.shape, _relative(kept, weights), _relative(exact, alone)))
         with layer.update() as parameters:
             parameters[key] = kept
@@ -280,31 +293,27 @@ def _matrices(model: Any, quantized: Any) -> Iterator[tuple[str, Layer, str, Qua
             yield from ((start + key, layer, key, own) for key in own.parameters if own._is_small(key))
 
 
-def _outputs(one: Any, x: Any, given: dict[str, Any]) -> Array:
+def _outputs(one: Any, x: Any, given: _Given, called: str) -> Array:
     """The outputs (M, K) that count, from the state that new sequences start from."""
+    lengths, mask, resets = given
     if isinstance(one, Seq2Seq):
         if not isinstance(x, (tuple, list)) or len(x) != 2:
-            raise TypeError("x: expected a pair (source, target) for a Seq2Seq, got something else")
-        given = {"target_lengths": None, "sample_weight": None} | {n: v for n, v in given.items() if n != "resets"}
+            raise TypeError(f"{called}: expected a pair (source, target) for a Seq2Seq, got {model_text(x)}")
+        if resets is not None:
+            raise ValueError("resets: expected None for a Seq2Seq, got some")
+        fields = {"lengths": lengths, "mask": mask, "target_lengths": None, "sample_weight": None}
         source, target = x
-        out = one._forward(one._pair(source, target, given))[0]
+        out = one._forward(one._pair(source, target, fields))[0]
     else:
         layers = list(one.layers) if isinstance(one, Sequential) else [one]
-        if getattr(one, "time_major", False):
-            x, given = _batch_major(x, given)
         layers = [la.with_options(stateful=False) if getattr(la, "stateful", False) else la for la in layers]
-        out = examples.inputs(layers, x, **given)[0]
+        if getattr(one, "time_major", False):
+            out = as_batch(x, lengths, mask, resets, dtype=one.dtype, time_major=True, name=called)
+        else:
+            out = examples.inputs(layers, x, lengths, mask, resets, name=called)[0]
         for layer in layers:
             out = layer.forward_batch(out)[0]
     return valid_rows(out.data, out.valid, out.data.dtype)
-
-
-def _batch_major(x: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Data of a layer that takes (T, N, D) as a model takes them."""
-    if isinstance(x, (list, tuple)) and np.ndim(x[0]) == 2:
-        return x, given
-    turned = {name: np.asarray(given[name]).T for name in ("mask", "resets") if given[name] is not None}
-    return np.asarray(x).swapaxes(0, 1), given | turned
 
 
 def _relative(exact: Array, got: Array) -> float:

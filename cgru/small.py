@@ -25,6 +25,7 @@ PIECE_ROWS = 4096  # of an int8 matrix: so many of its inputs share a scale
 _CODES: dict[SmallKind, np.dtype[Any]] = {"float16": np.dtype("f2"), "bfloat16": np.dtype("u2"), "int8": np.dtype("i1")}
 _LEVELS = np.float32(127)
 _TINY = np.finfo(np.float32).tiny  # the least scale, so that a column of zeros has one
+_LARGEST = np.nextafter(np.finfo(np.float32).max / _LEVELS, np.float32(0))  # of a scale: 127 times it is finite
 _HALF_TINY = 2.0**-14  # below which float16 has fewer than 11 bits
 
 
@@ -47,7 +48,7 @@ def narrow(array: Array, kind: SmallKind, axis: int = 0) -> Codes:
     if kind == "bfloat16":
         bits = np.ascontiguousarray(array).view(np.uint32)
         return Codes(((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16), None)
-    scales = np.maximum(np.abs(array).max(axis) / _LEVELS, _TINY)
+    scales = np.clip(np.abs(array).max(axis) / _LEVELS, _TINY, _LARGEST)
     codes = np.rint(array / np.expand_dims(scales, axis))
     return Codes(codes.clip(-_LEVELS, _LEVELS).astype(np.int8), scales)
 
@@ -117,10 +118,11 @@ def check_codes(codes: Codes, kind: SmallKind, name: str) -> None:
     if wrong.any():
         place = tuple(np.argwhere(wrong)[0].tolist())
         raise ValueError(f"{name}: expected codes from -127 to 127, got -128 at {place}")
-    bad = ~(np.isfinite(codes.scales) & (codes.scales > 0))
+    bad = ~((codes.scales >= _TINY) & (codes.scales <= _LARGEST))
     if bad.any():
         first = int(bad.argmax())
-        raise ValueError(f"{name}_scale: expected positive, finite scales, got {codes.scales[first]} at ({first},)")
+        raise ValueError(f"{name}_scale: expected scales from {_TINY:.3g} to {_LARGEST:.3g}, got {codes.scales[first]} "
+                         f"at ({first},)")  # fmt: skip
 
 
 class SmallMatrix:

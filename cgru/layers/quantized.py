@@ -158,6 +158,11 @@ class Quantized(Layer):
         yield from super()._shown()
         yield f"kind={self.kind!r}"
 
+    def _instead_of_change(self, name: str, value: str) -> str:
+        if name == "kind":
+            return f"cgru.quantize(layer, {value}) makes another of the float32 layer"
+        return super()._instead_of_change(name, value)
+
     # -- no training
 
     def refuses_training(self) -> str:

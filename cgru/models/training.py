@@ -82,7 +82,7 @@ class Trainable(Updatable):
             If a name is unknown, or the loss cannot work on the output of the last layer, or a metric with the loss.
         """
         if optimizer is not None or all(layer.refuses_training() is None for layer in self.layers):
-            self._check_trainable("optimizer")
+            self._check_trainable("optimizer", "; compile(None, loss, metrics) is for evaluate alone")
             optimizer = optimizers.get(optimizer)  # type: ignore[arg-type]  # None is refused
         loss = losses.get(loss)  # type: ignore[arg-type]
         metrics = measures.get_metrics(metrics, loss)

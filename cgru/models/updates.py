@@ -130,13 +130,13 @@ class Updatable(Model):
         if self.loss is None:
             raise RuntimeError("the model has no loss yet: call compile(optimizer, loss) first")
 
-    def _check_trainable(self, what: str) -> None:
-        """ValueError if a layer cannot be trained at all."""
+    def _check_trainable(self, what: str, otherwise: str = "") -> None:
+        """ValueError if a layer cannot be trained at all; `otherwise` is what else could be done."""
         for i, layer in enumerate(self.layers):
             refused = layer.refuses_training()
             if refused is not None:
                 raise ValueError(f"{what}: expected layers that can be trained, got {examples.title(self.layers, i)}: "
-                                 f"{refused}")  # fmt: skip
+                                 f"{refused}{otherwise}")  # fmt: skip
 
     def penalty(self) -> float:
         """Return what the regularizers of the parameters add to the loss."""

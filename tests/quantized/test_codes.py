@@ -35,6 +35,15 @@ def test_int8_is_within_half_a_step(w, axis):
     assert (np.abs(largest) == 127)[np.abs(w).max(axis, keepdims=True) > 1e-35].all()
 
 
+def test_the_largest_numbers_stay_finite():
+    largest = np.finfo(np.float32).max
+    for factor in (1, 1 - 2.0**-24, 1 - 2.0**-20, 0.99):
+        w = np.float32([[largest * factor, 1], [-largest, 0]])
+        for axis in (0, 1):
+            wide = small.widen(small.narrow(w, "int8", axis), axis)
+            assert np.isfinite(wide).all() and (np.abs(wide - w) <= np.abs(w).max(axis, keepdims=True) / 250).all()
+
+
 @hypothesis.given(matrices(1000.0), st.sampled_from(KINDS), st.sampled_from([1, 3]))
 def test_codes_come_back_from_the_panels(w, kind, blocks):
     w = np.tile(w, (1, blocks))

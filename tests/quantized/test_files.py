@@ -177,10 +177,10 @@ def no_kind(header, raw, metadata):
     [
         (without_scale, "expected a tensor '2.l0.forward.kernel_scale' of shape .21,., as the configuration has it"),
         (longer_scale, "3.kernel_scale: expected shape .15,. of F32"),
-        (set_scale(np.nan), "4.kernel_scale: expected positive, finite scales, got nan at .1,."),
-        (set_scale(np.inf), "4.kernel_scale: expected positive, finite scales, got inf at .1,."),
-        (set_scale(0), "4.kernel_scale: expected positive, finite scales, got 0.0 at .1,."),
-        (set_scale(-1), "4.kernel_scale: expected positive, finite scales, got -1.0 at .1,."),
+        *(
+            (set_scale(value), f"4.kernel_scale: expected scales from 1.18e-38 to 2.68e.36, got {text}.* at .1,.")
+            for value, text in [(np.nan, "nan"), (np.inf, "inf"), (0, "0"), (-1, "-1"), (1e-39, "1"), (3e38, "3")]
+        ),  # times 3e38, codes would stand for infinity
         (other_type, "4.kernel: expected shape .5, 3. of I8, .*got .5, 3. of U8"),
         (least_code, "4.kernel: expected codes from -127 to 127, got -128 at .1, 1."),
         (other_kind, "expected shape .* of F16"),

@@ -126,6 +126,10 @@ def test_an_encoder_decoder(attention):
             assert all(map(np.array_equal, small.generate(source, max_length=8, beam=3), wanted))
         with pytest.raises(ValueError, match="quantised layers cannot be trained"):
             small.fit(source, target)
+        with pytest.raises(ValueError, match="resets: expected None for a Seq2Seq"):
+            quantized.compare(model, small, (source, target), resets=[[0, 1]])
+        with pytest.raises(TypeError, match=r"report: expected a pair .source, target. for a Seq2Seq"):
+            cgru.quantize(model, kind, report=(source,))
 
 
 # -- what is refused
@@ -147,6 +151,8 @@ def test_nothing_trains_a_model(tagger, kind):
     ):
         with pytest.raises(ValueError, match="cannot be trained; train the float32 layer and quantise again"):
             call()
+    with pytest.raises(ValueError, match=r"compile\(None, loss, metrics\) is for evaluate alone"):
+        small.compile(loss="mse")
     assert small.optimizer is None and small.loss is not None
     small.compile(None, "sparse_categorical_crossentropy", ["perplexity"])
     assert small.evaluate(ids, y).keys() == {"loss", "perplexity"}
@@ -179,6 +185,16 @@ def test_nothing_trains_a_layer(kind):
         with pytest.raises(ValueError, match="kind: expected"):
             small.with_options(kind=KINDS[KINDS.index(kind) - 1])
         assert not small.trainable and small.forward(data)[0].shape == np.shape(small(data))
+
+
+def test_options_may_not_be_set():
+    for layer in (cgru.GRU(5, input_size=4), built(cgru.Dense(5), 4), built(cgru.Embedding(5, 4))):
+        small = cgru.quantize(layer, "int8")
+        for name in small.get_config().keys() - {"trainable"}:
+            with pytest.raises(AttributeError, match=f"{name} is read-only after construction"):
+                setattr(small, name, 3)
+    with pytest.raises(AttributeError, match=r"cgru\.quantize.* of the float32 layer"):
+        small.kind = "float16"
 
 
 def built(layer, *sizes):
@@ -335,5 +351,33 @@ def test_a_report_of_layers():
         quantized.compare(usual, usual, x)
     with pytest.raises(TypeError, match="quantized: expected a layer or model"):
         quantized.compare(usual, None, x)
-    with pytest.raises(ValueError, match="x: expected"):
+    with pytest.raises(ValueError, match="report: expected"):
         cgru.quantize(usual, "int8", report=np.ones((2, 3)))
+    with pytest.raises(ValueError, match="layer_or_model: expected float32 weights, got int8"):
+        quantized.compare(small, small, x)
+
+
+def test_a_report_takes_what_a_layer_of_time_major_data_takes():
+    rng = np.random.default_rng(0)
+    x, valid = rng.standard_normal((4, 6, 3)).astype(np.float32), rng.random((4, 6)) < 0.7
+    layer = cgru.GRU(8, input_size=3, return_sequences=True, seed=0)
+    major = layer.with_options(time_major=True)
+    small, own = cgru.quantize(layer, "int8"), cgru.quantize(major, "int8")
+    turned, whole = x.swapaxes(0, 1), quantized.compare(layer, small, x)
+    for form in (turned, turned.tolist(), list(x)):
+        assert quantized.compare(major, own, form) == whole
+    masked = np.ma.array(turned, mask=np.broadcast_to(~valid.T[:, :, None], turned.shape))
+    assert quantized.compare(major, own, masked) == quantized.compare(layer, small, x, mask=valid)
+    for empty in ([], 3.0):
+        with pytest.raises(ValueError, match=r"report: expected .*got shape"):
+            cgru.quantize(major, "int8", report=empty)
+
+
+def test_a_report_of_several_kinds():
+    layers = [cgru.GRU(5, seed=0), cgru.Dense(2, seed=0)]
+    model = cgru.Sequential(layers).build(3)
+    small = cgru.Sequential([cgru.quantize(layers[0], "int8"), cgru.quantize(layers[1], "float16")])
+    report = quantized.compare(model, small, np.ones((2, 4, 3)))
+    assert report.kind == "int8, float16" and len(report.matrices) == 3
+    with pytest.raises(ValueError, match=r"layer_or_model: layer 0 .QuantizedGRU.: expected float32 weights, got int8"):
+        quantized.compare(small, small, np.ones((2, 4, 3)))
