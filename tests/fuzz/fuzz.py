@@ -45,7 +45,8 @@ MODEL = cgru.Sequential([cgru.Embedding(5, 2), cgru.GRU(3), cgru.Dense(2, activa
 
 
 def safetensors_seeds():
-    for model in (GRU, MODEL, cgru.Dropout(0.5)):
+    small = [cgru.quantize(MODEL, kind) for kind in ("float16", "bfloat16", "int8")]
+    for model in (GRU, MODEL, cgru.Dropout(0.5), *small):
         cgru.save(model, PATH)
         yield PATH.read_bytes()
 

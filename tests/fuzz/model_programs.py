@@ -81,6 +81,42 @@ def sequential(draw):
     return Program(make, [one(i) for i in range(1 + draw.index(4))])
 
 
+def small(draw):
+    """Models with small weights: of 16 bits, too, as the float32 layers that compute with them."""
+    kind, ids = draw.pick("float16", "bfloat16", "int8"), draw.flag()
+    n, t, d = draw.size(17, 1), draw.size(17, 1), draw.size(33, 1)
+    kinds, tagged = stack(draw, "float32", ids)
+
+    def make():
+        model = cgru.Sequential([kind() for kind in kinds], seed=1).build(None if ids else d)
+        model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+        return cgru.quantize(model, kind)
+
+    def one(i):
+        x = draw.form(draw.rng().integers(0, 9, (n, t)), lists=True) if ids else draw.array((n, t, d), "float32")
+        labels = draw.form(draw.rng().integers(0, 3, (n, t) if tagged else (n,)), lists=True)
+        named = steps(draw, n, t)
+        which = draw.index(4)
+        if which == 0:
+            return call(draw, "call", widened if kind != "int8" else method("__call__"), x, **named)
+        if which == 1:
+            return call(draw, "predict", method("predict"), x, batch_size=1 + draw.index(9), **named)
+        if which == 2:
+            return call(draw, "evaluate", method("evaluate"), x, labels, batch_size=1 + draw.index(9), **named)
+        return call(draw, "there and back", copied(draw.pick("file", "pickle", "deepcopy")), x, **named)
+
+    return Program(make, [one(i) for i in range(1 + draw.index(4))])
+
+
+def widened(model, x, **named):
+    """What the float32 layers give: the bits of the model."""
+    found = model(x, **named)
+    if cgru.get_backend() == "native":  # BLAS would sum those of float32 in another order
+        wide = cgru.Sequential([layer.widened() if hasattr(layer, "widened") else layer for layer in model.layers])
+        same_arrays(wide(x, **named), found, "the float32 layers")
+    return found
+
+
 def trained(model, *arguments, **named):
     found = model.train_on_batch(*arguments, **named)
     return found, model.get_weights()
