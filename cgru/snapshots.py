@@ -12,6 +12,7 @@ import numpy as np
 from cgru.checks import as_array
 from cgru.layers.options import kind_of
 from cgru.models import Sequential
+from cgru.reading import parse_json
 from cgru.typing import AnyArray, Shape
 
 _NOT_IN_INFERENCE = ("seed", "trainable", "dropout", "recurrent_dropout", "layer_dropout", "return_state", "time_major")
@@ -22,7 +23,7 @@ def listed(keys: Any, name: str = "keys") -> tuple[list[Hashable], set[Hashable]
     if isinstance(keys, np.ma.MaskedArray):
         as_array(keys, name)  # which refuses masked ones
     if isinstance(keys, np.ndarray) and keys.ndim == 1:
-        found = keys.tolist()
+        found = _values(keys, name)
     elif isinstance(keys, (str, bytes, np.ndarray)) or not isinstance(keys, Iterable):
         got = f"shape {keys.shape}" if isinstance(keys, np.ndarray) else repr(keys)
         raise TypeError(f"{name}: expected a list of keys, got {got}")
@@ -38,6 +39,14 @@ def listed(keys: Any, name: str = "keys") -> tuple[list[Hashable], set[Hashable]
         twice = next(key for key in found if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"{name}: expected each key once, got {twice!r} again")
     return found, distinct
+
+
+def _values(array: AnyArray, name: str) -> Any:
+    """What `tolist` gives; the bytes of an array of text may be none, which NumPy finds in words of Python's inside."""
+    try:
+        return array.tolist()
+    except (SystemError, ValueError):
+        raise ValueError(f"{name}: expected text, got an array of dtype {array.dtype} with what is none") from None
 
 
 def _fails(function: Callable[[Any], Any], value: Any) -> bool:
@@ -85,14 +94,15 @@ def signature(model: Sequential) -> str:
     return json.dumps({"layers": layers, "weights": digest.hexdigest()}, sort_keys=True)
 
 
-def check_signature(given: str, own: str) -> None:
+def check_signature(given: Any, own: str) -> None:
+    """ValueError unless `given`, an entry of a snapshot of any origin, is the signature `own`."""
     try:
-        found, expected = json.loads(given), json.loads(own)
+        found, expected = parse_json(str(_values(np.asarray(given), "model")), "model"), json.loads(own)
         same_layers, same_weights = (found[name] == expected[name] for name in ("layers", "weights"))
-    except (ValueError, TypeError, KeyError):
+        names = [" ".join(str(layer[0]) for layer in model["layers"]) for model in (expected, found)]
+    except (ValueError, TypeError, LookupError):
         raise ValueError("snapshot['model']: expected what snapshot() wrote, got something else") from None
     if not same_layers:
-        names = [" ".join(str(layer[0]) for layer in model["layers"]) for model in (expected, found)]
         raise ValueError(f"snapshot: expected one of this model, {names[0]}, got one of another: {names[1]}")
     if not same_weights:
         raise ValueError("snapshot: expected one of this model, got one of the same layers with other weights")

@@ -279,7 +279,7 @@ class Streams(Locked):
             raise TypeError(f"snapshot: expected what snapshot() returned, got {type(snapshot).__name__}")
         expected = ["keys", "ages", "model", *(field.name for field in fields)]
         if "model" in snapshot:
-            check_signature(str(snapshot["model"]), signature(self._model))
+            check_signature(snapshot["model"], signature(self._model))
         if set(snapshot) != set(expected):
             got = ", ".join(map(str, snapshot)) or "nothing"
             raise ValueError(f"snapshot: expected {', '.join(expected)}, got {got}")

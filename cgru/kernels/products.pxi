@@ -200,6 +200,8 @@ def multiply(
             raise ValueError(f"expected sizes and strides that BLAS' integers hold, got {j.M}, {j.K}, {j.N}")
     if a.strides[1] == 0:  # the tile counts its steps by their addresses
         a = np.array(a, order="C")
+    if b.strides[0] == 0:  # which means packed rows where blocks are multiplied
+        b = np.array(b, order="C")
     j.a, j.a_row, j.a_k = &a[0, 0], a.strides[0] // size, a.strides[1] // size
     j.b, j.b_k, j.b_column = &b[0, 0], b.strides[0] // size, b.strides[1] // size
     j.c, j.ldc = &c[0, 0], c.strides[0] // size

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of what reads files of any origin: an answer comes, or a ValueError or OSError, soon and in
 little memory.
 
-    pip install atheris onnx && python tests/fuzz/fuzz.py [TARGET [options of libFuzzer]]
+    pip install atheris h5py onnx && python tests/fuzz/fuzz.py [TARGET [options of libFuzzer]]
 
 TARGET is one of `TARGETS`, which are printed without one; `-max_total_time=60` ends it after a minute. What it finds
 becomes a file `crash-...` in the current folder; the same command with that file's name runs it again.
@@ -13,6 +13,7 @@ import importlib
 import io
 import json
 import os
+import pickle
 import pkgutil
 import random
 import sys
@@ -44,20 +45,104 @@ MODEL = cgru.Sequential([cgru.Embedding(5, 2), cgru.GRU(3), cgru.Dense(2, activa
 # -- our own files
 
 
-def safetensors_seeds():
-    small = [cgru.quantize(MODEL, kind) for kind in ("float16", "bfloat16", "int8")]
-    for model in (GRU, MODEL, cgru.Dropout(0.5), *small):
-        cgru.save(model, PATH)
+def saved(*models, **options):
+    for model in models:
+        cgru.save(model, PATH, **options)
         yield PATH.read_bytes()
+
+
+def trained():
+    """A model in the middle of training."""
+    model = cgru.Sequential(
+        [cgru.Embedding(5, 2), cgru.GRU(3, dropout=0.1), cgru.Dense(2, activation="softmax")], seed=0
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(np.ones((4, 3), int), [0, 1, 0, 1], verbose=0)
+    return model
+
+
+def quantized():
+    for kind in ("float16", "bfloat16", "int8"):
+        yield cgru.quantize(GRU, kind)
+        yield cgru.quantize(MODEL, kind)
 
 
 def read_safetensors(data):
     PATH.write_bytes(data)
-    for read in (cgru.load, lambda path: [np.sum(array) for array in cgru.files.load_tensors(path).values()]):
+    try:
+        model = cgru.load(PATH)
+        if not isinstance(model, (cgru.Dropout, cgru.Seq2Seq)):  # what is taken can be used
+            model(np.ones((1, 2), int) if getattr(model, "layers", None) else np.ones((1, 2, model.input_size)))
+    except (ValueError, OSError):
+        pass
+    read_tensors(data)
+
+
+def tensors_of_others():
+    """A tensor of each type; and the first bytes of files that are something else."""
+    sizes = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "BOOL": 1, "I64": 8, "F8_E4M3": 1, "U32": 4}
+    table, end = {}, 0
+    for name, size in sizes.items():
+        table[f"weight.{name}"] = {"dtype": name, "shape": [2, 3], "data_offsets": [end, end + 6 * size]}
+        end += 6 * size
+    for header in (table, table | {"__metadata__": {"format": "pt"}}):
+        text = json.dumps(header).encode()
+        yield len(text).to_bytes(8, "little") + text + bytes(end)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as out:
+        out.writestr("archive/data.pkl", pickle.dumps({"weight": [1.0, 2.0]}))
+    yield from (buffer.getvalue(), pickle.dumps({"weight": [1.0, 2.0]}))
+
+
+def read_tensors(data):
+    PATH.write_bytes(data)
+    try:
+        tensors = cgru.files.load_tensors(PATH)
+    except (ValueError, OSError):
+        return
+    for name in tensors:
         try:
-            read(PATH)
-        except (ValueError, OSError):
+            np.sum(tensors[name])
+        except ValueError:
             pass
+
+
+STREAMS = cgru.Streams(cgru.Sequential([cgru.Conv1D(3, 2, padding="causal"), cgru.GRU(3, num_layers=2)], seed=0))
+STREAMS.feed({"a": np.ones((3, 2)), "b": np.ones((1, 2))})
+
+
+def snapshots():
+    buffer = io.BytesIO()
+    np.savez(buffer, **STREAMS.snapshot())
+    yield buffer.getvalue()
+
+
+def read_snapshot(data):
+    try:
+        found = dict(np.load(io.BytesIO(data), allow_pickle=False))
+    except Exception:  # what is no archive of arrays is NumPy's own business
+        return
+    try:
+        STREAMS.restore(found)
+    except (ValueError, TypeError):
+        return
+    STREAMS.feed({key: np.ones((1, 2)) for key in list(STREAMS)[:3]})
+
+
+def with_members(data, size, seed):
+    """A mutation of one member of an archive, with its sum put right."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            members = {name: file.read(name) for name in file.namelist()}
+        name = random.Random(seed).choice(sorted(members))
+    except Exception:
+        return atheris.Mutate(data, size)
+    members[name] = atheris.Mutate(members[name], max(len(members[name]), 64) * 2)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as out:
+        for name, content in members.items():
+            out.writestr(name, content)
+    return buffer.getvalue()[:size]
 
 
 def with_hash(data, size, seed):
@@ -113,6 +198,21 @@ def read_keras(data, suffix=".keras"):
         pass
 
 
+def legacy(config):
+    """A whole model as Keras 2 wrote it."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["model_config"], file.attrs["keras_version"] = np.bytes_(config), "2.15.0"
+        group = file.create_group("model_weights/gru")
+        file["model_weights"].attrs["layer_names"] = [b"gru"]
+        names = []
+        for name, shape in (("kernel", (2, 9)), ("recurrent_kernel", (3, 9)), ("bias", (2, 9))):
+            group[f"gru/{name}:0"] = np.zeros(shape)
+            names.append(f"gru/{name}:0".encode())
+        group.attrs["weight_names"] = names
+    return buffer.getvalue()
+
+
 # -- ONNX
 
 
@@ -137,14 +237,70 @@ def read_onnx(data):
             raise
 
 
+# -- arrays under the names of a framework
+
+
+def foreign():
+    """(function, its argument) of each converter of plain arrays."""
+    layers = [cgru.GRU(3, reset_after=after, num_layers=n) for after in (True, False) for n in (1, 2)]
+    for layer in layers:
+        layer.build(2)
+    for name in sorted(vars(cgru.convert).get("__all__", [])):
+        back = getattr(cgru.convert, name.replace("to_", "from_", 1), None) if name.startswith("to_") else None
+        for layer in layers if back is not None and name != "to_torch_module" else ():
+            try:
+                given = getattr(cgru.convert, name)(layer)
+                back(given)
+            except (ValueError, TypeError, ImportError, AttributeError):
+                continue
+            yield back, given
+
+
+FOREIGN = list(foreign())
+
+
+def changed(value, data):
+    """The argument with some of what is in it replaced."""
+    if isinstance(value, dict):
+        found = {name: changed(part, data) for name, part in value.items() if data.ConsumeIntInRange(0, 30)}
+        if not data.ConsumeIntInRange(0, 20):
+            found[data.ConsumeUnicodeNoSurrogates(12)] = found[data.PickValueInList(list(found))] if found else 1
+        return found
+    if isinstance(value, (list, tuple)):
+        return type(value)([changed(part, data) for part in value])
+    if data.ConsumeIntInRange(0, 9):
+        return value
+    shape = [data.ConsumeIntInRange(0, 7) for _ in range(data.ConsumeIntInRange(0, 4))]
+    types = ["f4", "f8", "f2", ">f4", "i1", "i8", "?", "c8", "O", "U3", "M8[s]"]
+    return data.PickValueInList(
+        [np.ones(shape, data.PickValueInList(types[:-2])), np.zeros(shape, data.PickValueInList(types[-2:])), None, "x",
+         -1, 2**40, np.nan, [], {}, b"", data.ConsumeInt(8), data.ConsumeUnicodeNoSurrogates(5), [[1.0], [2.0, 3.0]]]
+    )  # fmt: skip
+
+
+def read_arrays(data):
+    data = atheris.FuzzedDataProvider(data)
+    convert, given = data.PickValueInList(FOREIGN)
+    try:
+        convert(changed(given, data))
+    except (ValueError, TypeError, OSError):
+        pass
+
+
 # name: (function that reads bytes, seeds, what mutates them)
 TARGETS = {
-    "safetensors": (read_safetensors, safetensors_seeds, with_hash),
+    "safetensors": (read_safetensors, lambda: saved(GRU, MODEL, cgru.Dropout(0.5)), with_hash),
+    "training": (read_safetensors, lambda: saved(trained(), training_state=True), with_hash),
+    "quantized": (read_safetensors, lambda: saved(*quantized()), with_hash),
+    "tensors": (read_tensors, tensors_of_others, None),
+    "snapshot": (read_snapshot, snapshots, with_members),
     "keras": (read_keras, lambda: [archive(CONFIG, WEIGHTS)], None),
     "keras_config": (lambda data: read_keras(archive(data, WEIGHTS)), lambda: [CONFIG], None),
     "keras_weights": (lambda data: read_keras(archive(CONFIG, data)), lambda: [WEIGHTS], None),
-    "keras_h5": (lambda data: read_keras(data, ".h5"), lambda: [WEIGHTS], None),
+    "keras_h5": (lambda data: read_keras(data, ".h5"), lambda: [WEIGHTS, legacy(CONFIG)], None),
+    "keras_legacy": (lambda data: read_keras(legacy(data[:60000]), ".h5"), lambda: [CONFIG], None),
     "onnx": (read_onnx, onnx_seeds, None),
+    "arrays": (read_arrays, lambda: [rng.bytes(200) for _ in range(20)], None),
 }
 
 

@@ -89,9 +89,9 @@ def test_what_is_found_gets_simpler(monkeypatch):
             assert ", 2), True" in api.simplified("refused", seed, found, draw)  # the first size, the first form
 
 
-@pytest.mark.parametrize("m, k, n", [(1, 1, 1), (3, 7, 2), (6, 40, 17), (17, 2, 5)])
+@pytest.mark.parametrize("m, k, n", [(1, 1, 1), (3, 7, 2), (6, 40, 17), (17, 2, 5), (5, 9, 64), (1, 3, 48)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_products_of_repeated_columns(m, k, n, dtype, rng):
+def test_products_of_repeated_rows_and_columns(m, k, n, dtype, rng):
     b = rng.standard_normal((k, n)).astype(dtype)
     for a in (
         np.broadcast_to(rng.standard_normal((m, 1)).astype(dtype), (m, k)),
@@ -99,6 +99,13 @@ def test_products_of_repeated_columns(m, k, n, dtype, rng):
         np.broadcast_to(np.asarray(0.7, dtype), (m, k)),
     ):
         np.testing.assert_array_equal(kernels.gemm(a, b), kernels.gemm(a.copy(), b))
+    a = rng.standard_normal((m, k)).astype(dtype)
+    for b in (
+        np.broadcast_to(rng.standard_normal((1, n)).astype(dtype), (k, n)),
+        np.broadcast_to(rng.standard_normal((k, 1)).astype(dtype), (k, n)),
+        np.broadcast_to(np.asarray(0.7, dtype), (k, n)),
+    ):
+        np.testing.assert_array_equal(kernels.gemm(a, b), kernels.gemm(a, b.copy()))
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
