@@ -164,6 +164,7 @@ class Report:
     Attributes
     ----------
     kind : str
+        Of the small weights; several with commas between them, in the order of the layers.
     matrices : list of MatrixError
         For each small matrix its name, its shape, the relative error of its weights, and that of the outputs if this
         matrix alone were small (its weights; the inputs that int8 rounds as well are in the figures below).
