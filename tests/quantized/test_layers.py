@@ -252,6 +252,22 @@ def test_int8_of_extreme_inputs(rng):
     assert equal(y[5:], small(x[5:]))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30, 1e-42])
+@pytest.mark.parametrize("f", ["sigmoid", "relu", "hard_sigmoid"])
+@pytest.mark.parametrize("g", ["tanh", "relu"])
+def test_int8_rows_do_not_see_each_other(rng, f, g, value):
+    small = cgru.quantize(trained(rng, activation=g, recurrent_activation=f, return_state=False), "int8")
+    x = rng.standard_normal((N, T, D)).astype(np.float32)
+    start = rng.standard_normal((N, H)).astype(np.float32)
+    clean = small(x, initial_state=start)
+    x[1, 2, 3] = start[3, 0] = value
+    y = small(x, initial_state=start)
+    others = [0, 2, 4]
+    assert equal(y[others], clean[others]) and equal(y[1, :2], clean[1, :2])
+    if not np.isfinite(value):
+        assert np.isnan(y[1, 2:]).all() and np.isnan(y[3]).all()
+
+
 # -- the same bits however it is computed
 
 
