@@ -74,10 +74,11 @@ class Quantized(Layer):
 
     def widened(self) -> Layer:
         """Return the float32 layer that computes with these weights: of 16 bits, the same results."""
+        weights = self.get_weights()
         config = {name: value for name, value in self.get_config().items() if name not in ("kind", "trainable")}
-        layer = next(plain for plain, own in QUANTIZED.items() if own is type(self)).from_config(config)
+        layer = next(plain for plain, own in QUANTIZED.items() if isinstance(self, own)).from_config(config)
         assert self.input_size is not None
-        layer.build_from(self.input_size, self.get_weights())
+        layer.build_from(self.input_size, weights)
         return layer
 
     @property

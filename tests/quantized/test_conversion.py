@@ -46,3 +46,9 @@ def test_onnx(kind):
     small = small_model(kind)
     wide = cgru.Sequential([layer.widened() for layer in small.layers])
     assert convert.to_onnx(small).SerializeToString() == convert.to_onnx(wide).SerializeToString()
+
+
+def test_what_has_no_weights_is_not_widened():
+    for layer in (cgru.layers.QuantizedGRU(3, kind="int8"), cgru.layers.QuantizedDense(3, kind="int8")):
+        with pytest.raises(RuntimeError, match="no parameters yet"):
+            layer.widened()
