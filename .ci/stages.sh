@@ -92,6 +92,17 @@ assert path.startswith(sysconfig.get_path("platlib")), path'
     "${wrapper[@]}" python -m pytest -q -ra -W error --import-mode=importlib --rootdir=. -p no:cacheprovider "$@"
 )
 
+# Let `outside` load AddressSanitizer's library for the tests alone, whose allocations become those of C.
+sanitize_addresses() {
+    wrapper=(env LD_PRELOAD="$("${CC:-gcc}" -print-file-name=libasan.so)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0
+        UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1)
+}
+
+# The builds of the kernels that the CPU runs, best first.
+available_isas() {
+    (cd "$work/outside" && "${wrapper[@]}" python -c 'from cgru import kernels; print(*kernels.available)')
+}
+
 # An interpreter of version $1 that works, if there is one: by its name, or one of pyenv's.
 find_python() {
     local python

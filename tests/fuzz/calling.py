@@ -51,7 +51,7 @@ def spoil(draw, arguments, named):
 
 
 def misshapen(draw, value):
-    if not isinstance(value, np.ndarray) or not value.ndim:
+    if not isinstance(value, np.ndarray) or not value.ndim or value.dtype.kind == "U":
         return draw.nonsense()
     axis = draw.index(value.ndim)
     return draw.pick(
@@ -71,15 +71,19 @@ def method(name):
     return lambda made, *arguments, **named: getattr(made, name)(*arguments, **named)
 
 
-def there_and_back(layer, x, dy, dh, need_dx, seed, **named):
-    """A pass of training and the pass back, twice."""
-    y, h, tape = layer.forward(x, training=True, seed=seed, **named)
+def there_and_back(layer, x, dy, dh, need_dx, seed, recompute=None, **named):
+    """A pass of training and the pass back, twice; with fewer states kept, the same again."""
+    y, h, tape = layer.forward(x, training=True, seed=seed, recompute=recompute, **named)
     dy, dh = resized(dy, y.shape), resized(dh, h.shape)
     if dy is None and dh is None:
         return y, h
     back = layer.backward(dy, tape, dh=dh, need_dx=need_dx)
     again = layer.backward(dy, tape, dh=dh, need_dx=need_dx)
     same_arrays(back, again, "a second pass back")
+    if recompute is not None and not layer.stateful:
+        y_whole, h_whole, whole = layer.forward(x, training=True, seed=seed, **named)
+        both = layer.backward(dy, whole, dh=dh, need_dx=need_dx)
+        same_arrays((y, h, back), (y_whole, h_whole, both), f"recompute={recompute}")
     return y, h, tape.penalty if hasattr(tape, "penalty") else 0.0, back
 
 

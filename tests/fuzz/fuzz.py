@@ -18,6 +18,7 @@ import pkgutil
 import random
 import sys
 import tempfile
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -316,7 +317,16 @@ def main():
         (corpus / str(i)).write_bytes(seed)
     files = [] if any(os.path.isfile(argument) for argument in sys.argv[2:]) else [str(corpus)]
     options = {"custom_mutator": mutate} if mutate else {}
-    atheris.Setup([sys.argv[0], *LIMITS, *sys.argv[2:], *files], read, **options)
+    counts = [0, 0]
+
+    def count(data):
+        counts[0] += 1
+        counts[1] += len(data)
+        read(data)
+        if counts[0] % 100 == 0:  # libFuzzer ends the process as it likes
+            print(f"{counts[0]:,} calls, {counts[1]:,} bytes, {time.process_time():.0f} s", flush=True)
+
+    atheris.Setup([sys.argv[0], *LIMITS, *sys.argv[2:], *files], count, **options)
     atheris.Fuzz()
 
 

@@ -67,6 +67,7 @@ def gru(draw):
         if kind in (2, 3):
             dy = draw.array((n, t, units), dtype) if draw.flag(0.8) else None
             dh = draw.array((n, units), dtype) if draw.flag() else None
+            named |= draw.options(recompute=(None, 1, 2, 5, 40, "auto"))
             return call(draw, "forward, backward", there_and_back, x, dy, dh, draw.flag(), i, initial_state=h,
                         changes=made.stateful, **named)  # fmt: skip
         if kind == 4:

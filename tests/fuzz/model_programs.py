@@ -70,6 +70,7 @@ def sequential(draw):
                 named["sample_weight"] = draw.form(draw.rng().random(n))
             return call(draw, "train_on_batch", trained, x, labels, changes=True, **named)
         if kind == 4:
+            named |= draw.options(recompute=(None, 2, "auto"))
             return call(draw, "fit", fitted, x, labels, changes=True, batch_size=1 + draw.index(9), **named)
         if kind == 5:
             return call(draw, "evaluate", method("evaluate"), x, labels, batch_size=1 + draw.index(9), **named)

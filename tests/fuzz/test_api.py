@@ -5,6 +5,7 @@ import os
 import api
 import calling
 import checks
+import leaks
 import numpy as np
 import programs
 import pytest
@@ -87,6 +88,13 @@ def test_what_is_found_gets_simpler(monkeypatch):
         _, found, draw = api.once("refused", seed)
         if found:
             assert ", 2), True" in api.simplified("refused", seed, found, draw)  # the first size, the first form
+
+
+def test_leaks_of_others_are_not_ours():
+    other = "Direct leak of 8 byte(s) in 1 object(s) allocated from:\n    #0 malloc (liblsan.so)\n    #1 f (numpy/x.so)"
+    own = "Indirect leak of 8 byte(s):\n    #0 malloc (liblsan.so)\n    #1 f (/a/cgru/kernels/calls.so+0x1)"
+    far = other + "\n    #2 g ()" * 20 + "\n    #22 h (cgru/kernels/calls.so)"
+    assert leaks.ours(f"==1==ERROR\n\n{other}\n\n{own}\n\n{far}\n\nSUMMARY: 24 bytes") == [own]
 
 
 @pytest.mark.parametrize("m, k, n", [(1, 1, 1), (3, 7, 2), (6, 40, 17), (17, 2, 5), (5, 9, 64), (1, 3, 48)])
