@@ -7,7 +7,8 @@ from pathlib import Path
 
 import cgru
 
-PATIENCE = 600  # seconds after which a child hangs: on a machine that is merely busy none takes so long
+# Seconds after which a child hangs: on a machine that is merely busy, and not emulated, none takes so long.
+PATIENCE = float(os.environ.get("CGRU_TEST_PATIENCE", "600"))
 
 # Where the tests run in the background SIGINT is ignored, and children inherit that: this sets Python's own handler.
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
