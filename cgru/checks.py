@@ -158,8 +158,8 @@ def sequence_advice(shape: Shape, features: int | None = None, time_major: bool 
 
 
 def as_array(value: ArrayLike, name: str, expected: str = "an array or list of arrays") -> AnyArray:
-    """Return `value` as an ndarray; an object array of numbers, as mixed columns give it, gets a type. The ValueError
-    for lists of unequal lengths says what was `expected`."""
+    """Return `value` as an aligned ndarray; an object array of numbers, as mixed columns give it, gets a type. The
+    ValueError for lists of unequal lengths says what was `expected`."""
     if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
         hidden = np.ma.getmaskarray(value).sum()
         if hidden:
@@ -173,7 +173,7 @@ def as_array(value: ArrayLike, name: str, expected: str = "an array or list of a
     if array.dtype == object and array.ndim and all(map(_is_real, array.flat)):
         typed = np.array(array.tolist()).reshape(array.shape)
         return typed if typed.dtype != object else array.astype(np.float64)  # of Decimal, Fraction, huge integers
-    return array
+    return array if array.flags.aligned else array.copy()
 
 
 def _is_part(value: object) -> bool:
@@ -241,7 +241,8 @@ def as_outputs(outputs: ArrayLike) -> Array:
         raise ValueError(f"outputs: expected shape (N, K) or (N, T, K), got {array.shape}")
     native = array.dtype.newbyteorder("=")
     if native in (np.float32, np.float64):
-        return array.astype(native, copy=False)
+        array = array.astype(native, copy=False)
+        return array if array.flags.aligned else array.copy()
     if array.dtype.kind not in "fiub":
         raise TypeError(f"outputs: expected real numbers, got dtype {array.dtype}")
     return array.astype(np.float64)
@@ -254,10 +255,23 @@ def counted_rows(
     Without a `kind` (see `counted_labels`) the shape of the labels tells it."""
     outputs, labels = as_outputs(outputs), as_array(labels, "labels")
     shape = outputs.shape
+    valid = as_valid(valid, shape[:-1])
     if kind is None:
         kind = "values" if like_outputs(labels, shape).shape == shape else "classes"
     counted = counted_labels(shape, labels, valid, kind, outputs.dtype)
     return outputs.reshape(-1, shape[-1]) if valid is None else outputs[valid], counted
+
+
+def as_valid(valid: Any, shape: Shape) -> BoolArray | None:
+    """Return what tells which rows or steps count, bools of this shape, after checking it; None means all."""
+    if valid is None:
+        return None
+    array = as_array(valid, "valid")
+    if array.dtype != bool:
+        raise TypeError(f"valid: expected dtype bool, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"valid: expected shape {shape}, that of the outputs without its last axis, got {array.shape}")
+    return array
 
 
 def counted_labels(

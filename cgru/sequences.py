@@ -187,8 +187,7 @@ def as_numeric(x: ArrayLike, dtype: DTypeLike | None = None, name: str = "x") ->
         got = type(x).__name__ if data.dtype == object and not data.ndim else f"dtype {data.dtype}{holding}"
         advice = "; text has to become numbers first" if data.dtype.kind == "U" else ""
         raise TypeError(f"{name}: expected real numbers, got {got}{advice}")
-    if dtype is not None:
-        data = np.asarray(data, dtype)
+    data = np.asarray(data, data.dtype.newbyteorder("=") if dtype is None else dtype)
     return data if data.flags.aligned else data.copy()
 
 

@@ -70,7 +70,8 @@ def saliency(
     parts = ((chunk.rows, case.gradient(chunk, *case.forward(chunk))) for chunk in case.chunks())
     if case.embeds:
         parts = ((rows, np.sqrt(np.square(part).sum(axis=-1))) for rows, part in parts)
-    return case.spread(parts)
+    with np.errstate(all="ignore"):  # what is not finite stays in its own row
+        return case.spread(parts)
 
 
 def gradient_norm_by_distance(

@@ -100,7 +100,8 @@ def integrated_gradients(
             parts = total.sum(axis=-1) if case.embeds else total
             yield chunk.rows, parts.astype(way.end.dtype)
 
-    found = case.spread(contributions())
+    with np.errstate(all="ignore"):  # what is not finite makes gaps, which are told
+        found = case.spread(contributions())
     if gaps:
         _, row, total, change = max(gaps)
         warnings.warn(

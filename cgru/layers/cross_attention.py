@@ -228,7 +228,8 @@ class Attention(Layer):
         """Return the weight of each step of the memory for each step of `x`, (N, T, S): they add up to 1 where there
         are steps, and are 0 elsewhere. Arguments as in a call."""
         batch, other = self._checked(x, memory, lengths, memory_lengths)
-        return self.weights_of(self.attend_batch(batch, self.remember(other))[1])
+        with np.errstate(all="ignore"):  # inf - inf is NaN in its own sequence, here and below
+            return self.weights_of(self.attend_batch(batch, self.remember(other))[1])
 
     def forward(
         self,
@@ -242,7 +243,8 @@ class Attention(Layer):
         """Return (y, tape): what a call returns, and what `backward` needs; None unless `training`."""
         training = check_bool(training, "training")
         batch, other = self._checked(x, memory, lengths, memory_lengths)
-        out, tape = self.attend_batch(batch, self.remember(other))
+        with np.errstate(all="ignore"):
+            out, tape = self.attend_batch(batch, self.remember(other))
         return out.data, tape if training else None
 
     def backward(self, dy: ArrayLike, tape: Any) -> tuple[Array, Array, dict[str, Array]]:
@@ -257,7 +259,9 @@ class Attention(Layer):
         """
         if not isinstance(tape, _Tape) or tape.layer is not self:
             raise TypeError("tape: expected what this layer's forward(..., training=True) returned")
-        return self.attend_backward(as_numeric(dy, self.dtype, "dy"), tape)
+        d_out = as_numeric(dy, self.dtype, "dy")
+        with np.errstate(all="ignore"):
+            return self.attend_backward(d_out, tape)
 
     def _checked(
         self, x: ArrayLike, memory: ArrayLike, lengths: ArrayLike | None, memory_lengths: ArrayLike | None

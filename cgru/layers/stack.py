@@ -301,10 +301,11 @@ class Stack(Cells):
             return ys[0]
         if self.merge_mode == "concat":
             return np.concatenate(ys, axis=-1)
-        if self.merge_mode == "mul":
-            return ys[0] * ys[1]
-        total = ys[0] + ys[1]
-        return total if self.merge_mode == "sum" else total / 2
+        with np.errstate(all="ignore"):  # inf - inf is NaN in its own row
+            if self.merge_mode == "mul":
+                return ys[0] * ys[1]
+            total = ys[0] + ys[1]
+            return total if self.merge_mode == "sum" else total / 2
 
     def _split(self, dy: Array, ys: Any) -> list[Array]:
         """The gradient of each direction's array, from that of the merged one."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru.checks import check_unit_range, counted_rows, counted_weights
+from cgru.checks import as_valid, check_unit_range, counted_rows, counted_weights
 from cgru.configured import Configured
 from cgru.typing import AnyArray, Array, BoolArray, IntArray
 
@@ -212,6 +212,7 @@ class Loss(Configured):
     def _counted(
         self, outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None, weights: ArrayLike | None
     ) -> tuple[Array, AnyArray, Array | None]:
+        valid = as_valid(valid, np.shape(outputs)[:-1])
         rows, counted = counted_rows(outputs, labels, valid, self.labels)
         if self.distribution is not None and self.labels == "values":
             check_unit_range(counted, "labels")

@@ -53,7 +53,7 @@ def spoil(draw, arguments, named):
 def misshapen(draw, value):
     if not isinstance(value, np.ndarray) or not value.ndim or value.dtype.kind == "U":
         return draw.nonsense()
-    axis = draw.index(value.ndim)
+    axis, value = draw.index(value.ndim), value.view(np.ndarray)
     return draw.pick(
         lambda: np.concatenate([value, value], axis), lambda: np.delete(value, slice(0, 1), axis), lambda: value[None],
         lambda: value[0] if len(value) else value, lambda: value.astype(complex), lambda: value.astype(object),

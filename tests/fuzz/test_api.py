@@ -5,6 +5,7 @@ import os
 import api
 import calling
 import checks
+import draw
 import leaks
 import numpy as np
 import programs
@@ -20,8 +21,8 @@ EACH = {"estimators": 1, "seq2seq": 4, "gru": 12, "stateless": 12}
 @pytest.mark.parametrize("kind", programs.KINDS)
 def test_random_programs(kind):
     for seed in range(1000 * SEED, 1000 * SEED + max(1, round(checks.MORE * EACH.get(kind, 8)))):
-        _, found, draw = api.once(kind, seed)
-        assert found is None, f"CGRU_FUZZ_SEED={kind}-{seed}: {api.simplified(kind, seed, found, draw)}"
+        _, found, taken = api.once(kind, seed)
+        assert found is None, f"CGRU_FUZZ_SEED={kind}-{seed}: {api.simplified(kind, seed, found, taken)}"
 
 
 class Faulty:
@@ -130,10 +131,28 @@ def test_gradients_in_any_form(name, rng):
         checks.assert_same_arrays(updated(form), expected)
 
 
+@pytest.mark.parametrize("dtype", ["i8", "i4", "f4", "f8"])
+def test_no_check_passes_on_what_is_not_aligned(dtype):
+    array = draw.unaligned(np.arange(6).astype(dtype).reshape(2, 3))
+    assert not array.flags.aligned
+    found = [cgru.checks.as_array(array, "x"), cgru.sequences.as_numeric(array)]
+    found += [cgru.checks.as_outputs(array), cgru.checks.whole_numbers(cgru.checks.as_array(array, "x"), "x")]
+    assert all(one.flags.aligned and (one == array).all() for one in found)
+
+
 def test_measures_keep_the_type_of_any_byte_order():
     outputs = np.array([[0.25, 0.75]], ">f4")
     assert cgru.losses.get("mse").gradient(outputs, outputs * 0).dtype == np.float32
     assert cgru.losses.get("mse")(outputs, outputs * 0) == cgru.losses.get("mse")(outputs.astype("f4"), outputs * 0)
+
+
+@pytest.mark.parametrize("valid", [0.5, [1, 0], [[True], [False]], [True], "x", [True, False, True]])
+@pytest.mark.parametrize("ask", [cgru.losses.get("mse"), cgru.losses.get("mse").gradient, cgru.metrics.get("mse")])
+def test_what_counts_is_checked(ask, valid):
+    outputs = np.ones((2, 1))
+    with pytest.raises((TypeError, ValueError), match="valid: expected"):
+        ask(outputs, outputs, valid)
+    np.testing.assert_array_equal(ask(outputs, outputs, [True, False]), ask(outputs, outputs, np.array([True, False])))
 
 
 @pytest.mark.parametrize("layer", [cgru.AttentionPooling(), cgru.LayerNormalization(), cgru.GlobalAveragePooling1D()])
