@@ -205,7 +205,8 @@ class Sequential(Trainable):
             drawn = masks.seed_of(check_int(seed, "seed"))
             key = masks.Key(drawn, drawn)
         batch, _ = examples.inputs(self.layers, x, lengths, mask, resets)
-        out, states, tapes, penalty = self._forward(batch, training=training, key=key, recompute=recompute)
+        with np.errstate(all="ignore"):  # inf - inf is NaN in its own row
+            out, states, tapes, penalty = self._forward(batch, training=training, key=key, recompute=recompute)
         self._keep_states(states)
         y = out.data.copy() if training or out.data is batch.data else out.data  # the tape may hold it
         if not training:
@@ -247,7 +248,8 @@ class Sequential(Trainable):
         dy = as_numeric(dy, tape.dtype, "dy")
         if dy.shape != tape.shape:
             raise ValueError(f"dy: expected the shape of y, {tape.shape}, got {dy.shape}")
-        dx, gradients = self._back(dy, tape.layers, at_logits=False, need_dx=need_dx)
+        with np.errstate(all="ignore"):
+            dx, gradients = self._back(dy, tape.layers, at_logits=False, need_dx=need_dx)
         named = {f"{i}.{name}": gradients[i, name] for i, name in sorted(gradients, key=lambda key: key[0])}
         return (dx.copy() if dx is dy else dx, named) if need_dx else named
 

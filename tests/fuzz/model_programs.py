@@ -298,7 +298,8 @@ def estimators(draw):
     y = draw.rng().integers(0, 2, n) if kind == "GRUClassifier" else draw.rng().standard_normal(n)
 
     def learned(estimator, x, y, **named):
-        return estimator.fit(x, y, **named).predict(x, **named)
+        found = estimator.fit(x, y, **named).predict(x, **named)
+        return found.astype(found.dtype.newbyteorder("="))  # labels are as they were given
 
     named = {"lengths": 1 + draw.rng().integers(0, t, n)} if draw.flag() else {}
     calls = [call(draw, "fit, predict", learned, x, draw.form(y, lists=True), changes=True, **named)]

@@ -162,4 +162,7 @@ def test_infinities_warn_of_nothing(layer):
     y, tape = layer.forward(x, training=True)
     dx, _ = layer.backward(np.full_like(y, np.inf), tape)
     assert dx.shape == x.shape
+    model = cgru.Sequential([cgru.Dropout(0.5), type(layer)(), cgru.Dense(2)], seed=0)
+    y, tape = model.forward(x, training=True, seed=1)
+    assert model.backward(np.full_like(y, np.inf), tape, need_dx=True)[0].shape == x.shape
     assert np.isfinite(layer(x)[1]).all()
