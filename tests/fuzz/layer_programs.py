@@ -64,7 +64,7 @@ def gru(draw):
             x, named = [draw.array((int(k), d), dtype) for k in rows], {}
         if kind in (0, 1):
             return call(draw, "call", method("__call__"), x, initial_state=h, changes=made.stateful, **named)
-        if kind in (2, 3):
+        if kind in (2, 3) and not made.stateful:  # whose state goes on even if there is no way back
             dy = draw.array((n, t, units), dtype) if draw.flag(0.8) else None
             dh = draw.array((n, units), dtype) if draw.flag() else None
             named |= draw.options(recompute=(None, 1, 2, 5, 40, "auto"))
