@@ -233,10 +233,8 @@ class Updatable(Model):
             and self.loss.knows("logit_gradients")
             and last.activation == self.loss.fused_activation
             and last.activity_regularizer is None
-            and any(
-                all(getattr(type(last), name) is getattr(own, name) for name in methods)
-                for own in (Dense, QuantizedDense)
-            )
+            and [getattr(type(last), name) for name in methods]
+            in [[getattr(own, name) for name in methods] for own in (Dense, QuantizedDense)]
         )
 
     def _logits_of(self, rows: int, layer: Dense) -> Array:
