@@ -90,8 +90,8 @@ arm_install() {
 # alone, what is about time or processes, what counts the memory of an interpreter, and the longest sequences.
 arm_kernels=(tests/kernels -k "not 1000_steps and not long_sequences and not in_panels and not uniform"
     --ignore=tests/kernels/test_{digests,choice}.py --ignore-glob=tests/kernels/test_reference*)
-arm_layers=(tests/layers tests/quantized/test_{codes,layers}.py -k "not allocates and not little_memory and not fork and not ctrl_c"
-    --ignore=tests/layers/test_fork.py)
+arm_layers=(tests/layers tests/quantized/test_{codes,layers}.py --ignore=tests/layers/test_fork.py
+    -k "not allocates and not little_memory and not fork and not ctrl_c")
 
 aarch64() {
     local lacks version status=0
