@@ -53,7 +53,7 @@ def inputs(
         If a layer cannot take the data.
     """
     first = layers[0]
-    dtype = None if by_batches and _is_large(x) else _input_dtype(layers)  # converted once, here
+    dtype = x.dtype if by_batches and _is_large(x) else _input_dtype(layers)  # converted once, here
     batch = as_batch(x, dtype=dtype, name=name)
     shape, listed = batch.data.shape, batch.lengths is not None
     got = f"a list of {shape_text(('T_i', *shape[2:]))} arrays" if listed else shape_text(shape)
