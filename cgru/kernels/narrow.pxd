@@ -54,8 +54,9 @@ cdef inline void narrow_rows(
     cdef float[8192] wide  # CGRU_PIECE_BYTES
     cdef Py_ssize_t groups = (M + CGRU_TILE_ROWS - 1) // CGRU_TILE_ROWS, k = 0, i, step, group
     cdef bint once = groups >= CGRU_WIDENED_ONCE
-    cdef Py_ssize_t pieces = 1 if groups == 1 else ((4 if once else 2) * K * w - 1) // CGRU_PIECE_BYTES + 1
-    cdef Py_ssize_t piece = (K + pieces - 1) // pieces, sharing = min(groups, FETCHING), share = 2 * w // sharing
+    cdef Py_ssize_t most = K if groups == 1 else CGRU_PIECE_BYTES // ((4 if once else 2) * w)  # rows of a piece
+    cdef Py_ssize_t pieces = (K + most - 1) // most, piece = (K + pieces - 1) // pieces
+    cdef Py_ssize_t sharing = min(groups, FETCHING), share = 2 * w // sharing
     cdef const char *ahead
     while k < K:
         piece = min(piece, K - k)
@@ -82,7 +83,7 @@ cdef inline int panels_at_once(Py_ssize_t M, Py_ssize_t columns, int most) noexc
     """Whole panels that so few rows take at once: alone, a panel has too few accumulators."""
     cdef Py_ssize_t whole = columns // WIDTH
     if M == 2:
-        return CGRU_NARROW_PAIR if most > 3 and whole >= CGRU_NARROW_PAIR else 1
+        return CGRU_NARROW_PAIR if whole >= CGRU_NARROW_PAIR else 1
     return most if whole >= most else 3 if whole >= 3 else 2 if whole == 2 else 1
 
 

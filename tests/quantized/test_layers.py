@@ -139,7 +139,7 @@ def test_halves_give_the_bits_of_rounded_float32(rng, form, kind):
 
 
 @pytest.mark.parametrize("kind", HALVES)
-@pytest.mark.parametrize("sizes", [(1, 8, 40), (1, 20, 160), (3, 20, 65), (9, 33, 96), (40, 16, 32)])
+@pytest.mark.parametrize("sizes", [(1, 8, 40), (1, 20, 160), (3, 20, 65), (9, 33, 96), (40, 16, 32), (40, 512, 48)])
 @pytest.mark.parametrize("reset_after", [False, True])
 def test_halves_give_these_bits_at_all_sizes(rng, reset_after, sizes, kind):
     n, inputs, units = sizes
