@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru import kernels, masks, small
+from cgru import kernels, small
 from cgru.checks import check_bool, check_dtype, check_name
 from cgru.layers.base import Layer
 from cgru.layers.dense import ACTIVATIONS, Dense
@@ -18,7 +18,7 @@ from cgru.layers.gru import GRU
 from cgru.locks import owned
 from cgru.sequences import Batch
 from cgru.small import Codes, SmallMatrix, SmallTable
-from cgru.typing import AnyArray, Array, IntArray, Key, Recompute, Shape, SmallKind
+from cgru.typing import AnyArray, Array, IntArray, Key, Shape, SmallKind
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -253,22 +253,8 @@ class QuantizedGRU(Quantized, GRU):
     def _remade(self, codes: Codes) -> SmallMatrix:
         return SmallMatrix(self.kind, codes, blocks=3)
 
-    def forward(
-        self,
-        x: ArrayLike,
-        initial_state: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-        training: bool = False,
-        seed: SupportsIndex | masks.Key | None = None,
-        *,
-        resets: Any = None,
-        recompute: Recompute = None,
-    ) -> tuple[Array, Array, Any]:
-        """Return (y, h, None), as a call does; ValueError with `training`."""
-        if check_bool(training, "training"):
-            self._refuse("training")
-        return super().forward(x, initial_state, lengths, mask, False, seed, resets=resets, recompute=recompute)
+    def _chance(self, key: Key) -> NoReturn:
+        self._refuse("training")  # which alone leaves anything to chance
 
 
 class QuantizedDense(Quantized, Dense):
