@@ -90,6 +90,9 @@ def mpi(comm: Any = None) -> AllReduce:
 def gloo(group: Any = None) -> AllReduce:
     """Sum over the processes of torch.distributed: ``torchrun --nproc-per-node 2 train.py``.
 
+    End the program with ``torch.distributed.destroy_process_group()``: PyTorch's threads may abort an interpreter that
+    they outlive.
+
     Parameters
     ----------
     group : torch.distributed.ProcessGroup, optional
