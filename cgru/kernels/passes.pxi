@@ -64,20 +64,6 @@ def _assert_schedule(Py_ssize_t N, Py_ssize_t T, rows, offsets, times):
     return True
 
 
-def gates_row(Py_ssize_t H, bint reset_after, bint normed, Py_ssize_t itemsize):
-    """Elements of a row of gates, in a tape."""
-    return row_of_gates(padded(H, itemsize), reset_after, normed, itemsize)
-
-
-def forward_work(
-    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint normed, bint masked, bint training,
-    Py_ssize_t itemsize, int route, int threads,
-):
-    """Elements of the workspace of `forward`; `masked`: with a mask of the states."""
-    cdef Py_ssize_t Hp = padded(H, itemsize), G = row_of_gates(Hp, reset_after, normed, itemsize)
-    return most_work(route, threads, N, M, D, H, Hp, G, itemsize, training) + (3 * aligned(N * Hp) if masked else 0)
-
-
 def forward(
     const floating[:, :, :] x,    # (N, T, D)
     const floating[:, ::1] h0,    # (N, H)
@@ -250,23 +236,6 @@ cdef inline bint in_panels(Py_ssize_t rows, Py_ssize_t itemsize, int route) noex
 def gradient_in_panels(Py_ssize_t rows, Py_ssize_t itemsize, int route):
     """Whether `backward` adds to a gradient of so many rows in panels; see `pack`."""
     return bool(in_panels(rows, itemsize, route))
-
-
-def backward_work(
-    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint normed, bint masked, bint zones,
-    Py_ssize_t itemsize, int route, int threads,
-):
-    """Elements of the workspace of `backward`."""
-    cdef Py_ssize_t Hp = padded(H, itemsize), B = (4 if reset_after else 3) * Hp
-    cdef Py_ssize_t most = backward_rows(N, M, route)
-    return (
-        ALIGN + 2 * aligned(N * Hp) + aligned(most * (B + 6 * Hp if normed else B)) + aligned(most * D)
-        + 2 * aligned(most * Hp) + aligned(most * padded(D, itemsize)) + aligned(B)
-        + aligned(threads * most * panel_width(itemsize))
-        + aligned(most * D) + aligned(most * H) + (0 if reset_after else aligned(most * H))
-        + (aligned(6 * Hp) if normed else 0) + (3 if masked else 0) * aligned(N * Hp)
-        + (1 if zones else 0) * aligned(N * Hp)
-    )
 
 
 def backward(

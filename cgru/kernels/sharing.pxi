@@ -147,3 +147,34 @@ cpdef Py_ssize_t backward_rows(Py_ssize_t N, Py_ssize_t M, int route) noexcept:
     """Packed rows of a block of steps in `backward`, at most, of N rows and M packed ones; blocks are counted from the
     last step."""
     return max(min(limits.blas_rows if route == BLAS else limits.large_rows, M), N)
+
+
+def gates_row(Py_ssize_t H, bint reset_after, bint normed, Py_ssize_t itemsize):
+    """Elements of a row of gates, in a tape."""
+    return row_of_gates(padded(H, itemsize), reset_after, normed, itemsize)
+
+
+def forward_work(
+    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint normed, bint masked, bint training,
+    Py_ssize_t itemsize, int route, int threads,
+):
+    """Elements of the workspace of `forward`; `masked`: with a mask of the states."""
+    cdef Py_ssize_t Hp = padded(H, itemsize), G = row_of_gates(Hp, reset_after, normed, itemsize)
+    return most_work(route, threads, N, M, D, H, Hp, G, itemsize, training) + (3 * aligned(N * Hp) if masked else 0)
+
+
+def backward_work(
+    Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, bint reset_after, bint normed, bint masked, bint zones,
+    Py_ssize_t itemsize, int route, int threads,
+):
+    """Elements of the workspace of `backward`."""
+    cdef Py_ssize_t Hp = padded(H, itemsize), B = (4 if reset_after else 3) * Hp
+    cdef Py_ssize_t most = backward_rows(N, M, route)
+    return (
+        ALIGN + 2 * aligned(N * Hp) + aligned(most * (B + 6 * Hp if normed else B)) + aligned(most * D)
+        + 2 * aligned(most * Hp) + aligned(most * padded(D, itemsize)) + aligned(B)
+        + aligned(threads * most * panel_width(itemsize))
+        + aligned(most * D) + aligned(most * H) + (0 if reset_after else aligned(most * H))
+        + (aligned(6 * Hp) if normed else 0) + (3 if masked else 0) * aligned(N * Hp)
+        + (1 if zones else 0) * aligned(N * Hp)
+    )
