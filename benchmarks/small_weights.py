@@ -48,7 +48,7 @@ def layers_of(units):
 def measure(units, rows, threads, rounds):
     """dict name -> us of a step, the median of interleaved calls."""
     cgru.set_num_threads(threads)
-    steps = max(2, min(100, int(MULTIPLICATIONS / (3 * units * (units + INPUTS) * rows))))
+    steps = max(20, min(100, int(MULTIPLICATIONS / (3 * units * (units + INPUTS) * rows))))
     x = np.random.default_rng(0).standard_normal((rows, steps, INPUTS), np.float32)
     calls = [lambda layer=layer: layer(x) for layer in layers_of(units).values()]
     for call in calls:  # how to share it is learnt

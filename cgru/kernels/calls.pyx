@@ -28,6 +28,7 @@ from cgru.kernels.runtime cimport awake, backend, begin, end, gap, now, park, pr
 from gates cimport slope_terms
 from jobs cimport (
     ACTIVATION,
+    BFLOAT,
     BLAS,
     CODES,
     CROSSENTROPY,
@@ -44,6 +45,7 @@ from jobs cimport (
     Build,
     Forward,
     Limits,
+    Matrix,
     Packing,
     Product,
     Random,

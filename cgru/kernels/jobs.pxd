@@ -64,6 +64,10 @@ cdef struct Limits:  # where one way of working ends and another begins; `tune` 
     Py_ssize_t product_rows   # of a task of a product: a piece of A stays in the second cache
     Py_ssize_t product_bytes  # of a row of such a task
     Py_ssize_t dots           # whether codes of 8 bits are multiplied by instructions for it; 1 where the CPU has them
+    Py_ssize_t near_bytes     # of float32 weights that the second cache keeps
+    Py_ssize_t near_rows      # packed rows of a call from which such weights of 16 bits are widened for all of them
+    Py_ssize_t far_steps      # steps of a call from which others are
+    Py_ssize_t many_rows      # if so many rows or more take them together
     Py_ssize_t product_k      # of K that such a task works on at once, if that much of a panel fits the first cache
 
 
@@ -262,6 +266,7 @@ cdef struct Build:  # what one instruction set's module does; filled at the end 
     int (*turn_tasks)(const Backward *j) noexcept nogil   # tasks of `backward_turn`
     int (*large_tasks)(const Backward *j) noexcept nogil  # and of `backward_large`
     void (*step)(Forward *j) noexcept nogil               # one step of all rows and units, by this thread alone
+    void (*widen)(bint halves, Py_ssize_t n, const void *weights, float *out) noexcept nogil  # n of 16 bits
     # gates = f(gates) for n of them, 512 at most
     void (*activate)(int f, bint single, Py_ssize_t n, void *gates) noexcept nogil
 

@@ -18,6 +18,7 @@
 from cpython.pycapsule cimport PyCapsule_New
 from cython cimport floating
 from libc.math cimport sqrt, sqrtf
+from libc.stdint cimport uint16_t
 from libc.string cimport memcpy, memset
 
 from activations cimport fma
@@ -79,7 +80,7 @@ from jobs cimport (
     itemsize_of,
     matrix,
 )
-from narrow cimport cgru_has_dots, multiply_narrow
+from narrow cimport cgru_has_dots, multiply_narrow, narrow_widen
 from norm cimport (
     add_gain_gradient,
     add_gradient_sums,
@@ -149,10 +150,16 @@ cdef void activate(int f, bint single, Py_ssize_t n, void *gates) noexcept nogil
         gates_forward(f, n, <double *>gates, <double *>zeros)
 
 
+cdef void widen(bint halves, Py_ssize_t n, const void *weights, float *out) noexcept nogil:
+    cdef unsigned was = cgru_flush_denormals()
+    narrow_widen(halves, n // lanes(4), lanes(4), <const uint16_t *>weights, lanes(4), out)
+    cgru_restore_denormals(was)
+
+
 cdef Build table
 table.vector_bytes, table.tile_rows, table.tile_vectors = CGRU_VECTOR_BYTES, CGRU_TILE_ROWS, CGRU_TILE_VECTORS
 table.far_rows, table.fuses, table.dots = CGRU_FAR_ROWS, CGRU_FUSES, cgru_has_dots()
-table.pack, table.activate = pack_task, activate
+table.pack, table.activate, table.widen = pack_task, activate, widen
 table.product, table.rows, table.update, table.random = product_task, rows_task, update_task, random_task
 table.forward, table.step = forward_task, forward_step
 table.backward_gates, table.backward_turn, table.turn_tasks = backward_gates_task, backward_turn_task, turn_tasks

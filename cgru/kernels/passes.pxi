@@ -150,6 +150,10 @@ cdef void start_forward(
     cdef Py_ssize_t N = j.s.N, H = j.H, Hp = j.Hp, i
     cdef floating *next_work = first_aligned(work)
     cdef floating *h_now
+    if floating is float:
+        if widens(j.U.route, N, offset(&j.s, j.s.K), j.D, H, Hp):
+            widen(&j.W, &next_work)
+            widen(&j.U, &next_work)
     j.way = sharing_of(way, threads, N, H, Hp, sizeof(floating), j.U.route)
     if j.U.route == BLAS:
         j.way = sharing_by_blas(N, offset(&j.s, j.s.K))

@@ -3,12 +3,26 @@
 #ifndef CGRU_PLATFORM_H
 #define CGRU_PLATFORM_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #if defined(__GNUC__) || defined(__clang__) /* clang-cl is not GCC by its own word, and yet has all that is asked of it */
 #define CGRU_GNU 1
 #endif
+
+#if defined(__linux__)
+#include <unistd.h>
+#endif
+
+/* Bytes of this processor's second cache; where the system does not say, those of a small one. */
+static inline ptrdiff_t cgru_second_cache(void) {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  if (size > 0) return size;
+#endif
+  return 1 << 19;
+}
 
 static inline uint32_t cgru_bits_of_float(float x) {
     uint32_t bits;

@@ -1,5 +1,9 @@
 # How a call is shared among threads, and the workspace that follows from it. Included by calls.pyx.
 
+cdef extern from "platform.h" nogil:
+    Py_ssize_t cgru_second_cache() noexcept
+
+
 cdef Limits limits
 limits.signal_work = 1_000_000_000
 limits.gil_work = 500_000
@@ -20,6 +24,10 @@ limits.measured = 1
 limits.product_rows = 512
 limits.product_bytes = 4096
 limits.dots = 0  # `use` sets it
+limits.near_bytes = cgru_second_cache() // 4 * 3
+limits.near_rows = 64
+limits.far_steps = 16
+limits.many_rows = 19
 limits.product_k = 512
 
 
@@ -50,6 +58,27 @@ cdef inline void set_matrices(Forward *j, const void *W, const void *U, int rout
     j.W, j.U = matrix(W, j.D, j.Hp, 3, route), matrix(U, j.H, j.Hp, 3, route)
     j.W.dots = j.U.dots = limits.dots
     j.U.least = 0 if j.g == 2 or j.g == 3 else 1
+
+
+cdef inline bint widens(
+    int route, Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, Py_ssize_t Hp
+) noexcept nogil:
+    """Whether a call of N rows and M packed ones widens its weights of 16 bits once, before everything else: what
+    converts them takes the place of multiply-adds. Few rows wait for their weights, of which 16 bits come sooner,
+    unless the second cache keeps those of 32."""
+    if route != HALF and route != BFLOAT:
+        return False
+    if 4 * 3 * Hp * (D + H) <= limits.near_bytes:
+        return M >= limits.near_rows
+    return N >= limits.many_rows and M >= limits.far_steps * N
+
+
+cdef inline void widen(Matrix *m, float **next_work) noexcept nogil:
+    """The same weights as float32, in a workspace: the panels are those of 16 bits."""
+    cdef Py_ssize_t n = m.K * m.columns * m.blocks
+    cdef float *wide = carve(next_work, n)
+    build.widen(m.route == HALF, n, m.data, wide)
+    m.data, m.route = wide, PACKED
 
 
 cdef inline int expected_way(
@@ -103,8 +132,10 @@ cdef inline Py_ssize_t most_work(
     Py_ssize_t itemsize, bint training,
 ) noexcept nogil:
     """Elements that `start_forward` carves up, whichever way at most so many threads share the call."""
-    cdef Py_ssize_t most = 0
+    cdef Py_ssize_t most = 0, wide = 0
     cdef int way = ALONE, shared
+    if widens(route, N, M, D, H, Hp):
+        route, wide = PACKED, aligned(3 * Hp * D) + aligned(3 * Hp * H)
     if route == BLAS:
         return workspace_of(sharing_by_blas(N, M), N, M, D, Hp, G, training)
     while way < ONCE and (way == ALONE or 1 << (level_of(way) - 1) < threads):  # beyond, levels share as this one does
@@ -112,7 +143,7 @@ cdef inline Py_ssize_t most_work(
         most = max(
             most, workspace_of(sharing_of(way, shared, N, H, Hp, itemsize, route), N, M, D, Hp, G, training))
         way += 1
-    return most
+    return most + wide
 
 
 cdef inline Py_ssize_t workspace_of(

@@ -27,6 +27,15 @@ FORMS = {
 }
 
 
+@pytest.fixture(params=["narrow", "wide"])
+def widening(request):
+    """Calls that take their 16 bits as they are, whatever their size, or all widen them first."""
+    narrow = {"near_bytes": 0, "many_rows": 10**9}
+    before = kernels.tune(**narrow if request.param == "narrow" else {"near_bytes": 10**9, "near_rows": 0})
+    yield
+    kernels.tune(**before)
+
+
 def trained(rng, inputs=D, units=H, **options):
     """A float32 GRU of random weights, biases and the like included."""
     options = {"return_sequences": True, "return_state": True} | options
@@ -121,7 +130,7 @@ def test_memory_is_a_half_and_a_quarter(rng):
 
 @pytest.mark.parametrize("kind", HALVES)
 @pytest.mark.parametrize("form", FORMS)
-def test_halves_give_the_bits_of_rounded_float32(rng, form, kind):
+def test_halves_give_the_bits_of_rounded_float32(rng, form, kind, widening):
     layer = trained(rng, **FORMS[form])
     small = cgru.quantize(layer, kind)
     exact = rounded(layer, small)
@@ -141,7 +150,7 @@ def test_halves_give_the_bits_of_rounded_float32(rng, form, kind):
 @pytest.mark.parametrize("kind", HALVES)
 @pytest.mark.parametrize("sizes", [(1, 8, 40), (1, 20, 160), (3, 20, 65), (9, 33, 96), (40, 16, 32), (40, 512, 48)])
 @pytest.mark.parametrize("reset_after", [False, True])
-def test_halves_give_these_bits_at_all_sizes(rng, reset_after, sizes, kind):
+def test_halves_give_these_bits_at_all_sizes(rng, reset_after, sizes, kind, widening):
     n, inputs, units = sizes
     layer = trained(rng, inputs, units, reset_after=reset_after)
     small = cgru.quantize(layer, kind)
@@ -274,7 +283,7 @@ def test_int8_rows_do_not_see_each_other(rng, f, g, value):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reset_after", [False, True])
 @pytest.mark.parametrize("sizes", [(D, H, 6), (40, 160, 5), (24, 96, 33)])
-def test_the_same_bits_for_threads_batch_cuts_and_steps(rng, sizes, reset_after, kind):
+def test_the_same_bits_for_threads_batch_cuts_and_steps(rng, sizes, reset_after, kind, widening):
     inputs, units, n = sizes
     small = cgru.quantize(trained(rng, inputs, units, reset_after=reset_after), kind)
     x = rng.standard_normal((n, T, inputs)).astype(np.float32)
@@ -292,6 +301,24 @@ def test_the_same_bits_for_threads_batch_cuts_and_steps(rng, sizes, reset_after,
     assert equal(alone, whole) and equal(np.concatenate([first, rest], 1), whole) and equal(end, last)
     out = np.empty_like(state)
     assert small.step(x[:, 3], state, out=out) is out and equal(out, whole[:, 3])
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("kind", HALVES)
+def test_calls_that_widen_give_the_bits_of_calls_that_do_not(rng, kind, many):
+    """On both sides of each of the limits."""
+    small = cgru.quantize(trained(rng, 30, 40), kind)
+    before = kernels.tune(near_bytes=0) if many else kernels.tune()
+    try:
+        limit = (before["many_rows"], before["far_steps"]) if many else (1, before["near_rows"])
+        x = rng.standard_normal((limit[0], limit[1], 30)).astype(np.float32)
+        wide = small(x)
+        short, state = small(x[:, :-1])
+        assert equal(short, wide[0][:, :-1]) and equal(small(x[:, -1:], initial_state=state)[1], wide[1])
+        if many:
+            assert equal(small(x[1:])[0], wide[0][1:])
+    finally:
+        kernels.tune(**before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
