@@ -19,11 +19,11 @@ import numpy as np
 from cgru import kernels, recurrence
 from cgru.kernels.calls import Call
 from cgru.recurrence import NO_NOISE, Gradients, Noise, Tape, Weights
-from cgru.scheduling import Schedule
+from cgru.scheduling import Indices, Schedule
 from cgru.typing import Array
 
 Every: TypeAlias = int | Literal["auto"] | None  # steps of a piece: at least so many, about the root of all, or all
-LEAST_TAPE = 1 << 20  # bytes of a piece's tape with "auto": calls for less would take a part of the time
+LEAST_TAPE = 1 << 20  # bytes of a piece's tape: calls for less would take a part of the time
 
 
 class Outline(NamedTuple):
@@ -33,7 +33,7 @@ class Outline(NamedTuple):
     x: Array
     plan: Schedule | Any  # with resets segments.Cut
     starts: list[int]  # the first step of each piece, and the end of the last one
-    states: Array  # (pieces, N, H), from which they start
+    states: list[Array]  # of each: (rows that take steps there, H), from which they start
     gates: Array  # of the last piece, as `Tape` has them
     last: Array  # and its states
     noise: Noise
@@ -41,10 +41,11 @@ class Outline(NamedTuple):
 
 def forward_pass(
     weights: Weights, x: Array, h0: Array, plan: Schedule, y: Array | None = None, training: bool = False,
-    h: Array | None = None, noise: Noise = NO_NOISE, every: Every = None,
+    h: Array | None = None, noise: Noise = NO_NOISE, every: Every = None, length: int | None = None,
 ) -> Generator[Call, None, tuple[Array, Tape | Outline | None]]:  # fmt: skip
-    """`recurrence.forward_pass`; with `every` an `Outline` instead of a tape, unless that is no longer than a piece."""
-    starts = [0] if every is None or not training else _starts(weights, plan, len(h0), every)
+    """`recurrence.forward_pass`; with `every` an `Outline` instead of a tape, unless that is no longer than a piece.
+    `length`: of what `every` counts the steps, where that is longer than the plan."""
+    starts = [0] if every is None or not training else _starts(weights, plan, len(h0), every, length)
     if len(starts) > 2:
         return _forward(weights, x, h0, plan, y, h, noise, starts)
     return recurrence.forward_pass(weights, x, h0, plan, y, training, h, noise=noise.drawn())
@@ -64,15 +65,16 @@ def _forward(
     weights: Weights, x: Array, h0: Array, plan: Schedule, y: Array | None, h: Array | None, noise: Noise,
     starts: list[int],
 ) -> Generator[Call, None, tuple[Array, Outline]]:  # fmt: skip
-    states = np.empty((len(starts) - 1, *h0.shape), x.dtype)
-    states[0] = h0
+    states, now = [], h0.copy()
     *pieces, last = _pieces(plan, x.shape, starts)
-    for i, piece in enumerate(pieces):
-        yield from recurrence.forward_pass(
-            weights, piece.of(x), states[i], piece.plan, piece.of(y), h=states[i + 1], noise=noise.drawn(piece.rows)
+    for piece in pieces:
+        states.append(now[piece.alive].copy())
+        yield from recurrence.forward_pass(  # it reads all of h0 before it writes h
+            weights, piece.of(x), now, piece.plan, piece.of(y), h=now, noise=noise.drawn(piece.rows)
         )
+    states.append(now[last.alive].copy())
     h, tape = yield from recurrence.forward_pass(
-        weights, last.of(x), states[-1], last.plan, last.of(y), True, h, noise=noise.drawn(last.rows)
+        weights, last.of(x), now, last.plan, last.of(y), True, h, noise=noise.drawn(last.rows)
     )
     assert tape is not None
     return h, Outline(weights, x, plan, starts, states, tape.gates, tape.states, noise)
@@ -94,9 +96,11 @@ def _backward(
     own = Tape(weights, last.of(x), last.plan, gates, last_states, noise.drawn(last.rows))
     found = yield from back(last, own, dh)
     memory = recurrence.tape_memory(weights, len(x), max(piece.plan.steps for piece in pieces))
-    for i, piece in reversed([*enumerate(pieces)]):
+    start = np.zeros((len(x), weights.H), x.dtype)
+    for piece, alive in reversed([*zip(pieces, states, strict=False)]):
+        start[piece.alive] = alive
         _, again = yield from recurrence.forward_pass(
-            weights, piece.of(x), states[i], piece.plan, training=True, noise=noise.drawn(piece.rows), memory=memory
+            weights, piece.of(x), start, piece.plan, training=True, noise=noise.drawn(piece.rows), memory=memory
         )
         found = yield from back(piece, again, found.dh0)
     gradients = Gradients(dx, found.dh0, None, None, None)
@@ -109,6 +113,7 @@ class _Piece(NamedTuple):
     plan: Schedule
     rows: slice  # of the packed rows
     times: slice  # of the arrays
+    alive: Indices | slice  # rows of the batch that take steps
 
     def of(self, array: Any) -> Any:
         """A batch array as `plan` reads it."""
@@ -121,30 +126,36 @@ def _pieces(plan: Schedule, shape: tuple[int, ...], starts: list[int]) -> Genera
         times = slice(T - end, T - first) if plan.flip else slice(first, end)
         if offsets is None:
             rows = slice(N * first, N * end)
-            yield _Piece(plan._replace(steps=rows.stop - rows.start), rows, times)
+            yield _Piece(plan._replace(steps=rows.stop - rows.start), rows, times, slice(None))
             continue
         rows = slice(int(offsets[first]), int(offsets[end]))
         own = plan._replace(offsets=offsets[first : end + 1] - rows.start, steps=rows.stop - rows.start)
         if plan.times is not None:
             own, times = own._replace(times=plan.times[rows]), slice(None)
-        yield _Piece(own, rows, times)
+        alive = slice(int(offsets[first + 1]) - rows.start)
+        yield _Piece(own, rows, times, alive if plan.rows is None else plan.rows[alive])
 
 
-def _starts(weights: Weights, plan: Schedule, N: int, every: int | Literal["auto"]) -> list[int]:
-    """`Outline.starts`: as many blocks of backward as make at least `every` steps, counted from the end."""
-    if N == 0 or plan.steps == 0:
+def _starts(
+    weights: Weights, plan: Schedule, N: int, every: int | Literal["auto"], length: int | None
+) -> list[int]:  # fmt: skip
+    """`Outline.starts`: as many blocks of backward as make the packed rows of `every` steps on average, at least,
+    counted from the end."""
+    M, offsets = plan.steps, plan.offsets
+    if N == 0 or M == 0:
         return [0]
-    most = kernels.backward_rows(N, plan.steps, weights.route)
-    offsets = plan.offsets
-    steps = plan.steps // N if offsets is None else len(offsets) - 1
-    step = N * (weights.row + weights.Hp) * weights.dtype.itemsize  # bytes of the tape
-    wanted = max(math.isqrt(steps - 1) + 1, LEAST_TAPE // step) if every == "auto" else every
+    most = kernels.backward_rows(N, M, weights.route)
+    steps = M // N if offsets is None else len(offsets) - 1
+    if every == "auto":
+        every, length = math.isqrt(steps - 1) + 1, steps
+    row = (weights.row + weights.Hp) * weights.dtype.itemsize  # bytes of the tape
+    wanted = max(-(-every * M // (length or steps)), LEAST_TAPE // row)
     if offsets is None:
         block = max(1, most // N)
-        return [0, *reversed(range(steps, 0, -block * -(-wanted // block)))]
+        return [0, *reversed(range(steps, 0, -block * -(-wanted // (block * N))))]
     found, start = [steps], steps
     while start > 0:
         start = min(start - 1, int(np.searchsorted(offsets, offsets[start] - most)))
-        if start == 0 or found[-1] - start >= wanted:
+        if start == 0 or offsets[found[-1]] - offsets[start] >= wanted:
             found.append(start)
     return found[::-1]

@@ -153,7 +153,7 @@ def _forward(
     view = None if y is None else plan.view(y)
     assert view is None or not view.size or np.may_share_memory(view, y)
     ends, tape = yield from recomputing.forward_pass(
-        weights, plan.view(x), start, plan.plan, view, training, noise=noise, every=every
+        weights, plan.view(x), start, plan.plan, view, training, noise=noise, every=every, length=plan.segments.shape[1]
     )
     h = np.empty_like(h0) if h is None else h
     h[...] = ends[plan.left]

@@ -322,8 +322,9 @@ class GRU(Stack):
         With `recompute`, a number k of steps, the tape keeps the state of every k-th step, and all that backward needs
         of the last k steps alone: of the others `backward` computes it again, k steps at a time. It is the same bits in
         less memory and more time, half as much again at most. "auto" is the square root of the number of steps, for
-        which a tape and the states that are kept are about as large, or as many as make a tape of 1 MB. A smaller k
-        than the block of steps whose gradients are summed at once, of N rows 512 / N steps, counts as that. The outputs
+        which a tape and the states that are kept are about as large. A smaller k than makes a tape of 1 MB, or than the
+        block of steps whose gradients are summed at once, of N rows 512 / N steps, counts as that. Of rows of unequal
+        lengths it is k steps on average; with resets, as many of all segments at once as take that memory. The outputs
         of lower layers of a stack are kept.
 
         The tape refers to x where x needed no conversion: leave its values alone until backward is done.

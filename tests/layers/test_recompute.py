@@ -169,19 +169,36 @@ def test_pieces_are_whole_blocks_from_the_end(rng, limits):
     assert layer.forward(x, training=True, recompute=1)[2].cells[0].starts == [0, 2, 5, 8, 11, 14, 17, 20]
     assert layer.forward(x, training=True, recompute="auto")[2].cells[0].starts == [0, 2, 8, 14, 20]  # the root is 5
     ragged = layer.forward(x, lengths=[20, 12], training=True, recompute=5)[2].cells[0].starts
-    assert ragged == [0, 1, 7, 14, 20]  # blocks start at 14, 10 (2 steps of one row, 2 of both), 7, 4, 1 and 0
+    assert ragged == [0, 4, 10, 20]  # blocks start at 14, 10 (2 steps of one row, 2 of both), 7, 4, 1 and 0
     for k in (18, 20, 21, 10**9):
         whole = layer.forward(x, training=True, recompute=k)[2]
         assert pieces(whole) == [1 if k >= 20 else 2]
 
 
-def test_auto_of_small_layers_is_a_tape_of_some_size(rng, limits, monkeypatch):
+@pytest.mark.parametrize(("recompute", "rows"), [(1, 10), (40, 40), ("auto", 30)])
+def test_segments_take_the_memory_of_steps(rng, limits, recompute, rows):
+    """Resets cut the end of a row into short segments, which take their few steps side by side: at first ten of them in
+    one step. The states that are kept are those of segments that go on."""
+    limits(large_rows=2)
+    layer = checks.random_layer(rng, H, input_size=D)
+    resets = np.zeros((1, 180), bool)
+    resets[:, 90::10] = True
+    _, _, tape = layer.forward(rng.standard_normal((1, 180, D)), training=True, resets=resets, recompute=recompute)
+    [cell] = tape.cells
+    found = np.diff(cell.plan.plan.offsets[cell.starts])
+    assert found.max() < rows + 10
+    assert [len(states) for states in cell.states] == [10 if start < 10 else 1 for start in cell.starts[:-1]]
+
+
+def test_few_steps_of_small_layers_count_as_a_tape_of_some_size(rng, limits, monkeypatch):
     limits(large_rows=6)
     layer = checks.random_layer(rng, H, input_size=D)
     x = rng.standard_normal((2, 200, D))
     [cell] = layer.forward(x, training=True)[2].cells
     monkeypatch.setattr(recomputing, "LEAST_TAPE", 50 * 2 * (cell.gates[0].nbytes + cell.states[0].nbytes))
-    assert layer.forward(x, training=True, recompute="auto")[2].cells[0].starts == [0, 47, 98, 149, 200]
+    for k in ("auto", 1):
+        assert layer.forward(x, training=True, recompute=k)[2].cells[0].starts == [0, 47, 98, 149, 200]
+    assert layer.forward(x, training=True, recompute=99)[2].cells[0].starts == [0, 2, 101, 200]
     assert layer.forward(x[:, :50], training=True, recompute="auto")[2].cells[0].gates.shape[0] == 100
 
 
