@@ -13,6 +13,7 @@ threads; and with copies that are contiguous, on one thread, on an object of its
 """
 
 import concurrent.futures
+import contextlib
 import copy
 import os
 import random
@@ -28,7 +29,7 @@ from calling import same_arrays
 from draw import Draw, clean
 
 import cgru
-from cgru import kernels
+from cgru import kernels, recomputing
 
 # Errors of users: "name: what was expected". Who has no model to ask gets a RuntimeError that says so.
 NAMED = re.compile(r"^[\w\[\]., '*-]+: ?\S|[Ee]xpected|should be|give |was built for|is not finite", re.DOTALL)
@@ -72,6 +73,18 @@ def fingerprint(value):
     return [fingerprint(part) for part in value] if type(value) in (list, tuple) else None
 
 
+@contextlib.contextmanager
+def short_pieces(rows):
+    """Context in which short sequences are cut, too, where steps are computed again: in blocks of so many rows."""
+    least, before = recomputing.LEAST_TAPE, kernels.tune(large_rows=rows)
+    recomputing.LEAST_TAPE = 0
+    try:
+        yield
+    finally:
+        recomputing.LEAST_TAPE = least
+        kernels.tune(**before)
+
+
 def run(draw, kind):
     """Run the program that `draw` makes; Found says what is wrong."""
     program = programs.KINDS[kind][0](draw)
@@ -79,7 +92,7 @@ def run(draw, kind):
     backend = draw.pick("native", "blas", weight=0.1)
     exact = backend == "native"
     told = []
-    with cgru.backend(backend):
+    with cgru.backend(backend), short_pieces(draw.pick(512, 3, 20)):
         made, twin = program.make(), program.make()
         quiet = []
         for call in program.calls:
