@@ -110,6 +110,30 @@ find_python() {
     python=$(pyenv prefix "$(pyenv latest "$1" 2>/dev/null)" 2>/dev/null)/bin/python && "$python" -c '' 2>/dev/null && echo "$python"
 }
 
+# What reads and writes arrays: of compiled code, what a build that is slow, or like others, runs.
+arrays=(tests/layers/test_gru_inputs.py tests/kernels/test_{against_reference,step_buffers,threads,backends}.py)
+
+# The versions that are supported and here, but for python3's, the oldest first.
+other_versions() {
+    local version python
+    for version in 3.10 3.11 3.12 3.13 3.14; do
+        if python=$(find_python "$version") && [ "$("$python" -V)" != "$(python3 -V)" ]; then
+            echo "$version"
+        fi
+    done
+}
+
+# on_python VERSION: built against the newest SciPy; 3.10 runs with the oldest.
+on_python() (
+    local oldest=()
+    echo "Python $1"
+    [ "$1" != 3.10 ] || oldest=("numpy==1.26.*" "scipy==1.11.*")
+    new_env "$1" "$(find_python "$1")"
+    pip install -q "$work/sdist[test]" "${oldest[@]}"
+    pip list 2>/dev/null | grep -iE '^(numpy|scipy) '
+    outside "${arrays[@]}" tests/layers/test_gru_{arguments,objects}.py tests/test_packaging.py
+)
+
 # windows PYTEST_ARGUMENTS...: the package built by Clang for Windows, in a Python of Windows under Wine, and its tests; not where a tool is
 # missing that cannot be installed, which CI alone tries. Needs `sources`.
 windows() (
