@@ -152,13 +152,19 @@ def load(path: Path) -> LayerOrModel:
     with open_regular(path) as file, errors_name(path):
         table, metadata, header_hash = safetensors.read_header(file)
         _check_metadata(metadata)
+        altered = "the header was altered: its SHA-256 is not the one that it names"
+        try:
+            model = _unbuilt(metadata["class"], parse_json(metadata["config"], "config"))
+            parts = _parts(model, parse_json(metadata["input_size"], "input_size"))
+            training = parse_json(metadata["training"], "training") if "training" in metadata else None
+            own = {name for name in table if training is not None and name.startswith(checkpoints.PREFIX)}
+            _check_table(parts, {name: entry for name, entry in table.items() if name not in own})
+        except (TypeError, ValueError) as error:
+            if metadata["header_sha256"] == header_hash:
+                raise
+            raise ValueError(f"{altered}; {error}") from None
         if metadata["header_sha256"] != header_hash:
-            raise ValueError("the header was altered: its SHA-256 is not the one that it names")
-        model = _unbuilt(metadata["class"], parse_json(metadata["config"], "config"))
-        parts = _parts(model, parse_json(metadata["input_size"], "input_size"))
-        training = parse_json(metadata["training"], "training") if "training" in metadata else None
-        own = {name for name in table if training is not None and name.startswith(checkpoints.PREFIX)}
-        _check_table(parts, {name: entry for name, entry in table.items() if name not in own})
+            raise ValueError(altered)
         digest = hashlib.sha256()
         tensors = safetensors.read_tensors(file, table, digest)
         if digest.hexdigest() != metadata["sha256"]:

@@ -196,6 +196,19 @@ def test_wrong_files_are_named(tmp_path, change, message):
         cgru.load(path)
 
 
+def test_what_somebody_took_out_is_named_beside_the_hash(tmp_path):
+    path = saved(tmp_path, "int8")
+    with open(path, "rb") as file:
+        hashed = safetensors.read_header(file)[1]["header_sha256"]
+    altered(path, without_scale)
+    raw = path.read_bytes()
+    with open(path, "rb") as file:
+        own = safetensors.read_header(file)[1]["header_sha256"]
+    path.write_bytes(raw.replace(own.encode(), hashed.encode()))  # as before: what a program does that copies metadata
+    with pytest.raises(ValueError, match=r"the header was altered: .*; expected a tensor '2.l0.forward.kernel_scale'"):
+        cgru.load(path)
+
+
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_halves_that_are_not_finite_are_named(tmp_path, kind):
     path = saved(tmp_path, kind)
