@@ -61,7 +61,9 @@ def check_name(value: str, name: str, allowed: Iterable[str], other: str = "") -
         for known in allowed:
             if _plain(known) == _plain(value):
                 return known
-    got = f"the class {value.__name__}: write {value.__name__}(...)" if isinstance(value, type) else repr(value)
+    got = repr(value)
+    if isinstance(value, type):
+        got = f"the class {value.__name__}" + (f": write {value.__name__}(...)" if other else "")
     raise ValueError(f"{name}: expected one of {sorted(allowed)}{other}, got {got}")
 
 

@@ -161,7 +161,9 @@ def _read(source, prefix, initial_state, time_major):
         raise TypeError(f"weights: expected a module or a state_dict, got the class {source.__name__}")
     if not hasattr(source, "named_modules") and not hasattr(source, "graph_signature"):
         if isinstance(source, (str, os.PathLike)):
-            raise TypeError("weights: expected a module or a state_dict, got a path: torch.load(path) reads it")
+            safe = os.fsdecode(source).endswith(".safetensors")
+            reader = "cgru.files.load_tensors" if safe else "torch.load"
+            raise TypeError(f"weights: expected a module or a state_dict, got a path: {reader}(path) reads it")
         Arrays(source, "state_dict")  # a TypeError where it is no mapping
     found = torch_modules.find(source)
     start = _start(found, prefix)

@@ -59,6 +59,7 @@ class Case:
 
     def choose(self, target: Any, step: Any, logits: bool) -> None:
         """Check and keep what is explained; see `saliency`."""
+        self.model._check_trainable("model", "; the float32 layer has the gradients that explain")
         K = self.shape[-1]
         self._target: IntArray | None = None
         if target is not None:

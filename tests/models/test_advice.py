@@ -1,5 +1,6 @@
 """What messages advise where something came in place of a model, or of the labels and sequences it wants."""
 
+import pathlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,6 +70,8 @@ def test_what_wants_a_model_says_it(call, request):
 def test_a_path_is_no_state_dict():
     with pytest.raises(TypeError, match=r"^weights: expected a module or a state_dict, got a path: torch\.load"):
         cgru.from_torch("model.pt")
+    with pytest.raises(TypeError, match=r"got a path: cgru\.files\.load_tensors\(path\) reads it$"):
+        cgru.from_torch(pathlib.Path("model.safetensors"))
 
 
 def test_one_sequence_of_ids_is_put_into_a_batch():
