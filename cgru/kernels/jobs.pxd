@@ -25,7 +25,6 @@ cdef struct Matrix:  # see projection.pxd
     Py_ssize_t blocks
     Py_ssize_t ld       # from row to row, unless packed
     Route route
-    float least         # of A's rows that become codes: the range that one has at least
     bint dots           # whether the CPU has instructions for codes
 
 
@@ -39,7 +38,6 @@ cdef inline Matrix matrix(
     m.blocks = blocks
     m.ld = blocks * columns
     m.route = <Route>route
-    m.least = 0
     m.dots = False
     return m
 

@@ -327,10 +327,11 @@ static int cgru_has_dots(void) {
 #endif
 }
 
-/* The codes of a row (K), a whole number of fours with zeros at the end, and their scale: of the largest absolute value,
-   or of `least` if that is larger, 127 is the code. A row that is not finite has the scale NaN. */
-static float cgru_encode(ptrdiff_t K, const float *restrict a, float least, int8_t *restrict codes) {
-  uint32_t top = cgru_bits_of_float(least);
+/* The codes of a row (K), a whole number of fours with zeros at the end, and their scale: of the largest absolute value
+   127 is the code. States have no fixed scale, though activations give them a range: it would leave few codes, or none,
+   of small ones. A row that is not finite has the scale NaN. */
+static float cgru_encode(ptrdiff_t K, const float *restrict a, int8_t *restrict codes) {
+  uint32_t top = 0;
   float m, factor;
   for (ptrdiff_t k = 0; k < K; k++) {
     const uint32_t bits = cgru_bits_of_float(a[k]) & 0x7fffffff;

@@ -34,7 +34,7 @@ cdef extern from "narrow.h" nogil:
         Py_ssize_t ldb, Py_ssize_t b_panel, float *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate,
         const float *scales, const int32_t *sums, const float *row_scales) noexcept
     int cgru_has_dots() noexcept
-    float cgru_encode(Py_ssize_t K, const float *a, float least, int8_t *codes) noexcept
+    float cgru_encode(Py_ssize_t K, const float *a, int8_t *codes) noexcept
 
 
 cdef enum:
@@ -163,7 +163,7 @@ cdef inline void multiply_encoded(
         while i0 < M:
             rows = min(CODE_ROWS, M - i0)
             for i in range(rows):
-                scales[i] = cgru_encode(kc, a + (i0 + i) * a_row + k, b.least, <int8_t *>(codes + i * fours))
+                scales[i] = cgru_encode(kc, a + (i0 + i) * a_row + k, <int8_t *>(codes + i * fours))
             multiply_codes(
                 rows, fours, codes, fours, scales, k // 4, b, block0, blocks, column0, column1, c + i0 * ldc, ldc,
                 accumulate or k > 0, b.dots)

@@ -53,11 +53,9 @@ cdef inline Py_ssize_t matrix_bytes(Py_ssize_t K, Py_ssize_t columns, Py_ssize_t
 
 
 cdef inline void set_matrices(Forward *j, const void *W, const void *U, int route) noexcept nogil:
-    """The weights of a job whose sizes and activations are set. States are within -1 and 1 but for relu and linear,
-    unless they start beyond."""
+    """The weights of a job whose sizes are set."""
     j.W, j.U = matrix(W, j.D, j.Hp, 3, route), matrix(U, j.H, j.Hp, 3, route)
     j.W.dots = j.U.dots = limits.dots
-    j.U.least = 0 if j.g == 2 or j.g == 3 else 1
 
 
 cdef inline bint widens(

@@ -178,13 +178,13 @@ def test_halves_of_dense_give_the_bits_of_rounded_float32(rng, kind):
 # -- int8: exact sums of integers
 
 
-def product(x, w, least=0.0):
+def product(x, w):
     """x @ w as int8 has it: pieces of 4096, in float32."""
     codes, scale = int8(w)
     total = np.zeros((len(x), w.shape[1]), np.float32)
     for k in range(0, len(w), 4096):
         part = x[:, k : k + 4096]
-        m = np.maximum(np.abs(part).max(1, keepdims=True), np.float32(least))
+        m = np.abs(part).max(1, keepdims=True)
         with np.errstate(all="ignore"):
             q = np.where(m > 0, np.rint(part * (np.float32(127) / m)), 0)
         sums = (q.astype(np.int64) @ codes[k : k + 4096].astype(np.int64)).astype(np.float32)
@@ -194,22 +194,20 @@ def product(x, w, least=0.0):
 
 def emulated_step(layer, x, h):
     """The state after one step from h, in float32 but for the rounding of the last bits."""
-    bounded = layer.activation in ("tanh", "sigmoid", "hard_sigmoid", "hard_sigmoid_keras2")
     W, U, b = (layer.parameters[name] for name in ("kernel", "recurrent_kernel", "bias"))
     f, g = (activation(name) for name in (layer.recurrent_activation, layer.activation))
-    least = 1.0 if bounded else 0.0
     xg = product(x, W)
     if layer.reset_after:
-        hg = product(h, U, least)
+        hg = product(h, U)
         r, z, n = (xg + b[0])[:, :H], (xg + b[0])[:, H : 2 * H], (xg + b[0])[:, 2 * H :]
         hr, hz, q = np.split(hg + b[1], 3, axis=1)
         r, z = f(r + hr), f(z + hz)
         n = g(n + r * q)
     else:
         xg = xg + b
-        hg = product(h, U[:, : 2 * H], least)
+        hg = product(h, U[:, : 2 * H])
         r, z = f(xg[:, :H] + hg[:, :H]), f(xg[:, H : 2 * H] + hg[:, H:])
-        n = g(xg[:, 2 * H :] + product(r * h, U[:, 2 * H :], least))
+        n = g(xg[:, 2 * H :] + product(r * h, U[:, 2 * H :]))
     return (1 - z) * h + z * n
 
 
@@ -236,6 +234,19 @@ def test_int8_is_integers_and_scales(rng, g, reset_after):
     for t in range(T):  # step by step: a state that differs in its last bit may round to another code
         assert np.abs(emulated_step(layer, x[:, t], h) - y[:, t]).max() < 2e-6, t
         h = y[:, t]
+
+
+@pytest.mark.parametrize("reset_after", [False, True])
+@pytest.mark.parametrize("g", ["tanh", "relu"])
+def test_int8_keeps_as_much_of_small_states_as_of_large_ones(rng, g, reset_after):
+    layer = trained(rng, activation=g, reset_after=reset_after, use_bias=False, return_state=False)
+    small = cgru.quantize(layer, "int8")
+    x = rng.standard_normal((20, 30, D)).astype(np.float32)
+    errors = []
+    for size in (1, 1e-2, 1e-4, 1e-8):
+        y = layer(x * np.float32(size))
+        errors.append(np.sqrt(np.square(small(x * np.float32(size)) - y).sum() / np.square(y).sum()))
+    assert max(errors) < 0.02, errors  # a fixed scale makes a fifth of it, and more
 
 
 def test_int8_of_dense_is_integers_and_scales(rng):
