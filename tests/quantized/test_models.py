@@ -187,6 +187,15 @@ def test_nothing_trains_a_layer(kind):
         assert not small.trainable and small.forward(data)[0].shape == np.shape(small(data))
 
 
+def test_explanations_by_gradients_ask_for_the_float32_model(tagger):
+    ids, _ = data()
+    small = cgru.quantize(tagger, "int8")
+    for explain in (cgru.interpret.saliency, cgru.interpret.integrated_gradients,
+                    cgru.interpret.gradient_norm_by_distance):  # fmt: skip
+        with pytest.raises(ValueError, match=r"^model: .*layer 0 .QuantizedEmb.*; the float32 layer has the gradients"):
+            explain(small, ids)
+
+
 def test_options_may_not_be_set():
     for layer in (cgru.GRU(5, input_size=4), built(cgru.Dense(5), 4), built(cgru.Embedding(5, 4))):
         small = cgru.quantize(layer, "int8")
@@ -211,6 +220,8 @@ class Own(cgru.Dense):
     [
         (lambda: cgru.GRU(3, input_size=2), "int4", ValueError, "kind: expected one of"),
         (lambda: cgru.GRU(3, input_size=2), None, ValueError, "kind: expected one of"),
+        (lambda: cgru.GRU(3, input_size=2), np.float16, ValueError, "kind: expected .*got the class float16$"),
+        (cgru.LayerNormalization, "int8", TypeError, "got LayerNormalization"),
         (lambda: cgru.GRU(3), "int8", ValueError, "GRU has no parameters yet"),
         (lambda: cgru.Sequential([cgru.GRU(3), cgru.Dense(1)]), "int8", ValueError, "layer 0 .GRU.: GRU has no"),
         (lambda: cgru.GRU(3, input_size=2, dtype="float64"), "int8", ValueError, 'with_options[(]dtype="float32"[)]'),
@@ -355,6 +366,37 @@ def test_a_report_of_layers():
         cgru.quantize(usual, "int8", report=np.ones((2, 3)))
     with pytest.raises(ValueError, match="layer_or_model: expected float32 weights, got int8"):
         quantized.compare(small, small, x)
+
+
+def test_a_report_is_of_finite_outputs_that_are_there():
+    x = np.random.default_rng(0).standard_normal((4, 6, 3)).astype(np.float32)
+    layer = cgru.GRU(8, input_size=3, return_sequences=True, seed=0)
+    small, holes = cgru.quantize(layer, "int8"), x.copy()
+    holes[1, 4] = np.nan
+    for call in (lambda: cgru.quantize(layer, "int8", report=x[:0]), lambda: cgru.quantize(layer, "int8", report=[])):
+        with pytest.raises(ValueError, match=r"^report: expected"):
+            call()
+    for given in ({"lengths": [0] * 4}, {"mask": np.zeros((4, 6), bool)}):
+        with pytest.raises(ValueError, match=r"^x: expected data with outputs that are finite in float32, got none"):
+            quantized.compare(layer, small, x, **given)
+    with pytest.raises(ValueError, match=r"^report: expected data with outputs that are finite.*not finite"):
+        cgru.quantize(layer, "int8", report=holes)
+    assert np.isfinite(quantized.compare(layer, small, holes, [6, 4, 6, 6]).largest)  # behind the end nothing is read
+    head = cgru.Dense(2, activation="softmax", seed=0)
+    model = cgru.Sequential([layer.with_options(return_sequences=False), head]).build(3)
+    holes[1, 4] = np.inf  # gates and candidates stay finite, where int8 has NaN
+    with model.layers[0].update() as parameters:
+        np.abs(parameters["kernel"], out=parameters["kernel"])
+    report = quantized.compare(model, cgru.quantize(model, "int8"), holes)
+    assert np.isnan(report.largest) and report.same == 0.75
+
+
+def test_a_report_says_what_int8_rounds_besides():
+    table, layer = built(cgru.Embedding(5, 4, seed=0)), cgru.GRU(3, input_size=4, seed=0)
+    x, said = np.ones((2, 5, 4)), "all, and inputs and states in 8 bits"
+    assert said in repr(cgru.quantize(layer, "int8", report=x)[1])
+    assert said not in repr(cgru.quantize(layer, "float16", report=x)[1])
+    assert said not in repr(cgru.quantize(table, "int8", report=[[1, 2]])[1])  # ids
 
 
 def test_a_report_takes_what_a_layer_of_time_major_data_takes():
