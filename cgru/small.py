@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cgru import aligned, kernels
+from cgru.locks import owned
 from cgru.typing import AnyArray, Array, IntArray, SmallKind
 
 if TYPE_CHECKING:
@@ -232,7 +233,8 @@ class SmallTable:
     __slots__ = ("_codes", "kind", "shape")
 
     def __init__(self, kind: SmallKind, codes: Codes) -> None:
-        self.kind, self.shape, self._codes = kind, codes.codes.shape, codes
+        self._codes = Codes(owned(codes.codes), None if codes.scales is None else owned(codes.scales))
+        self.kind, self.shape = kind, codes.codes.shape
 
     @classmethod
     def of(cls, array: Array, kind: SmallKind, name: str) -> Self:
@@ -255,6 +257,9 @@ class SmallTable:
     def values(self) -> Array:
         """The float32 table that this stands for, made anew."""
         return widen(self._codes, axis=1)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.kind, self._codes)
 
     def __copy__(self) -> Self:
         return self

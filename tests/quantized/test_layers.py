@@ -407,6 +407,22 @@ def test_copies_and_pickles(rng, kind):
         assert len(pickle.dumps(small)) < {"int8": 0.45}.get(kind, 0.65) * len(pickle.dumps(layer)) + 3000
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_pickles_of_any_protocol_have_memory_of_their_own(rng, kind):
+    for layer in (trained(rng), built_dense(), built_embedding()):
+        small = cgru.quantize(layer, kind)
+        x = rng.integers(0, 7, (2, 3)) if isinstance(layer, cgru.Embedding) else rng.standard_normal((2, 3, D))
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            assert equal(pickle.loads(pickle.dumps(small, protocol))(x), small(x)), protocol
+        outside = []
+        data = pickle.dumps(small, 5, buffer_callback=outside.append)
+        memory = [bytearray(buffer.raw()) for buffer in outside]
+        other = pickle.loads(data, buffers=memory)
+        for buffer in memory:
+            buffer[:] = b"3" * len(buffer)
+        assert memory and equal(other(x), small(x))
+
+
 def built_embedding():
     layer = cgru.Embedding(300, 16, seed=0)
     layer.build()
