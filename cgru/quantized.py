@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from cgru import small
 from cgru.checks import check_name, model_text
 from cgru.layers import Dense, Layer
+from cgru.layers.options import kind_of
 from cgru.layers.quantized import QUANTIZED, Quantized
 from cgru.layers.rows import valid_rows
 from cgru.models import Seq2Seq, Sequential, examples
@@ -264,7 +265,8 @@ def _compare(layer_or_model: Any, quantized: Any, x: Any, given: _Given, called:
             _check(layer, f"layer_or_model: {where}")
     shapes = [{name: p.shape for name, p in one.parameters.items()} for one in (layer_or_model, quantized)]
     small_layers = [layer for layer in _layers(quantized) if isinstance(layer, Quantized)]
-    if shapes[0] != shapes[1] or not small_layers:
+    both = _layers(layer_or_model), _layers(quantized)
+    if shapes[0] != shapes[1] or not small_layers or len(both[0]) != len(both[1]) or not all(map(_is_of, *both)):
         raise ValueError("quantized: expected what quantize made of the layer or model, got another one")
     kind = ", ".join(dict.fromkeys(layer.kind for layer in small_layers))
     exact, got = (_outputs(one, x, given, called) for one in (layer_or_model, quantized))
@@ -286,6 +288,17 @@ def _compare(layer_or_model: Any, quantized: Any, x: Any, given: _Given, called:
     rms = float(np.sqrt(np.square(errors).mean()))
     relative, same = _relative(exact, got), _same(layer_or_model, exact, got)
     return Report(kind, matrices, float(errors.max()), rms, relative, same, len(exact))
+
+
+def _is_of(layer: Layer, own: Layer) -> bool:
+    """Whether `own` may be what `quantize` made of the layer, or of one with other options that do not count here."""
+    if type(own) is not type(layer) and type(own) is not QUANTIZED.get(type(layer)):
+        return False
+    kept, config = layer.get_config(), own.get_config()
+    return all(repr(kept[name]) == repr(config[name]) for name in kept if name not in _FREE and kind_of(name) is None)
+
+
+_FREE = ("trainable", "seed", "stateful")
 
 
 def _layers(one: Any) -> list[Any]:

@@ -415,6 +415,38 @@ def test_a_report_takes_what_a_layer_of_time_major_data_takes():
             cgru.quantize(major, "int8", report=empty)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"activation": "relu"}, {"return_sequences": True}, {"time_major": True}, {"go_backwards": True},
+     {"dtype": "float64"}, {"zoneout": 0.5}],
+)  # fmt: skip
+def test_a_report_is_of_the_same_options(options):
+    layer, x = cgru.GRU(8, input_size=6, seed=0), np.ones((4, 6, 6))
+    for one in (layer, cgru.Sequential([layer])):
+        small = cgru.quantize(one, "int8")
+        other = layer.with_options(**options)
+        other = other if one is layer else cgru.Sequential([other])
+        with pytest.raises(ValueError, match="quantized: expected what quantize made of the layer or model, got"):
+            quantized.compare(other, small, x)
+        assert quantized.compare(one, small, x).relative > 0
+    free = layer.with_options(stateful=True, seed=3, kernel_regularizer="l2")
+    assert quantized.compare(free, cgru.quantize(layer, "int8"), x).relative > 0
+
+
+def test_a_report_is_of_the_same_layers():
+    pools, x = (cgru.GlobalMaxPooling1D(), cgru.GlobalAveragePooling1D(), cgru.Dropout(0.5)), np.ones((4, 6, 5))
+    gru = cgru.GRU(3, input_size=5, return_sequences=True, seed=0)
+    models = [cgru.Sequential([gru, *some]).build(5) for some in ((), pools[:1], pools[1:2], pools[2:], pools[1:])]
+    for i, model in enumerate(models):
+        for k, other in enumerate(models):
+            small = cgru.quantize(other, "int8")
+            if i == k:
+                assert quantized.compare(model, small, x).count in (4, 24)
+                continue
+            with pytest.raises(ValueError, match="quantized: expected what quantize made of the layer or model, got"):
+                quantized.compare(model, small, x)
+
+
 def test_a_report_of_several_kinds():
     layers = [cgru.GRU(5, seed=0), cgru.Dense(2, seed=0)]
     model = cgru.Sequential(layers).build(3)
