@@ -95,6 +95,9 @@ class Embedding(Stateless):
         """Create the table, once; an id has no features, so `input_size` does not matter."""
         super().build(1)
 
+    def _adopt(self, input_size: int | None, parameters: dict[str, Array]) -> None:
+        super()._adopt(1, parameters)  # whatever a file says
+
     @property
     def draws(self) -> bool:
         return type(self).forward_batch is not Embedding.forward_batch  # whatever that does in training

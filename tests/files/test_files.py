@@ -472,6 +472,18 @@ def test_metadata_that_is_wrong(small, change, message):
         cgru.load(path)
 
 
+@pytest.mark.parametrize("size", ["[null, 3]", "[7, 3]", f"[{10**30}, 3]"])
+@pytest.mark.parametrize("kind", [None, "float16", "int8"])
+def test_ids_have_no_features_whatever_a_file_says(path, kind, size):
+    model = cgru.Sequential([cgru.Embedding(5, 3), cgru.GRU(2)], seed=0).build()
+    model = model if kind is None else cgru.quantize(model, kind)
+    header, tensors = parts_of(saved(model, path))
+    header["__metadata__"]["input_size"] = size
+    path.write_bytes(file_of(header, tensors))
+    again, ids = cgru.load(path), np.array([[1, 4]])
+    assert np.array_equal(again(ids), model(ids)) and again.layers[0].input_size == 1
+
+
 def test_two_tensors_that_changed_names(small):
     path, _, original = small
     header, tensors = parts_of(original)
