@@ -181,7 +181,8 @@ class Sequential(Trainable):
             Zero at invalid steps; of a list of sequences, padded.
         tape : object
             None unless `training`. `tape.valid` says at which steps there are outputs, (N, T); None means at all.
-            `tape.penalty` is what the layers' regularizers add to the loss.
+            `tape.penalty` is what the layers' regularizers add to the loss. It refers to x where x needed no
+            conversion: leave its values alone until backward is done.
 
         Raises
         ------
