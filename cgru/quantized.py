@@ -265,8 +265,10 @@ def _compare(layer_or_model: Any, quantized: Any, x: Any, given: _Given, called:
             _check(layer, f"layer_or_model: {where}")
     shapes = [{name: p.shape for name, p in one.parameters.items()} for one in (layer_or_model, quantized)]
     small_layers = [layer for layer in _layers(quantized) if isinstance(layer, Quantized)]
-    both = _layers(layer_or_model), _layers(quantized)
-    if shapes[0] != shapes[1] or not small_layers or len(both[0]) != len(both[1]) or not all(map(_is_of, *both)):
+    parts = _layers(layer_or_model), _layers(quantized)
+    tokens = [(getattr(one, "start", None), getattr(one, "end", None)) for one in (layer_or_model, quantized)]
+    alike = shapes[0] == shapes[1] and len(parts[0]) == len(parts[1]) and tokens[0] == tokens[1]
+    if not alike or not small_layers or not all(map(_is_of, *parts)):
         raise ValueError("quantized: expected what quantize made of the layer or model, got another one")
     kind = ", ".join(dict.fromkeys(layer.kind for layer in small_layers))
     exact, got = (_outputs(one, x, given, called) for one in (layer_or_model, quantized))

@@ -111,6 +111,7 @@ def test_an_encoder_decoder(attention):
     model.compile(cgru.optimizers.Adam(0.01), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(source, target, epochs=12, verbose=0)
     said = model.generate(source, max_length=8)
+    other = cgru.Seq2Seq(encoder, decoder, model.attention, start=2)
     for kind in KINDS:
         small, report = cgru.quantize(model, kind, report=(source, target))
         assert report.same > 0.98 and 0 < report.relative < 0.05
@@ -128,6 +129,8 @@ def test_an_encoder_decoder(attention):
             small.fit(source, target)
         with pytest.raises(ValueError, match="resets: expected None for a Seq2Seq"):
             quantized.compare(model, small, (source, target), resets=[[0, 1]])
+        with pytest.raises(ValueError, match="quantized: expected what quantize made of the layer or model"):
+            quantized.compare(other, small, (source, target))
         with pytest.raises(TypeError, match=r"report: expected a pair .source, target. for a Seq2Seq"):
             cgru.quantize(model, kind, report=(source,))
 
@@ -194,6 +197,19 @@ def test_explanations_by_gradients_ask_for_the_float32_model(tagger):
                     cgru.interpret.gradient_norm_by_distance):  # fmt: skip
         with pytest.raises(ValueError, match=r"^model: .*layer 0 .QuantizedEmb.*; the float32 layer has the gradients"):
             explain(small, ids)
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_the_loss_has_no_penalty_of_parameters(kind):
+    layers = [cgru.GRU(5, kernel_regularizer="l2", activity_regularizer="l1"), cgru.Dense(2, kernel_regularizer="l1")]
+    model, x, y = cgru.Sequential(layers, seed=0).build(4), np.ones((3, 6, 4)), np.zeros((3, 2))
+    model.compile(loss="mse")
+    small = cgru.quantize(model, kind)
+    exact = rounded(model, small)
+    exact.compile(loss="mse")
+    whole = exact.evaluate(x, y)["loss"]
+    assert exact.penalty() > 0 and small.penalty() == 0
+    assert np.isclose(small.evaluate(x, y)["loss"], whole - exact.penalty(), rtol=1e-6)
 
 
 def test_options_may_not_be_set():
