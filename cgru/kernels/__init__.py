@@ -66,6 +66,7 @@ DenseHandle = calls.DenseHandle
 Handle = calls.Handle
 tune = calls.tune
 forget = calls.forget
+length_key = calls.length_key
 rehearse = calls.rehearse
 get_num_threads = runtime.get_num_threads
 set_num_threads = runtime.set_num_threads

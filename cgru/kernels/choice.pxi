@@ -15,7 +15,7 @@ cdef enum:
     ALONE = 0
     ONCE = WAYS - 1
     KINDS = 512            # remembered at a time
-    TRIES = 3              # of a way, before it counts; the median of them
+    TRIES = 3              # of a way, before it counts, the median of them; one that takes over three times as long
     PROBE = 32             # calls between two trials
     ROUSE_NS = 50000000    # time between two wakings for trials
 
@@ -171,6 +171,10 @@ cdef void remember(Kind *kind, int way, double time) noexcept nogil:
         kind.ratios[TRIES * way + i] = kind.ratios[TRIES * way + i - 1]
     kind.ratios[TRIES * way] = ratio
     kind.tries[way] = min(kind.tries[way] + 1, 100)
+    if kind.tries[way] < TRIES and ratio > 3 and not kind.doubt:
+        kind.tries[way] = TRIES
+        for i in range(1, TRIES):
+            kind.ratios[TRIES * way + i] = ratio
     if kind.doubt:
         if kind.tries[ALONE] < 2:
             return
@@ -203,14 +207,27 @@ cdef void remember(Kind *kind, int way, double time) noexcept nogil:
     kind.due = kind.calls + PROBE // 2
 
 
+cdef inline uint64_t key_with(uint64_t key, Py_ssize_t steps, Py_ssize_t enough, bint ready) noexcept nogil:
+    """The key of calls of about as many steps. If workers are ready, `enough` of them stand for all that are more; else
+    a part of the call is over before they come."""
+    cdef int length = 0
+    if ready and steps > enough:
+        steps = enough
+    while steps > 1:
+        steps //= 2
+        length += 1
+    return mixed(mixed(key, <uint64_t>length), 1 if ready else 2)
+
+
 cdef Choice choose(
-    uint64_t key, Py_ssize_t work, int threads, int first, int first_awake, bint by_units, bint by_rows, bint pair
+    uint64_t key, Py_ssize_t steps, Py_ssize_t enough, Py_ssize_t work, int threads, int first, int first_awake,
+    bint by_units, bint by_rows, bint pair,
 ) noexcept nogil:
     """How to share a call, which begins here; `finish` ends it.
 
-    key: of its kind. work: its multiplications. threads: the most. first: the way where nothing is known;
-    first_awake: if workers are awake. by_units,
-    by_rows: whether it can be shared so. pair: two calls that may run at once.
+    key: of its kind, but for the number of its steps, see `key_with`. work: its multiplications. threads: the most.
+    first: the way where nothing is known; first_awake: if workers are awake. by_units, by_rows: whether it can be
+    shared so. pair: two calls that may run at once.
     """
     global roused
     cdef Choice choice
@@ -234,7 +251,7 @@ cdef Choice choose(
     if ready < 2 and work < limits.cold_work:
         # Too short to be worth waking somebody for, unless it is one of many.
         if idle < limits.close_ns:
-            key = mixed(key, 1)
+            key = key_with(key, steps, enough, True)
             kind = &kinds[key % KINDS]
             if CGRU_SWAP(choosing, 1) == 0:
                 if kind.key == key and kind.best != ALONE:
@@ -246,7 +263,7 @@ cdef Choice choose(
         choice.key = 1  # not remembered, but timed
         begin(1, wake, choice.started)
         return choice
-    key = mixed(key, 1 if ready == 2 else 2)
+    key = key_with(key, steps, enough, ready == 2)
     kind = &kinds[key % KINDS]
     if CGRU_SWAP(choosing, 1) == 0:
         choice.key = key
@@ -284,6 +301,11 @@ cdef void finish(const Choice *choice, Py_ssize_t rows, bint whole) noexcept nog
 def forget():
     """Forget which ways were fast; for tests and benchmarks."""
     memset(kinds, 0, sizeof(kinds))
+
+
+def length_key(Py_ssize_t steps, Py_ssize_t enough, bint ready):
+    """The key of calls of so many steps that are of one kind else; for tests."""
+    return key_with(0, steps, enough, ready)
 
 
 def rehearse(time_of, int calls, int first, int threads, *, bint by_units=False, bint by_rows=False, bint pair=False):

@@ -6,6 +6,7 @@ cdef enum:
     BLOCK_NS = 1000000  # that a block may take longer than it should
 
 cdef double SLOWEST = 0.4  # ns that a multiplication may take where nothing is known
+cdef Py_ssize_t LONG_WORK = 16000000  # multiplications of a call beside which it costs nothing to begin to share it
 
 
 cdef class Call:
@@ -394,19 +395,14 @@ cdef void advance_task(void *passes, int task, int slot) noexcept nogil:
 
 
 cdef uint64_t kind_of(const Forward *j, const Schedule *s, int what) noexcept nogil:
-    """The key (choice.pxi) of calls like this one: of these sizes, and about as many steps."""
+    """The key (choice.pxi) of calls like this one, of these sizes."""
     cdef uint64_t key = mixed(<uint64_t>what, <uint64_t>j.D)
-    cdef Py_ssize_t steps = s.K
-    cdef int length = 0
-    while steps > 1:
-        steps //= 2
-        length += 1
     key = mixed(mixed(key, <uint64_t>j.H), <uint64_t>s.N)
     if j.gain != NULL:
         key = mixed(key, 1)
     if j.U.route >= HALF:
         key = mixed(key, <uint64_t>j.U.route)
-    return mixed(key, <uint64_t>(length * 8 + j.training * 4 + j.reset_after * 2 + j.single))
+    return mixed(key, <uint64_t>(j.training * 4 + j.reset_after * 2 + j.single))
 
 
 cdef Choice choose_for(
@@ -416,8 +412,11 @@ cdef Choice choose_for(
     cdef Py_ssize_t row_work = 3 * j.H * (j.D + j.H), N = s.N, rows = offset(s, s.K)
     cdef Py_ssize_t work = passes * rows * row_work
     cdef bint pair = passes == 2 and what != STEP  # the layers of a step follow each other
+    cdef Py_ssize_t enough = s.K
+    if s.K > 1 and N > 0:
+        enough = max(1, max(limits.large_rows // 2, LONG_WORK // row_work) // N)
     cdef Choice choice = choose(
-        kind_of(j, s, 8 * what + <int>passes), work, threads,
+        kind_of(j, s, 8 * what + <int>passes), s.K, enough, work, threads,
         expected_way(N, row_work, work, limits.thread_work, threads, pair),
         expected_way(N, row_work, work, limits.small_work, threads, pair),
         by_units_possible(N, j.Hp, itemsize_of(j)), N >= 4, pair,

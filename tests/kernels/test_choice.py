@@ -43,6 +43,31 @@ def test_only_what_is_possible_is_tried():
     assert set(rehearse(times, by_units=True, pair=True)) == {ALONE, UNITS, ONCE}
 
 
+def test_one_trial_of_a_way_that_is_far_behind_is_enough():
+    ways = rehearse({ALONE: 4.0, UNITS: 1.0}, 160, UNITS, by_units=True)
+    assert ways[:31].count(ALONE) == 1 and ways.count(ALONE) == 2
+
+
+def test_long_calls_are_of_one_kind_if_workers_are_awake():
+    """The pieces of a sequence go with what calls for the whole have shown. Who must be woken comes late to a piece."""
+    awake, asleep = ([kernels.length_key(steps, 256, ready) for steps in (1, 100, 256, 3000)] for ready in (1, 0))
+    assert awake[2] == awake[3] and len({*awake, *asleep}) == 7
+
+
+def test_a_single_slow_trial_costs_some_calls_alone():
+    """The first time another way is tried, it is held up."""
+    shared = []
+
+    def time(i, way):
+        if way == ALONE:
+            return 1.0
+        shared.append(i)
+        return 20.0 if len(shared) == 1 else 0.6
+
+    ways = kernels.rehearse(time, 200, ALONE, 2, by_units=True)
+    assert ways[40:].count(UNITS) >= 0.9 * len(ways[40:])
+
+
 def test_many_threads_are_found_step_by_step():
     def way(level, rows):
         return 2 * level - 1 + rows
