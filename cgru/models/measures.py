@@ -50,6 +50,6 @@ def check_states(last: Layer, loss: Loss) -> None:
 def check_recompute(layers: Sequence[Layer], recompute: Recompute, training: bool = True) -> Recompute:
     """Return `recompute` checked; TypeError or ValueError names it."""
     checked = checks.check_recompute(recompute, training)
-    if checked is not None and not any(layer.recomputes for layer in layers):
+    if checked is not None and not any(layer.recomputes or layer.refuses_training() for layer in layers):
         raise ValueError(f"recompute: expected None without a GRU, whose steps are computed again, got {checked!r}")
     return checked

@@ -204,3 +204,7 @@ def test_recompute_where_nothing_is(rng):
     for call in (model.fit, model.train_on_batch):
         with pytest.raises(ValueError, match="recompute: expected None without a GRU"):
             call(x[:, 0], y, recompute=3)
+    model = made()
+    model.build(D)
+    with pytest.raises(ValueError, match="training: quantised layers cannot be trained"):
+        cgru.quantize(model, "int8").forward(x, training=True, recompute=3)
