@@ -25,7 +25,7 @@ cdef class Call:
     cdef bint by_blas(self) noexcept:
         return (self.job.route if self.backward else self.job.forward.U.route) == BLAS
 
-    cdef void start(self, Choice choice) noexcept:
+    cdef void start(self, Choice choice) noexcept nogil:
         """Take the way that was chosen, before the first block."""
         cdef Forward *j = &self.job.forward
         cdef int threads = 1 if choice.way == ONCE else choice.threads
@@ -453,7 +453,8 @@ def run_calls(list calls, int threads):
     for i in range(left, n):
         call = calls[i]
         if not call.finished:
-            call.start(choice)
+            with nogil:
+                call.start(choice)
     try:
         while True:
             with nogil:
