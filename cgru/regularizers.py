@@ -121,12 +121,14 @@ def get(value: RegularizerLike, argument: str = "regularizer") -> Any:
 
 def value_of(regularizer: Regularizer, array: Array, argument: str) -> float:
     """Return the penalty of an array; the ValueError about what it is instead calls the option `argument`."""
-    return float(_numbers(regularizer.value(array), (), "value", argument))
+    with np.errstate(all="ignore"):  # what is not finite is looked for where it matters, here and below
+        return float(_numbers(regularizer.value(array), (), "value", argument))
 
 
 def gradient_of(regularizer: Regularizer, array: Array, argument: str) -> Array:
     """Return its gradient, checked in the same way."""
-    return np.asarray(_numbers(regularizer.gradient(array), array.shape, "gradient", argument), array.dtype)
+    with np.errstate(all="ignore"):
+        return np.asarray(_numbers(regularizer.gradient(array), array.shape, "gradient", argument), array.dtype)
 
 
 def _numbers(returned: Any, shape: Shape, method: str, argument: str) -> Array:

@@ -337,7 +337,8 @@ class GRU(Stack):
         training = check_bool(training, "training")
         every = check_recompute(recompute, training)
         batch, key = self._as_batch(x, lengths, mask, resets), masks.as_key(seed)
-        y, h, _, tape = self._run(batch, initial_state, training, self._chance(key) if training else None, every)
+        with np.errstate(all="ignore"):  # inf - inf is NaN in its own row, here and below
+            y, h, _, tape = self._run(batch, initial_state, training, self._chance(key) if training else None, every)
         self._keep_state(h)
         return self._time_order(y), h, tape
 
@@ -389,8 +390,9 @@ class GRU(Stack):
             expected = self._state_shape(len(tape.batch.data))
             if dh.shape != expected:
                 raise ValueError(f"dh: expected the shape of the state, {expected}, got {dh.shape}")
-        dx, dh0, grads = self._pull(dy, dh, tape, check_bool(need_dx, "need_dx"))
-        return self._time_order(dx), dh0, self.add_penalties(grads)
+        with np.errstate(all="ignore"):
+            dx, dh0, grads = self._pull(dy, dh, tape, check_bool(need_dx, "need_dx"))
+            return self._time_order(dx), dh0, self.add_penalties(grads)
 
     def step(
         self, x_t: ArrayLike, h: ArrayLike | None = None, out: Array | None = None, *, resets: ArrayLike | None = None
@@ -489,7 +491,8 @@ class GRU(Stack):
         >>> z.shape, bool((h == layer(x, lengths=[5, 2])).all()), bool((z[1, 2:] == 0).all())
         ((2, 5, 4), True, True)
         """
-        *_, tape = self._run(self._as_batch(x, lengths, mask, resets), initial_state, record=True)
+        with np.errstate(all="ignore"):
+            *_, tape = self._run(self._as_batch(x, lengths, mask, resets), initial_state, record=True)
         assert tape is not None
         found = [gates.Gates(*map(self._time_order, gates.of_tape(cell))) for cell in tape.cells]
         if self._state_is_flat:

@@ -334,6 +334,32 @@ def test_what_is_not_valid_is_not_read(options, valid, poison):
     same(got, run(single, x, h0, dy, dh, **valid))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dropout": 0.5},
+        {"activity_regularizer": "l2", "return_sequences": False},
+        {"return_sequences": False, "learn_initial_state": True, "num_layers": 2, "layer_dropout": 0.5},
+        {"bidirectional": True, "merge_mode": "sum", "return_sequences": False},
+    ],
+    ids=name_of,
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_not_finite_spreads_without_a_warning(options):
+    """inf - inf and 0 * inf are NaN where they are met, in any pass."""
+    layers = [gru(activation=activation, dtype="float32", **options) for activation in ("tanh", "linear")]
+    for seed in range(50):
+        rng, layer = np.random.default_rng(seed), layers[seed % 2]
+        x, h0, dy, dh = (np.array(array, "float32") for array in problem(layer))
+        for array in (x, h0, dy, dh):
+            few = rng.integers(0, array.size, rng.integers(array.size))
+            array.reshape(-1)[few] = rng.choice(np.float32([np.inf, -np.inf, np.nan, 3e38, -3e38]), len(few))
+        _, _, tape = layer.forward(x, h0, training=True, seed=seed)
+        layer.backward(dy, tape, dh)
+        layer(x, h0, lengths=LENGTHS)
+        layer.gates(x, h0)
+
+
 def test_what_is_not_valid_is_not_read_where_outputs_repeat():
     layer = gru(zero_output_for_mask=False)
     x, h0, dy, dh = problem(layer)

@@ -186,6 +186,20 @@ def test_gradients_hold_those_of_the_penalties(which, rng):
     assert layer.forward(padded, lengths=lengths, training=True)[-1].penalty == tape.penalty
 
 
+@pytest.mark.filterwarnings("error")
+def test_penalties_that_overflow_warn_of_nothing():
+    options = {"activation": "linear", "dtype": "float64", "kernel_regularizer": "l2", "activity_regularizer": "l2"}
+    model = cgru.Sequential([cgru.GRU(2, **options), cgru.Dense(1, **options)], seed=0)
+    model.build(1)
+    for layer in model.layers:
+        layer.set_weights([np.full_like(w, 1e160) for w in layer.get_weights()])
+    x = np.full((1, 1, 1), 1e10)
+    assert not np.isfinite(model.predict(x)).all() and model.penalty() == np.inf
+    _, tape = model.forward(x, training=True)
+    assert tape.penalty == np.inf and model.layers[0].penalty() == np.inf
+    model.backward(np.ones((1, 1)), tape)
+
+
 def test_a_frozen_layer_has_no_penalty():
     layer = cgru.Dense(2, kernel_regularizer="l2")
     layer.build(3)
