@@ -15,7 +15,7 @@ from sklearn.utils.validation import assert_all_finite, check_array
 
 from cgru.checks import check_finite, shape_text
 from cgru.sklearn.base import Examples, GRUEstimator, Request, Routed, all_or_nothing, store
-from cgru.sklearn.inputs import Sequences, axes, check_count, check_unmasked, frame_weights, listed
+from cgru.sklearn.inputs import Sequences, axes, check_count, check_unmasked, frame_weights, listed, of_one_shape
 from cgru.typing import AnyArray, Array, DType, IntArray, LearningRate, OptimizerName, Recompute
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ class LabelledEstimator(Routed, GRUEstimator):
 def label_array(y: Any, name: str = "y") -> AnyArray:
     """y as an array (N,) of labels, as scikit-learn's classifiers take it."""
     check_unmasked(y, name)
-    labels: AnyArray = column_or_1d(y, warn=True)
+    with of_one_shape(name):
+        labels: AnyArray = column_or_1d(y, warn=True)
     assert_all_finite(labels, input_name=name)
     if labels.dtype == object and len({isinstance(label, str) for label in labels}) > 1:
         raise TypeError(f"{name}: expected labels of one type, got texts and others")
@@ -379,14 +380,16 @@ def _numbers(x: Sequences, y: Any) -> tuple[Any, _Form]:
         rows = rows if len({*map(len, rows)}) > 1 else None  # nested lists, (N, K)
     check_unmasked(y, "y")
     if rows is None and axes(y) < 3:
-        values = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
+        with of_one_shape("y"):
+            values = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
         if values.ndim == 2 and values.shape[1] == 1:
             values = column_or_1d(values, warn=True)
         check_count(x, values)
         axis = values.ndim == 2
         return values, _Form(values.shape[1] if axis else 1, axis, steps=False)
     if rows is None:
-        y = np.asarray(y)
+        with of_one_shape("y"):
+            y = np.asarray(y)
         if y.ndim != 3:
             raise ValueError(f"y: expected shape (N,), (N, K) or (N, T, K), or a list of arrays, got {y.shape}")
         check_count(x, y)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +91,7 @@ def frames(values: Any, counts: IntArray, name: str) -> AnyArray:
             expected = f"({len(counts)}, {counts.max(initial=0)})"
             raise ValueError(f"{name}: expected a list of arrays (T_i,) or shape {expected}, got {values.shape}")
         if (counts == values.shape[1]).all():
-            return values.reshape(-1, *values.shape[2:])
+            return values.reshape(counts.sum(), *values.shape[2:])
         return values[np.arange(values.shape[1]) < counts[:, None]]
     if len(rows) != len(counts):
         raise ValueError(f"{name}: expected {len(counts)} arrays, one for each sequence, got {len(rows)}")
@@ -230,12 +231,24 @@ def check_no_dates(frame: Any, name: str) -> None:
             raise TypeError(f"{name}: expected real numbers, got dtype {dtype} in the column {column!r}")
 
 
+@contextmanager
+def of_one_shape(name: str) -> Iterator[None]:
+    """Context in which NumPy's error about lists of unequal lengths tells whose they are."""
+    try:
+        yield
+    except ValueError as error:
+        if "inhomogeneous" in str(error):
+            raise ValueError(f"{name}: expected an array, got nested lists of unequal lengths") from None
+        raise
+
+
 def _padded(estimator: Any, X: Any, lengths: Any, first: bool) -> Sequences:
     check_unmasked(X, "X", _MASKED)
-    x = check_array(
-        X, allow_nd=True, dtype="numeric", estimator=estimator, input_name="X", ensure_all_finite=False,
-        ensure_min_features=0,
-    )  # fmt: skip
+    with of_one_shape("X"):
+        x = check_array(
+            X, allow_nd=True, dtype="numeric", estimator=estimator, input_name="X", ensure_all_finite=False,
+            ensure_min_features=0,
+        )  # fmt: skip
     x = x.swapaxes(1, 2) if first else x
     if axes(lengths) == 1 and len(lengths) == x.shape[1] != len(x):
         raise ValueError(
@@ -259,7 +272,8 @@ def _flat(estimator: Any, X: Any, lengths: Any, reset: bool) -> Sequences:
     check_unmasked(X, "X", _MASKED)
     check_no_dates(X, "X")
     try:
-        x = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+        with of_one_shape("X"):
+            x = validate_data(estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False)
     except ValueError as error:
         if f"but {name} is expecting" not in str(error):
             raise

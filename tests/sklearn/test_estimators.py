@@ -222,7 +222,7 @@ def test_one_class_and_two(rng):
     (np.linspace(0, 1, 60), "Unknown label type"),
     (["a", "b"], r"Found input variables with inconsistent numbers of samples: \[60, 2\]"),
     (np.zeros((60, 2)), "y should be a 1d array"),
-    ([[0, 1], [1]], "y should be|inhomogeneous"),
+    ([[0, 1], [1]], "^y: expected an array, got nested lists of unequal lengths"),
     ([np.zeros(4), np.zeros(5)] * 30, "y: expected a label for each sequence, got arrays; .*: GRUTagger"),
     (np.ma.masked_less(np.arange(60) % 3, 1), "y: expected no masked values"),
     (np.array(["a", 1] * 30, object), "y: expected labels of one type"),
@@ -252,6 +252,20 @@ def test_settings_that_are_refused(data, make, options, message):
     estimator = make(**options)  # which only stores them
     with pytest.raises((ValueError, TypeError), match=message):
         estimator.fit(data[0], np.arange(60) % 3)
+
+
+@pytest.mark.parametrize("lengths", [None, [5, 5, 5], [5, 2, 0]])
+def test_sequences_without_features(lengths):
+    with pytest.raises(ValueError, match="Found array with 0 feature"):
+        classifier().fit(np.zeros((3, 5, 0)), [0, 1, 0], lengths=lengths)
+
+
+@pytest.mark.parametrize(("make", "labels"), [
+    (classifier, [[0, 1], [1], [0]]), (classifier, [[[0]], [1], [0]]), (regressor, [[[0.0]], [1.0], [0.5]])
+])  # fmt: skip
+def test_lists_of_unequal_lengths_are_no_labels(rng, make, labels):
+    with pytest.raises(ValueError, match=r"^y: expected an array, got nested lists of unequal lengths"):
+        make().fit(rng.standard_normal((3, 5, 2)), labels)
 
 
 @pytest.mark.parametrize("kind", [GRUClassifier, GRURegressor, GRUTagger])
