@@ -122,7 +122,8 @@ def frame_weights(weights: Any, counts: IntArray) -> AnyArray | None:
 def axes(value: Any) -> int:
     """The number of axes of an array, of nested lists, or of a data frame."""
     try:
-        return int(value.ndim) if hasattr(value, "ndim") else np.asarray(value).ndim
+        ndim = getattr(value, "ndim", None)
+        return ndim if isinstance(ndim, int) else np.asarray(value).ndim  # a class of arrays has another ndim
     except ValueError:  # lists of unequal lengths
         return 1 + max(axes(v) for v in value)
 

@@ -32,10 +32,10 @@ import cgru
 from cgru import kernels, recomputing
 
 # Errors of users: "name: what was expected". Who has no model to ask gets a RuntimeError that says so.
-# The last four are scikit-learn's own words.
+# The last line is in scikit-learn's own words.
 NAMED = re.compile(
     r"^[\w\[\]., '*-]+: ?\S|[Ee]xpected|should (be|have)|give |was built for|is not finite|are finite|"
-    r"is required|requires y|Complex data not supported|Convert your data to numeric", re.DOTALL,
+    r"is required|requires y|^Input \w+ contains|Complex data not supported|Convert your data to numeric", re.DOTALL,
 )  # fmt: skip
 INSIDE = re.compile(
     r"object has no attribute|object is not|unsupported operand|could not be broadcast|could not broadcast|ufunc|"

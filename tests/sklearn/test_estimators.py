@@ -260,6 +260,11 @@ def test_sequences_without_features(lengths):
         classifier().fit(np.zeros((3, 5, 0)), [0, 1, 0], lengths=lengths)
 
 
+def test_a_class_of_numbers_is_no_lengths():
+    with pytest.raises((TypeError, ValueError), match=r"^lengths: expected"):
+        classifier().fit(np.zeros((3, 5, 1)), [0, 1, 0], lengths=np.float32)
+
+
 @pytest.mark.parametrize(("make", "labels"), [
     (classifier, [[0, 1], [1], [0]]), (classifier, [[[0]], [1], [0]]), (regressor, [[[0.0]], [1.0], [0.5]])
 ])  # fmt: skip
