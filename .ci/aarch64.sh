@@ -87,7 +87,7 @@ arm_install() {
     python -m compileall -q -j 2 "$arm/root/usr/lib/python$1" >/dev/null || true # under QEMU it takes long
 }
 
-# The rooms of compiled code, of each test one in 29 of its parameters: emulated, all take an hour. Left out is what runs NumPy
+# The rooms of compiled code, of each test one in 41 of its parameters: emulated, all take an hour. Left out is what runs NumPy
 # alone, what is about time or processes, what counts the memory of an interpreter, and the longest sequences.
 arm_kernels=(tests/kernels -k "not 1000_steps and not long_sequences and not in_panels and not uniform"
     --ignore=tests/kernels/test_{digests,choice}.py --ignore-glob=tests/kernels/test_reference*)
@@ -108,7 +108,7 @@ aarch64() {
     python "$root/.ci/instructions.py" "$arm"/sdist/build/temp.*/build/cython/cgru/kernels/baseline.o
     arm_install "$version"
     PATH=$arm/bin:$PATH
-    export CGRU_TEST_EVERY=29 CGRU_TEST_EXAMPLES=0.05 CGRU_TEST_PATIENCE=1800
+    export CGRU_TEST_EVERY=41 CGRU_TEST_EXAMPLES=0.05 CGRU_TEST_PATIENCE=1800
     outside "${arm_kernels[@]}" &>"$arm/kernels" &
     { outside tests/kernels/test_digests.py && outside "${arm_layers[@]}"; } || status=$?
     wait $! || status=$?
