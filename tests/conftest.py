@@ -71,9 +71,10 @@ def leaves_no_settings_behind():
     import cgru
     from cgru import kernels
 
-    before, backend = kernels.tune(), cgru.get_backend()
+    before, backend, errors = kernels.tune(), cgru.get_backend(), np.geterr()
     yield
     after, left = kernels.tune(), cgru.get_backend()
+    assert np.geterr() == errors, "the test left NumPy with other reactions to errors of floating-point numbers"
     assert kernels.calls.fuses() == kernels.fuses, f"the test left the process with another build than {kernels.isa}"
     kernels.tune(**before)
     cgru.set_backend(backend)
