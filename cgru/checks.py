@@ -159,6 +159,11 @@ def sequence_advice(shape: Shape, features: int | None = None, time_major: bool 
 # -- arrays
 
 
+def shape_of(value: Any) -> Shape:
+    """`np.shape`, and () of a class, whose `shape` is no shape."""
+    return () if isinstance(value, type) else np.shape(value)
+
+
 def as_array(value: ArrayLike, name: str, expected: str = "an array or list of arrays") -> AnyArray:
     """Return `value` as an aligned ndarray; an object array of numbers, as mixed columns give it, gets a type. The
     ValueError for lists of unequal lengths says what was `expected`."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from cgru.checks import as_array
+from cgru.checks import as_array, shape_of
 from cgru.typing import AnyArray, BoolArray, IntArray, Shape
 
 Number = TypeVar("Number", bound=np.generic)
@@ -245,7 +245,7 @@ def _sequences(x: Any) -> tuple[list[Any] | tuple[Any, ...] | None, Any]:
         x = list(x)
     if not isinstance(x, (list, tuple)) or not x:
         return None, x
-    if all(hasattr(v, "__array__") and np.ndim(v) >= 1 for v in x):
+    if all(hasattr(v, "__array__") and len(shape_of(v)) >= 1 for v in x):
         return x, None
     try:
         return None, np.asarray(x)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru.checks import check_bool
+from cgru.checks import check_bool, shape_of
 from cgru.convert import keras_files, keras_layers
 from cgru.convert.arrays import Arrays, as_weight, check_shape, some, warn_partial
 from cgru.convert.cells import Cell, canonical, layer_of, require_flippable
@@ -201,7 +201,7 @@ def _cells_of_list(weights):
         what = "kernel, recurrent_kernel and bias, or the first two, for each cell"
         if sizes:
             what = "a list for each cell, because the shapes do not tell whether there are biases"
-        shapes = ", ".join(str(np.shape(array)) for array in weights)
+        shapes = ", ".join(str(shape_of(array)) for array in weights)
         raise ValueError(f"weights: expected {what}, got {count} arrays of shapes {shapes or 'none'}")
     size, cells = (fitting or sizes)[0], []  # where none fits, the array that does not will be named
     for start in range(0, count, size):
@@ -213,7 +213,7 @@ def _cells_of_list(weights):
 def _are_cells(weights, size):
     """Whether each `size` arrays in turn have the shapes of a cell's."""
     for start in range(0, len(weights), size):
-        kernel, recurrent_kernel, *bias = (np.shape(array) for array in weights[start : start + size])
+        kernel, recurrent_kernel, *bias = (shape_of(array) for array in weights[start : start + size])
         columns = 3 * recurrent_kernel[0] if recurrent_kernel else 0
         if len(kernel) != 2 or kernel[1] != columns or recurrent_kernel[1:] != (columns,):
             return False

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cgru.checks import shape_of
 from cgru.convert import torch_layers, torch_modules
 from cgru.convert.arrays import Arrays, as_weight, some, warn_partial
 from cgru.convert.cells import (
@@ -184,7 +185,7 @@ def _read(source, prefix, initial_state, time_major):
     arrays.finish(start + name for name in names)
     if initial_state is not None:
         arrays.sizes["S"] = len(cells)
-        has_rows = np.ndim(arrays.arrays.get(initial_state)) == 3
+        has_rows = len(shape_of(arrays.arrays.get(initial_state))) == 3
         states = arrays.take(initial_state, "S 1 H" if has_rows else "S H").reshape(len(cells), -1)
         cells = [cell._replace(initial_state=state) for cell, state in zip(cells, states, strict=True)]
     if time_major is None:

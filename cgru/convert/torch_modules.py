@@ -10,7 +10,7 @@ import re
 import sys
 from typing import NamedTuple
 
-import numpy as np
+from cgru.checks import shape_of
 
 ARRAY = re.compile(r"(?:weight|bias)_[a-z]+(?:_l(\d{1,999})(_reverse)?)?")
 # What norms and pruning keep instead of an array: "weight_hh_l0_g", "parametrizations.weight_hh_l0.original0".
@@ -67,7 +67,7 @@ def by_shape(arrays, any_rows=False):
     for name in arrays:
         match = _RECURRENT.fullmatch("".join(disguised(name) or [str(name)]))
         if match:
-            shapes.setdefault(match[1], []).append(tuple(np.shape(arrays[name])))
+            shapes.setdefault(match[1], []).append(tuple(shape_of(arrays[name])))
     # Of the arrays of a norm, one has the shape of the weight.
     return [s for s, known in shapes.items() if any_rows or any(len(k) == 2 and k[0] == 3 * k[1] for k in known)]
 

@@ -175,7 +175,7 @@ class Embedding(Stateless):
         if self.mask_zero and (x == 0).any():
             row = int(np.flatnonzero(x == 0)[0])
             raise ValueError(f"x_t: expected ids of a step, because mask_zero=True, got 0 in row {row}: leave it out")
-        return self._rows_of(x)
+        return self._rows_of(x.astype(np.intp, copy=False))  # an empty x may be of floats
 
     def backward_batch(
         self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True

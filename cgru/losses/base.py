@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru.checks import as_valid, check_unit_range, counted_rows, counted_weights
+from cgru.checks import as_outputs, as_valid, check_unit_range, counted_rows, counted_weights
 from cgru.configured import Configured
 from cgru.typing import AnyArray, Array, BoolArray, IntArray
 
@@ -212,17 +212,18 @@ class Loss(Configured):
     def _counted(
         self, outputs: ArrayLike, labels: ArrayLike, valid: BoolArray | None, weights: ArrayLike | None
     ) -> tuple[Array, AnyArray, Array | None]:
-        valid = as_valid(valid, np.shape(outputs)[:-1])
+        outputs = as_outputs(outputs)
+        valid = as_valid(valid, outputs.shape[:-1])
         rows, counted = counted_rows(outputs, labels, valid, self.labels)
         if self.distribution is not None and self.labels == "values":
             check_unit_range(counted, "labels")
         if weights is not None:
-            weights = counted_weights(weights, np.shape(outputs)[:-1], valid)
+            weights = counted_weights(weights, outputs.shape[:-1], valid)
         return _read_only(rows), _read_only(counted), weights
 
 
 def _read_only(array: AnyArray) -> AnyArray:
-    view = array.view()
+    view = np.ascontiguousarray(array).view()  # NumPy's sums depend on how numbers lie in memory
     view.flags.writeable = False
     return view
 

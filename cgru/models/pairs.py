@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cgru.checks import shape_text, whole_numbers, without_column
+from cgru.checks import shape_of, shape_text, whole_numbers, without_column
 from cgru.layers import Embedding
 from cgru.models import examples
 from cgru.sequences import Batch, as_batch
@@ -79,7 +79,7 @@ def _depth(value: Any) -> int:
     """The number of axes of an array, or of lists of such."""
     if isinstance(value, (list, tuple)) or getattr(value, "dtype", None) == np.dtype(object):
         return 1 + (_depth(value[0]) if len(value) else 0)
-    return np.ndim(value)
+    return len(shape_of(value))
 
 
 def source_of(model: EncoderDecoder, x: Any, options: Mapping[str, Any], like: Any = None) -> Batch:

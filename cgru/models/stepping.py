@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru.checks import shape_text
+from cgru.checks import shape_of, shape_text
 from cgru.layers import GRU, Dropout, Embedding, Layer
 from cgru.models import examples
 from cgru.sequences import Batch, as_mask, as_numeric
@@ -119,7 +119,7 @@ def _many(calls: list[list[Call]], steps: list[StepCall]) -> Run:
 def restarted(layers: Sequence[Layer], x_t: ArrayLike, state: Any, resets: ArrayLike) -> Any:
     """The state of a step, with the rows where `resets` (N,) at their beginning."""
     recurrent = [layer for layer in layers if isinstance(layer, GRU) or layer._has_step_state]
-    rows = as_mask(resets, np.shape(x_t)[:1], "resets")
+    rows = as_mask(resets, shape_of(x_t)[:1], "resets")
     state = (None,) * len(recurrent) if state is None else state
     return [layer.restarted(own, rows) for layer, own in zip(recurrent, state, strict=True)]
 

@@ -19,6 +19,7 @@ from cgru.checks import (
     counted_weights,
     like_outputs,
     real_numbers,
+    shape_of,
     shape_text,
     whole_numbers,
     without_column,
@@ -202,7 +203,7 @@ def _advice(found: AnyArray, batch: Batch, outputs: Shape, values: bool, loss: L
 def _is_ragged(values: Any) -> bool:
     """Whether `values` is a list of sequences, not an array or a list of numbers."""
     listed = isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.dtype == object)
-    return listed and getattr(values, "ndim", 1) > 0 and len(values) > 0 and np.ndim(values[0]) > 0
+    return listed and getattr(values, "ndim", 1) > 0 and len(values) > 0 and len(shape_of(values[0])) > 0
 
 
 def _pad_labels(y: Any, layers: Sequence[Layer], batch: Batch, outputs: Shape, loss: Loss, name: str) -> AnyArray:

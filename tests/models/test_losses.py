@@ -465,3 +465,20 @@ def test_configurations_and_reprs():
         assert again.get_config() == loss.get_config() and repr(again) == repr(loss)
         assert eval(repr(loss), vars(losses)).get_config() == loss.get_config()
     assert repr(SCE(True, 0.1)) == "SparseCategoricalCrossentropy(from_logits=True, label_smoothing=0.1)"
+
+
+@pytest.mark.parametrize("own", [losses.MeanSquaredError(), losses.Huber(), losses.CategoricalCrossentropy()])
+def test_the_order_in_memory_does_not_matter(own):
+    rng = np.random.default_rng(0)
+    outputs, labels = rng.random((2, 50, 8), np.float32) / 8
+    weights = rng.random(50)
+    for form in (np.asfortranarray, lambda a: a[::-1].copy()[::-1], lambda a: np.repeat(a, 3, -1)[:, ::3]):
+        assert own(form(outputs), form(labels), weights=weights) == own(outputs, labels, weights=weights)
+        found = own.gradient(form(outputs), form(labels))
+        np.testing.assert_array_equal(found, own.gradient(outputs, labels))
+
+
+@pytest.mark.parametrize("method", ["total", "__call__", "gradient"])
+def test_a_class_is_no_array(method):
+    with pytest.raises((TypeError, ValueError), match=r"^outputs: expected"):
+        getattr(losses.MeanSquaredError(), method)(np.ndarray, np.zeros((2, 3)))

@@ -208,3 +208,12 @@ def test_step_refuses(layers, arguments, error, message, begun):
         model.step([0, 1] if isinstance(layers[0], cgru.Embedding) else X)
     with pytest.raises(error, match=re.escape(message)):
         model.step(*arguments)
+
+
+def test_a_step_of_no_ids():
+    """NumPy makes floats of an empty list."""
+    model = cgru.Sequential([cgru.Embedding(5, 3), cgru.GRU(4)], seed=0)
+    model(np.zeros((1, 2), int))
+    for ids in ([], np.zeros(0), np.zeros(0, np.uint64)):
+        y, _ = model.step(ids)
+        assert y.shape == (0, 4)

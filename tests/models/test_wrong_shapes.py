@@ -225,3 +225,14 @@ def test_the_advice_is_right():
     major = cgru.GRU(5, seed=0, time_major=True)
     for x in (series[:, None, None], series[:, None][..., None], series[:, None][:, None]):
         checks.assert_same_arrays(major(x), expected)
+
+
+def test_classes_are_no_arrays():
+    model = cgru.Sequential([cgru.GRU(3)], seed=0).build(2)
+    for call in (model, model.step, lambda x: model.step(x, resets=[True]), lambda x: model([x, x])):
+        with pytest.raises((TypeError, ValueError), match=r"^x\w*(\[0\])?: expected"):
+            call(np.ndarray)
+    with pytest.raises(TypeError, match=r"^weight_hh_l0: expected floating-point numbers, got type"):
+        cgru.from_torch({"weight_ih_l0": np.ndarray, "weight_hh_l0": np.ndarray})
+    with pytest.raises(TypeError, match="expected floating-point numbers, got type"):
+        cgru.from_keras([np.ndarray, np.zeros((2, 6)), np.zeros(6)])
