@@ -189,7 +189,7 @@ class Loss(Configured):
         if valid is None:
             return gradients.reshape(np.shape(outputs))
         spread = np.zeros(np.shape(outputs), gradients.dtype)
-        spread[valid] = gradients
+        spread[as_valid(valid, spread.shape[:-1])] = gradients
         return spread
 
     def checked_values(self, rows: Array, labels: AnyArray) -> Array:

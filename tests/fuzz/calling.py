@@ -50,6 +50,11 @@ def spoil(draw, arguments, named):
     return arguments, named | {place: wrong}
 
 
+def halves(value):
+    with np.errstate(over="ignore"):
+        return value.astype(np.float16)
+
+
 def misshapen(draw, value):
     if not isinstance(value, np.ndarray) or not value.ndim or value.dtype.kind == "U":
         return draw.nonsense()
@@ -57,7 +62,7 @@ def misshapen(draw, value):
     return draw.pick(
         lambda: np.concatenate([value, value], axis), lambda: np.delete(value, slice(0, 1), axis), lambda: value[None],
         lambda: value[0] if len(value) else value, lambda: value.astype(complex), lambda: value.astype(object),
-        lambda: value.astype(np.float16) if value.dtype.kind == "f" else -value.astype(int) - 1,
+        lambda: halves(value) if value.dtype.kind == "f" else -value.astype(int) - 1,
         lambda: list(value), lambda: value.T, lambda: np.ma.masked_array(value, np.zeros(value.shape, bool)),
     )()  # fmt: skip
 

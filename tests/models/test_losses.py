@@ -482,3 +482,11 @@ def test_the_order_in_memory_does_not_matter(own):
 def test_a_class_is_no_array(method):
     with pytest.raises((TypeError, ValueError), match=r"^outputs: expected"):
         getattr(losses.MeanSquaredError(), method)(np.ndarray, np.zeros((2, 3)))
+
+
+def test_what_counts_in_any_form():
+    own, rng = losses.MeanSquaredError(), np.random.default_rng(0)
+    outputs, labels = rng.random((2, *VALID.shape, K), np.float32)
+    for form in (VALID.tolist(), VALID.astype(object), np.asfortranarray(VALID)):
+        assert own(outputs, labels, form) == own(outputs, labels, VALID)
+        np.testing.assert_array_equal(own.gradient(outputs, labels, form), own.gradient(outputs, labels, VALID))
