@@ -61,6 +61,18 @@ def limits():
     kernels.set_num_threads(threads)
 
 
+@pytest.fixture
+def native():
+    """The kernels' own products, of all threads, whatever backend the tests are run with: that of BLAS has blocks of
+    another size, and promises no bits. A test may ask for it within."""
+    import cgru
+
+    before = cgru.get_backend()
+    cgru.set_backend("native")
+    yield
+    cgru.set_backend(before)
+
+
 @pytest.fixture(autouse=True)
 def leaves_no_settings_behind():
     """A test that leaves limits, the backend or the build changed makes others fail, far from it and only in some

@@ -13,14 +13,6 @@ from cgru import kernels, recurrence, scheduling
 MODES = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
 
 
-@pytest.fixture
-def native():
-    before = cgru.get_backend()
-    cgru.set_backend("native")
-    yield
-    cgru.set_backend(before)
-
-
 def passes(problem, reset_after, plan, backend):
     weights = recurrence.prepare(
         problem.kernel, problem.recurrent_kernel, problem.bias, reset_after=reset_after, backend=backend

@@ -9,20 +9,12 @@ import cgru
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
+def two_threads(native):
     before = cgru.get_num_threads()
     cgru.set_num_threads(2)
     yield
     assert cgru.get_num_threads() == 2 and cgru.get_backend() == "native"
     cgru.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def native():
-    before = cgru.get_backend()
-    cgru.set_backend("native")
-    yield
-    cgru.set_backend(before)
 
 
 def elsewhere(function):

@@ -17,12 +17,8 @@ BLOCKS = {"large_rows": 2, "block_rows": 3}
 
 
 @pytest.fixture(autouse=True)
-def no_least_tape(monkeypatch):
+def no_least_tape(native, monkeypatch):
     monkeypatch.setattr(recomputing, "LEAST_TAPE", 0)
-    backend = cgru.get_backend()
-    cgru.set_backend("native")  # of all threads; that of BLAS has blocks of another size, and promises no bits
-    yield
-    cgru.set_backend(backend)
 
 
 def pieces(tape):

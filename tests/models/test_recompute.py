@@ -12,13 +12,9 @@ N, T, D, H, K = 6, 13, 3, 5, 2
 
 
 @pytest.fixture(autouse=True)
-def small_pieces(limits, monkeypatch):
+def small_pieces(native, limits, monkeypatch):
     limits(large_rows=4, block_rows=3)
     monkeypatch.setattr(recomputing, "LEAST_TAPE", 0)
-    backend = cgru.get_backend()
-    cgru.set_backend("native")  # of all threads; that of BLAS has blocks of another size, and promises no bits
-    yield
-    cgru.set_backend(backend)
 
 
 @pytest.fixture

@@ -2,13 +2,7 @@
 
 import pytest
 
-import cgru
-
 
 @pytest.fixture(autouse=True)
-def native():
-    """Tests that ask for BLAS do so themselves; of float32, that promises no bits."""
-    backend = cgru.get_backend()
-    cgru.set_backend("native")
-    yield
-    cgru.set_backend(backend)
+def by_kernels(native):
+    """Each test of this room; those that ask for BLAS do so themselves."""
