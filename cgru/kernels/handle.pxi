@@ -243,17 +243,17 @@ cdef class Handle:
         cdef bint mine = not self.busy, done = False
         cdef const void *h0 = b[2].buf if started else NULL
         cdef Choice choice = choose_for(&j, &j.s, False, 1, threads)
-        cdef void *start = &space[0]
+        cdef void *work_at = &space[0]
         j.slow = choice.slow
         if work < limits.gil_work:
-            start_sequence(&j, h0, start, &choice)
+            start(&j, h0, NULL, work_at, choice.way, choice.threads)
             advance_forward(&j)
             finish(&choice, N * T, True)
             return 0
         self.busy = True
         try:
             with nogil:
-                start_sequence(&j, h0, start, &choice)
+                start(&j, h0, NULL, work_at, choice.way, choice.threads)
             while not done:
                 with nogil:
                     done = advance_forward(&j)
@@ -288,13 +288,6 @@ cdef class Handle:
             step_cell(&self.jobs[i], <const float *>x, h, h_row, <float *>out, N, <float *>work, choice)
         else:
             step_cell(&self.jobs[i], <const double *>x, h, h_row, <double *>out, N, <double *>work, choice)
-
-
-cdef inline void start_sequence(Forward *j, const void *h0, void *work, const Choice *choice) noexcept nogil:
-    if j.single:
-        start_forward(j, <const float *>h0, <const float *>NULL, <float *>work, choice.way, choice.threads)
-    else:
-        start_forward(j, <const double *>h0, <const double *>NULL, <double *>work, choice.way, choice.threads)
 
 
 cdef inline bint overlap(const char *a, Py_ssize_t a_bytes, const char *b, Py_ssize_t b_bytes) noexcept nogil:

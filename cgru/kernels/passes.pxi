@@ -32,12 +32,8 @@ cdef class Call:
         j.slow = choice.slow
         if self.backward:
             j.way = sharing_of(choice.way, threads, j.s.N, j.H, j.Hp, itemsize_of(j), PACKED)
-        elif j.single:
-            start_forward(
-                j, <const float *>self.h0, <const float *>self.mask, <float *>self.work, choice.way, threads)
         else:
-            start_forward(
-                j, <const double *>self.h0, <const double *>self.mask, <double *>self.work, choice.way, threads)
+            start(j, self.h0, self.mask, self.work, choice.way, threads)
 
 
 cdef Schedule schedule_of(
@@ -141,6 +137,16 @@ cdef inline void take_options(
     if taken is not None:
         assert taken.shape[0] == offset(&j.s, j.s.K) and taken.shape[1] == j.H
         j.taken = &taken[0, 0]
+
+
+cdef void start(
+    Forward *j, const void *h0, const void *mask, void *work, int way, int threads
+) noexcept nogil:
+    """`start_forward` for the type of the job."""
+    if j.single:
+        start_forward(j, <const float *>h0, <const float *>mask, <float *>work, way, threads)
+    else:
+        start_forward(j, <const double *>h0, <const double *>mask, <double *>work, way, threads)
 
 
 cdef void start_forward(
