@@ -60,7 +60,10 @@ def measure(units, rows, threads, rounds):
 def main():
     made = parser(__doc__, PEERS, rounds=9)
     made.add_argument("--no-dots", action="store_true", help="int8 without the CPU's instructions for it")
+    made.add_argument("--narrow", action="store_true", help="16 bits as they are in all calls, as in a single step")
     options = parse(made)
+    if options.narrow:
+        kernels.tune(near_bytes=0, many_rows=sys.maxsize)
     if options.no_dots:
         kernels.tune(dots=0)
     with Contest(options, ["cgru", *(f"cgru.{kind}" for kind in KINDS), *options.peers]) as contest:
