@@ -168,6 +168,8 @@ def get_num_threads():
     That is what `set_num_threads` set, else OMP_NUM_THREADS, else the number of processors that the thread may use:
     those of its affinity mask, within the time that its control group may take. `limit_threads` may lower it.
     """
+    if cgru_mine.limit == 1 or _threads == 1:
+        return 1  # whatever the files say: a step that must not be late reads none
     cdef int64_t time = cgru_now()
     if time - _quota_looked > 1_000_000_000:
         _look_at_quota()

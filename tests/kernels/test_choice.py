@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import children
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import cgru
 from cgru import kernels
+from cgru.kernels import runtime
 
 ALONE, UNITS, ROWS, ONCE = 0, 1, 2, 13  # of two threads
 
@@ -143,6 +145,20 @@ def test_quota_of_control_groups(tmp_path, cgroup, files, expected):
 
 def test_quota_without_control_groups(tmp_path):
     assert kernels.read_quota(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("how", ["limit_threads", "set_num_threads"])
+def test_who_asks_for_one_thread_reads_no_files(threads, monkeypatch, how):
+    looked = []
+    monkeypatch.setattr(runtime, "read_quota", lambda: looked.append(True))
+    if how == "set_num_threads":
+        cgru.set_num_threads(1)
+    with cgru.limit_threads(1 if how == "limit_threads" else None):
+        time.sleep(1.01)  # files are looked at again after a second
+        assert kernels.get_num_threads() == 1 and not looked
+    cgru.set_num_threads(None)
+    kernels.get_num_threads()
+    assert looked or os.environ.get("OMP_NUM_THREADS") == "1"
 
 
 def test_limit_threads_is_of_this_thread_alone(threads):

@@ -860,7 +860,7 @@ def test_a_step_with_out_allocates_no_arrays(num_layers):
     layer.step(x_t, h, out=h)
     tracemalloc.start()
     try:
-        with cgru.limit_threads(1):  # the default is found by reading files now and then
+        with cgru.limit_threads(1):  # by default files are read now and then
             layer.step(x_t, h, out=h)
             before, _ = tracemalloc.get_traced_memory()
             tracemalloc.reset_peak()
