@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from cgru import constraints, initializers, regularizers
+from cgru.layers.parameters import Parameterized, role
 from cgru.layers.rows import from_valid_rows
-from cgru.typing import Array, BoolArray, Shape
+from cgru.typing import Array, BoolArray, Initializer
 
 _KINDS = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
 
@@ -23,22 +24,13 @@ def in_config(option: str, value: Any) -> Any:
     return value if kind is None else kind.config_of(value)
 
 
-def role(name: str) -> str:
-    """What the options for a parameter begin with: of "l0.forward.recurrent_kernel" recurrent_initializer and so on."""
-    return name.rpartition(".")[2].removesuffix("_kernel")
-
-
-class Optioned:
+class Optioned(Parameterized):
     """What a layer does with such options. Of a parameter "kernel" they are kernel_initializer, kernel_regularizer and
     kernel_constraint; of "recurrent_kernel" recurrent_initializer and so on."""
 
     activity_regularizer: Any = None
     trainable: Any
     _regularizers: Mapping[str, Any] = MappingProxyType({})  # option -> object: every pass asks for them
-    _built_parameters: Any
-
-    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
-        raise NotImplementedError
 
     def _keep(self, **options: Any) -> None:
         """Check and keep options whose names end in _initializer, _regularizer and _constraint."""
@@ -60,6 +52,9 @@ class Optioned:
 
     def _option_for(self, name: str, what: str) -> Any:
         return getattr(self, f"{role(name)}_{what}", None)
+
+    def _initial(self, name: str) -> Initializer:
+        return initializers.get(self._option_for(name, "initializer"))
 
     def constraint_of(self, name: str) -> Any:
         """Return what is to be done with the parameter called `name` after each update, or None."""

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from cgru.layers.parameters import Parameterized
 from cgru.typing import AnyArray, Shape
 
 
-class Stored:
+class Stored(Parameterized):
     """The tensors of a layer in a file."""
-
-    dtype: np.dtype[Any] | None
-    _lock: Any
-    _built_parameters: Any
-    _adopt: Any
-
-    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
-        raise NotImplementedError
 
     def stored_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape, str]]:
         """Yield (name, shape, what the safetensors format calls the type) of each tensor."""
