@@ -204,12 +204,3 @@ class Cells(Layer):
         """Let the next call start from h, or afresh if it is None, if the layer is stateful."""
         if self.stateful:
             self._state = None if h is None else h.copy()
-
-    def _check_out(self, out: Array, shape: Shape) -> None:
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
-        if out.shape != shape or out.dtype != self.dtype or not out.flags.carray:  # C-contiguous, aligned, writable
-            raise ValueError(
-                f"out: expected a writable, aligned, C-contiguous array of shape {shape} and dtype {self.dtype}, "
-                f"got shape {out.shape}, dtype {out.dtype}, strides {out.strides}"
-            )

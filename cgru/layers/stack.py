@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru import kernels, masks, recurrence, segments
+from cgru import masks, recurrence, segments
 from cgru.checks import sequence_advice
 from cgru.layers import noise
 from cgru.layers.base import Layer
@@ -18,7 +18,7 @@ from cgru.layers.steps import flipped, gather_repeated, repeat_last
 from cgru.recomputing import Every
 from cgru.scheduling import Schedule, schedule
 from cgru.sequences import Batch, as_numeric
-from cgru.typing import AnyArray, Array, ArrayOrPair, Key, Shape
+from cgru.typing import AnyArray, Array, Key, Shape
 
 
 class Tape(NamedTuple):
@@ -38,33 +38,9 @@ class Tape(NamedTuple):
 
 
 class Stack(Cells):
-    """Layers and directions of the recurrence, batch-major throughout; `GRU` is its face, and sets the options."""
+    """Layers and directions of the recurrence, batch-major throughout; `Calls` is its face."""
 
     # -- the passes
-
-    def _plain_call(self, handle: kernels.Handle, x: ArrayLike, initial_state: ArrayLike | None) -> ArrayOrPair | None:
-        """The usual inference, without the microseconds that everything else costs; None where it is not that."""
-        if type(x) is not np.ndarray or x.ndim != 3:  # a masked array is one, too
-            return None
-        if self.time_major:
-            x = x.swapaxes(0, 1)
-        N, T, _ = x.shape
-        if initial_state is None:
-            h = np.empty((N, self.units), self.dtype)
-        elif type(initial_state) is not np.ndarray or initial_state.dtype != self.dtype:
-            return None
-        elif initial_state.shape == (N, self.units):
-            h = np.array(initial_state, order="C")
-        else:
-            return None
-        y = rows = None
-        if self.return_sequences:
-            y = np.empty((T, N, self.units) if self.time_major else (N, T, self.units), self.dtype)
-            rows = y.swapaxes(0, 1) if self.time_major else y
-        if not handle.sequence(x, rows, h, initial_state is not None, kernels.get_num_threads()):
-            return None
-        y = h.copy() if y is None else y
-        return (y, h) if self.return_state else y
 
     def _build_for(self, x: AnyArray, name: str) -> None:
         if x.shape[-1] < 1:
@@ -319,10 +295,3 @@ class Stack(Cells):
                 return [dy * ys[1], dy * ys[0]]
         half = dy if self.merge_mode == "sum" else dy / 2
         return [half, half]
-
-    def _time_order(self, array: Any) -> Any:
-        """A batch-major result in the layer's order."""
-        return array.swapaxes(0, 1) if self.time_major and array is not None and array.ndim == 3 else array
-
-    def _time_order_shape(self, shape: Shape) -> Shape:
-        return (shape[1], shape[0], *shape[2:]) if self.time_major and len(shape) == 3 else shape

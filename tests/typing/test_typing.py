@@ -77,7 +77,7 @@ def test_public_functions_are_annotated(name, path):
 def test_what_is_looked_at():
     """The public modules, none of them left out by mistake."""
     names = {"layers.gru", "layers.dense", "models.sequential", "models.training", "losses", "optimizers", "metrics",
-             "schedules", "descent", "layers.stateless",
+             "schedules", "descent", "layers.stateless", "layers.calls", "layers.parameters",
              "initializers", "threads", "backends", "files", "datasets.japanese_vowels", "sequences", "recurrence",
              "reference", "plot", "checks", "configured"}  # fmt: skip
     assert names | set(PUBLIC) <= {source.id for source in sources()}
