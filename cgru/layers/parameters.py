@@ -144,6 +144,11 @@ class Parameterized(Locked):
             views[name].flags.writeable = False
         return views
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters in memory; RuntimeError before the layer is built."""
+        return sum(parameter.nbytes for parameter in self._built_parameters().values())
+
     def get_weights(self) -> list[Array]:
         """Return copies of the parameters, a list in the order of `parameters`."""
         with self._lock:

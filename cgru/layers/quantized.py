@@ -82,11 +82,6 @@ class Quantized(Layer):
         return layer
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the weights in memory."""
-        return sum(parameter.nbytes for parameter in self._built_parameters().values())
-
-    @property
     def parameters(self) -> dict[str, Array]:
         """dict name -> read-only float32 array: the weights that the layer computes with, made anew at each access."""
         arrays = dict(zip(self._built_parameters(), self.get_weights(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -200,33 +201,38 @@ class Model(Locked, Configured):
         return f"{type(self).__name__}([\n{layers}]{'' if self.seed is None else f', seed={self.seed}'})"
 
     def summary(self) -> None:
-        """Print the layers: the shape of their outputs, the number and the shapes of their parameters; and how
-        many of the values are frozen, in layers with trainable=False, which `fit` leaves alone.
+        """Print the layers: the shape of their outputs, the number of their parameters and the bytes of these in
+        memory, their shapes, and the kind of small ones (`cgru.quantize`); and how many of the values are frozen, in
+        layers with trainable=False, which `fit` leaves alone.
 
         Examples
         --------
         >>> import cgru
         >>> model = cgru.Sequential([cgru.GRU(5), cgru.Dense(3, activation="softmax")])
         >>> model.build(4).summary()
-           layer        output shape    parameters
-        0  GRU          (N, 5)                 150  kernel 4x15  recurrent_kernel 5x15  bias 15
-        1  Dense        (N, 3)                  18  kernel 5x3  bias 3
-        168 parameters
+           layer        output shape    parameters       bytes
+        0  GRU          (N, 5)                 150         600  kernel 4x15  recurrent_kernel 5x15  bias 15
+        1  Dense        (N, 3)                  18          72  kernel 5x3  bias 3
+        168 parameters in 672 bytes
         """
         width = max(12, *(len(type(layer).__name__) for layer in self.layers))
-        print(f"   {'layer':<{width}} {'output shape':<15} {'parameters':>10}")
-        total = frozen = 0
+        print(f"   {'layer':<{width}} {'output shape':<15} {'parameters':>10} {'bytes':>11}")
+        total = nbytes = frozen = 0
         for i, (layer, shape) in enumerate(zip(self.layers, self._output_shapes(), strict=True)):
             line = f"{i:<2} {type(layer).__name__:<{width}} {shape_text(shape) if shape else '?':<15} "
             if layer.built:
-                count = sum(p.size for p in layer.parameters.values())
-                shapes = "  ".join(f"{name} {'x'.join(map(str, p.shape))}" for name, p in layer.parameters.items())
-                print(f"{line}{count:>10,}  {shapes}".rstrip())
+                parameters: dict[str, Any] = layer._built_parameters()  # in the form that they have in memory
+                count = sum(math.prod(p.shape) for p in parameters.values())
+                shown = [[name, "x".join(map(str, p.shape)), getattr(p, "kind", "")] for name, p in parameters.items()]
+                shapes = "  ".join(" ".join(words).rstrip() for words in shown)
+                print(f"{line}{count:>10,} {layer.nbytes:>11,}  {shapes}".rstrip())
                 total += count
+                nbytes += layer.nbytes
                 frozen += 0 if layer.trainable else count
             else:
                 print(f"{line}{'not built':>10}")
-        print(f"{total:,} parameters{f', {frozen:,} frozen' if frozen else ''}{'' if self.built else ' so far'}")
+        rest = (f", {frozen:,} frozen" if frozen else "") + ("" if self.built else " so far")
+        print(f"{total:,} parameters in {nbytes:,} bytes{rest}")
 
     def _output_shapes(self) -> Iterator[Shape | None]:
         """Yield the shape of each layer's outputs, names standing for what is not known; None where no data fit."""

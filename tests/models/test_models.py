@@ -346,12 +346,12 @@ def test_parameters_weights_and_summary(rng, capsys):
     out = capsys.readouterr().out
     count = 11 * 4 + 4 * 15 + 5 * 15 + 15 + 5 * 3 + 3
     assert out.splitlines() == [
-        "   layer        output shape    parameters",
-        "0  Embedding    (N, T, 4)               44  embeddings 11x4",
-        "1  GRU          (N, 5)                 150  kernel 4x15  recurrent_kernel 5x15  bias 15",
-        "2  Dropout      (N, 5)                   0",
-        "3  Dense        (N, 3)                  18  kernel 5x3  bias 3",
-        f"{count} parameters",
+        "   layer        output shape    parameters       bytes",
+        "0  Embedding    (N, T, 4)               44         176  embeddings 11x4",
+        "1  GRU          (N, 5)                 150         600  kernel 4x15  recurrent_kernel 5x15  bias 15",
+        "2  Dropout      (N, 5)                   0           0",
+        "3  Dense        (N, 3)                  18          72  kernel 5x3  bias 3",
+        f"{count} parameters in {4 * count} bytes",
     ]
 
 

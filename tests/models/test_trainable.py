@@ -82,10 +82,10 @@ def test_to_freeze_and_thaw_keeps_what_the_optimizer_remembers_of_the_others():
 def test_summary_counts_what_is_frozen(capsys):
     model = three()
     model.summary()
-    assert capsys.readouterr().out.splitlines()[-1] == "178 parameters"
+    assert capsys.readouterr().out.splitlines()[-1] == "178 parameters in 712 bytes"
     model.layers[0].trainable = False
     model.summary()
-    assert capsys.readouterr().out.splitlines()[-1] == "178 parameters, 16 frozen"
+    assert capsys.readouterr().out.splitlines()[-1] == "178 parameters in 712 bytes, 16 frozen"
 
 
 @pytest.mark.parametrize("frozen", [[0], [1], [0, 1], [0, 2], [1, 3], [0, 1, 2], [3]])

@@ -79,6 +79,21 @@ def test_copies_pickles_and_configurations(tagger, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_summary_has_kinds_and_bytes(tagger, kind, capsys):
+    small = cgru.quantize(tagger, kind)
+    small.summary()
+    head, *lines, last = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("0  QuantizedEmbedding (N, T, 8) ") and lines[0].endswith(f"  embeddings 30x8 {kind}")
+    assert lines[5].endswith(f"  kernel 9x5 {kind}  bias 5") and lines[1].endswith("  kernel 3x8x12  bias 12")
+    for line, layer, whole in zip(lines, small.layers, tagger.layers, strict=True):
+        count, nbytes = line[35:].replace(",", "").split()[:2]
+        assert int(count) == sum(array.size for array in whole.parameters.values())
+        assert int(nbytes) == layer.nbytes and (layer.nbytes == whole.nbytes) == (type(layer) is type(whole))
+    total = sum(layer.nbytes for layer in small.layers)
+    assert f" parameters in {total:,} bytes, " in last and head.split()[-2:] == ["parameters", "bytes"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_streams_and_snapshots(tagger, kind):
     ids, _ = data()
     small = cgru.quantize(tagger, kind)
