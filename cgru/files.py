@@ -1,7 +1,8 @@
 """Layers and models in files, in the safetensors format.
 
 Our texts in the header are what `_REQUIRED` lists: the configuration, and one hash of the tensors' bytes and one of
-everything else; and, where training may go on, its state (models/checkpoints.py), with tensors of its own.
+everything else; where training may go on, its state (models/checkpoints.py), with tensors of its own; and of small
+weights the digests of those that they were made of, by which snapshots of streams know them.
 
 Reading trusts nothing. `safetensors` bounds what a file can make us allocate, and the configuration must ask for just
 the tensors that are there before anything is built. Nothing in a file is executed, and its hashes tell damage, not
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from cgru import safetensors
 from cgru._version import __version__
 from cgru.checks import check_bool, check_int, model_text
 from cgru.layers import Layer
+from cgru.layers.quantized import Quantized
 from cgru.models import LAYERS, MODELS, Model, Seq2Seq, Sequential, checkpoints
 from cgru.reading import check_path, errors_name, open_regular, parse_json, short
 from cgru.typing import AnyArray, LayerOrModel, Path
@@ -99,7 +101,7 @@ def save(model: Layer | Sequential | Seq2Seq, path: Path, training_state: bool =
     # The order of the safetensors library: the widest type first, so that all are aligned, then by name.
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     arrays = [np.asarray(tensors[name], tensors[name].dtype.newbyteorder("<"), order="C") for name in names]
-    header: dict[str, Any] = {"__metadata__": _metadata(model, arrays, training)}
+    header: dict[str, Any] = {"__metadata__": _metadata(model, arrays, parts, training)}
     begin = 0
     for name, array in zip(names, arrays, strict=True):
         end = begin + array.nbytes
@@ -157,6 +159,7 @@ def load(path: Path) -> LayerOrModel:
             model = _unbuilt(metadata["class"], parse_json(metadata["config"], "config"))
             parts = _parts(model, parse_json(metadata["input_size"], "input_size"))
             training = parse_json(metadata["training"], "training") if "training" in metadata else None
+            made_of = _made_of(parts, parse_json(metadata.get("made_of", "null"), "made_of"))
             own = {name for name in table if training is not None and name.startswith(checkpoints.PREFIX)}
             _check_table(parts, {name: entry for name, entry in table.items() if name not in own})
         except (TypeError, ValueError) as error:
@@ -169,8 +172,10 @@ def load(path: Path) -> LayerOrModel:
         tensors = safetensors.read_tensors(file, table, digest)
         if digest.hexdigest() != metadata["sha256"]:
             raise ValueError("the tensors were altered: their SHA-256 is not the one that the header names")
-        for prefix, layer, size in parts:
+        for (prefix, layer, size), digest_of in zip(parts, made_of, strict=True):
             layer.adopt_stored(size, {name: tensors[prefix + name] for name, *_ in layer.stored_shapes(size)}, prefix)
+            if digest_of is not None:
+                layer._made_of = digest_of
         if training is not None:
             if not isinstance(model, (Sequential, Seq2Seq)):
                 got = type(model).__name__
@@ -242,7 +247,8 @@ def _not_in_json(value: Any) -> Any:
     return None if value is None or isinstance(value, (str, int, float)) else value
 
 
-def _metadata(model: Layer | Model, arrays: Sequence[AnyArray], training: str | None) -> dict[str, str]:
+def _metadata(model: Layer | Model, arrays: Sequence[AnyArray], parts: _Parts, training: str | None) -> dict[str, str]:
+    made_of = [layer._made_of if isinstance(layer, Quantized) else None for _, layer, _ in parts]
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(array.data if array.size else b"")
@@ -255,6 +261,7 @@ def _metadata(model: Layer | Model, arrays: Sequence[AnyArray], training: str | 
         "input_size": json.dumps(_input_sizes(model)),
         "sha256": digest.hexdigest(),
         **({} if training is None else {"training": training}),
+        **({"made_of": json.dumps(made_of)} if any(made_of) else {}),
     }
 
 
@@ -289,7 +296,10 @@ def _unbuilt(name: str, config: Any) -> Layer | Model:
     return made
 
 
-def _parts(model: Layer | Model, sizes: Any) -> list[tuple[str, Any, int | None]]:
+_Parts: TypeAlias = list[tuple[str, Any, int | None]]
+
+
+def _parts(model: Layer | Model, sizes: Any) -> _Parts:
     """Return [(what the names of its tensors begin with, layer, its number of input features or None)]."""
     if not isinstance(model, Model):
         parts, sizes = [("", model)], [sizes]
@@ -303,7 +313,18 @@ def _parts(model: Layer | Model, sizes: Any) -> list[tuple[str, Any, int | None]
     ]
 
 
-def _check_table(parts: list[tuple[str, Any, int | None]], table: Mapping[str, safetensors.Entry]) -> None:
+def _made_of(parts: _Parts, found: Any) -> list[str | None]:
+    """For each layer the digest that a file names of what its small weights were made of, or None."""
+    if found is None:
+        return [None] * len(parts)
+    if isinstance(found, list) and len(found) == len(parts):
+        pairs = zip(parts, found, strict=True)
+        if all(one is None or (isinstance(one, str) and isinstance(layer, Quantized)) for (_, layer, _), one in pairs):
+            return found
+    raise ValueError(f"made_of: expected for each layer with small weights a digest, else null, got {short(found)}")
+
+
+def _check_table(parts: _Parts, table: Mapping[str, safetensors.Entry]) -> None:
     """ValueError unless the tensors are exactly those of the layers; stops at the first that is not there."""
     left = set(table)
     for prefix, layer, size in parts:

@@ -270,7 +270,8 @@ class Streams(Locked):
         Raises
         ------
         TypeError, ValueError
-            If it is no snapshot, of another model or of other weights, or has more than `max_streams` streams.
+            If it is no snapshot, of another model or of other weights, or has more than `max_streams` streams. What
+            `cgru.quantize` makes of a model, of any kind, is the same model here: a snapshot goes over and back.
         RuntimeError
             If the model is not built.
         """

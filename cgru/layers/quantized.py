@@ -15,6 +15,7 @@ from cgru.layers.base import Layer
 from cgru.layers.dense import ACTIVATIONS, Dense
 from cgru.layers.embedding import Embedding
 from cgru.layers.gru import GRU
+from cgru.layers.stored import digest_of
 from cgru.locks import owned
 from cgru.sequences import Batch
 from cgru.small import Codes, SmallMatrix, SmallTable
@@ -35,6 +36,7 @@ class Quantized(Layer):
     kind: SmallKind
     _options: tuple[str, ...] = ("kind",)
     _small: ClassVar[tuple[str, ...]]  # names of the parameters that are
+    _made_of: str | None = None  # the digest of the float32 parameters, where it is known
 
     def __init__(self, *args: Any, kind: SmallKind, **options: Any) -> None:
         if check_dtype(options.get("dtype", "float32")) != np.float32:
@@ -57,6 +59,7 @@ class Quantized(Layer):
                 for name, array in parameters.items()
             },
         )
+        made._made_of = digest_of(parameters)
         return made
 
     # -- small parameters
@@ -93,6 +96,10 @@ class Quantized(Layer):
         """Return the float32 weights that the layer computes with, a list in the order of `parameters`."""
         parameters: dict[str, Any] = self._built_parameters()
         return [parameters[name].values() if self._is_small(name) else parameters[name].copy() for name in parameters]
+
+    @property
+    def _digests(self) -> list[str]:
+        return super()._digests + ([] if self._made_of is None else [self._made_of])
 
     def stored_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape, str]]:
         for name, shape in self.parameter_shapes(input_size):
@@ -139,6 +146,7 @@ class Quantized(Layer):
                 f"kind: expected {self.kind!r}, as the weights are, got {other.kind!r}: quantize the float32 layer"
             )
         other._adopt(self.input_size, self._built_parameters())
+        other._made_of = self._made_of
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         parameters = state["_parameters"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -12,6 +13,11 @@ from cgru.typing import AnyArray, Shape
 
 class Stored(Parameterized):
     """The tensors of a layer in a file."""
+
+    @property
+    def _digests(self) -> list[str]:
+        """Whose states the layer may go on from: the digest of its parameters, and of those that it was made of."""
+        return [digest_of(self.parameters)]
 
     def stored_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape, str]]:
         """Yield (name, shape, what the safetensors format calls the type) of each tensor."""
@@ -27,3 +33,12 @@ class Stored(Parameterized):
         """Take the tensors of a file, of the shapes and types for `input_size`; "BF16" has come as float32. `where` is
         what messages have before the names."""
         self._adopt(input_size, tensors)
+
+
+def digest_of(parameters: Mapping[str, AnyArray]) -> str:
+    """The SHA-256 of names, shapes, types and bits, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, array in parameters.items():
+        digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -168,6 +168,10 @@ def other_kind(header, raw, metadata):
     metadata["config"] = metadata["config"].replace('"int8"', '"float16"')
 
 
+def made_of(text):
+    return lambda header, raw, metadata: metadata.update(made_of=text)
+
+
 def no_kind(header, raw, metadata):
     metadata["config"] = metadata["config"].replace('"int8"', '"int4"')
 
@@ -184,6 +188,11 @@ def no_kind(header, raw, metadata):
         (other_type, "4.kernel: expected shape .5, 3. of I8, .*got .5, 3. of U8"),
         (least_code, "4.kernel: expected codes from -127 to 127, got -128 at .1, 1."),
         (other_kind, "expected shape .* of F16"),
+        (made_of("[null]"), "made_of: expected for each layer with small weights a digest, else null, got .None.$"),
+        (made_of('["", "", null, null, null]'), "made_of: expected .*"),  # the convolution is float32
+        (made_of("[null, null, null, null, 1]"), "made_of: expected .*"),
+        (made_of('{"a": 1}'), "made_of: expected .*"),
+        (made_of("junk"), "made_of: .*"),
         (no_kind, "kind: expected one of"),
     ],
 )

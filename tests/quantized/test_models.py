@@ -105,12 +105,66 @@ def test_streams_and_snapshots(tagger, kind):
     again = cgru.Streams(cgru.quantize(tagger, kind))
     again.restore(kept)
     assert np.array_equal(again.step(list("fedcba"), ids[::-1, 4]), out[::-1, 4])
-    with pytest.raises(ValueError, match="one of another"):
-        cgru.Streams(tagger).restore(kept)
+    with pytest.raises(ValueError, match="one of another: Embedding Conv1D GRU Dropout GRU Dense"):
+        cgru.Streams(cgru.GRU(6, input_size=3)).restore(kept)
     layer = cgru.quantize(cgru.GRU(6, input_size=3, seed=0, return_sequences=True), kind)
     x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
     streams = cgru.Streams(layer)
     assert np.array_equal(np.stack([streams.step(["a", "b"], x[:, t]) for t in range(5)], 1), layer(x))
+
+
+def test_streams_go_on_with_weights_of_another_kind(tagger, tmp_path):
+    ids, _ = data()
+    cgru.save(cgru.quantize(tagger, "int8"), tmp_path / "file")
+    of_model = [tagger, *(cgru.quantize(tagger, kind) for kind in KINDS), cgru.load(tmp_path / "file")]
+    of_model += [copy.copy(of_model[1]), pickle.loads(pickle.dumps(of_model[3])),
+                 cgru.Sequential([of_model[1].layers[0], *tagger.layers[1:-1], of_model[3].layers[-1]])]  # fmt: skip
+    state = None
+    for t in range(4):
+        _, state = tagger.step(ids[:, t], state)
+    for one in of_model:
+        streams = cgru.Streams(one)
+        for t in range(4):
+            streams.step(range(6), ids[:, t])
+        kept = streams.snapshot()
+        for other in of_model:
+            again = cgru.Streams(other)
+            again.restore(kept)
+            given = {name: array for name, array in again.snapshot().items() if name not in ("ages", "model")}
+            assert all(np.array_equal(array, kept[name]) for name, array in given.items())
+            assert np.isfinite(again.step(range(6), ids[:, 4])).all()
+            if one is tagger:  # as the states that `step` returns
+                again.restore(kept)
+                assert np.array_equal(again.step(range(6), ids[:, 4]), other.step(ids[:, 4], state)[0])
+
+
+def test_streams_do_not_go_on_with_weights_of_another_model(tagger, tmp_path):
+    ids, _ = data()
+    streams = cgru.Streams(tagger)
+    streams.step(range(6), ids[:, 0])
+    kept = streams.snapshot()
+    changed = copy.copy(tagger)
+    changed.set_weights([array * np.float32(1.001) for array in tagger.get_weights()])
+    for kind in KINDS:
+        small = cgru.quantize(tagger, kind)
+        small.layers[1].set_weights(changed.layers[1].get_weights())  # a layer that stays float32
+        for other in (small, cgru.quantize(changed, kind), changed):
+            with pytest.raises(ValueError, match="one of the same layers with other weights"):
+                cgru.Streams(other).restore(kept)
+    layer = cgru.GRU(6, input_size=3, seed=0)
+    streams = cgru.Streams(layer)
+    streams.step([1, 2], np.ones((2, 3)))
+    kept = streams.snapshot()
+    small = cgru.quantize(layer, "float16")
+    cgru.Streams(small.with_options(dropout=0.5)).restore(kept)
+    for other in (layer.with_options(activation="relu"), cgru.GRU(7, input_size=3, seed=0)):
+        with pytest.raises(ValueError, match="one of another: GRU"):
+            cgru.Streams(cgru.quantize(other, "float16")).restore(kept)
+    with pytest.raises(ValueError, match="one of the same layers with other weights"):
+        cgru.Streams(small.widened()).restore(kept)
+    streams = cgru.Streams(small)
+    cgru.Streams(small.widened()).restore(streams.snapshot())  # the same weights
+    cgru.Streams(cgru.quantize(small.widened(), "float16")).restore(streams.snapshot())
 
 
 @pytest.mark.parametrize("attention", [None, "general"])
