@@ -31,7 +31,7 @@ _HALF_TINY = 2.0**-14  # below which float16 has fewer than 11 bits
 
 
 class QuantizationWarning(UserWarning):
-    """A kind of small weights keeps next to nothing of a column of them."""
+    """A kind of small weights keeps next to nothing of a column of them, or nothing of a row."""
 
 
 class Codes(NamedTuple):
@@ -72,20 +72,19 @@ def check_finite(array: Array, name: str) -> None:
 
 
 def checked_narrow(array: Array, kind: SmallKind, name: str, axis: int = 0) -> Codes:
-    """`narrow`, but ValueError for numbers that the kind does not have, and a warning where it flattens a column."""
+    """`narrow`, but ValueError for numbers that the kind does not have, and warnings where it flattens some."""
     check_finite(array, name)
     codes = narrow(array, kind, axis)
-    line = "column" if axis == 0 else "row"
+    line, other = ("column", "row") if axis == 0 else ("row", "column")
     size = np.abs(array)
     if kind != "int8":
         wrong = ~np.isfinite(widen(codes))
         if wrong.any():
             place = tuple(np.argwhere(wrong)[0].tolist())
-            other = "; bfloat16 has the range of float32" if kind == "float16" else ""
-            raise ValueError(f"{name}: expected weights in the range of {kind}, got {array[place]} at {place}{other}")
+            hint = "; bfloat16 has the range of float32" if kind == "float16" else ""
+            raise ValueError(f"{name}: expected weights in the range of {kind}, got {array[place]} at {place}{hint}")
     if kind == "float16":
-        largest = size.max(axis)
-        flat = (largest > 0) & (largest < _HALF_TINY)
+        flat = array.any(axis) & (size.max(axis) < _HALF_TINY)
         what = f"rounds all weights of a {line} to fewer than 11 bits, or to 0"
         advice = "bfloat16 has the range of float32"
     elif kind == "int8":
@@ -95,10 +94,12 @@ def checked_narrow(array: Array, kind: SmallKind, name: str, axis: int = 0) -> C
         advice = "float16 and bfloat16 keep them"
     else:
         return codes
-    if flat.any():
-        first, count = int(flat.argmax()), np.count_nonzero(flat)
-        _warn(f"{name}: {kind} {what}, in {count} of {flat.size}, the first {line} {first}, whose largest is "
-              f"{size.max(axis)[first]:.3g}; {advice}")  # fmt: skip
+    gone = array.any(1 - axis) & ~codes.codes.any(1 - axis) & (not flat.all())
+    for lines, called, said in (flat, line, what), (gone, other, f"makes 0 of all weights of a {other}"):
+        if lines.any():
+            first, count = int(lines.argmax()), np.count_nonzero(lines)
+            _warn(f"{name}: {kind} {said}, in {count} of {lines.size}, the first {called} {first}, whose largest is "
+                  f"{size.max(axis if lines is flat else 1 - axis)[first]:.3g}; {advice}")  # fmt: skip
     return codes
 
 

@@ -375,6 +375,35 @@ def test_columns_that_a_kind_flattens_are_named():
         cgru.quantize(model, "int8")
 
 
+def test_rows_that_a_kind_makes_zero_of_are_named():
+    """The weights of a feature whose numbers would not count any more."""
+    for kind, value in (("float16", 2e-8), ("int8", 2e-5)):
+        faint = with_weight("kernel", 2, value, cgru.GRU(5, input_size=4, seed=0))
+        with pytest.warns(quantized.QuantizationWarning) as seen:
+            small = cgru.quantize(faint, kind)
+        assert [str(one.message).partition(";")[0] for one in seen] == [
+            f"kernel: {kind} makes 0 of all weights of a row, in 1 of 4, the first row 2, whose largest is {value:.0e}"
+        ]
+        assert seen[0].filename == __file__ and not small.parameters["kernel"][2].any()
+        x = np.random.default_rng(0).standard_normal((3, 6, 4))
+        x[..., 2] = 1 / value
+        assert np.abs(faint(x) - faint(x * [1, 1, -1, 1])).max() > 0.5
+        assert np.array_equal(small(x), small(x * [1, 1, -1, 1]))
+    both = with_weight("recurrent_kernel", 3, 1e-4, cgru.GRU(5, input_size=4, seed=0))
+    both = with_weight("recurrent_kernel", (2, 7), 1e4, both)
+    with pytest.warns(quantized.QuantizationWarning) as seen:
+        cgru.quantize(both, "int8")
+    assert ["the first column 7" in str(one.message) for one in seen] == [True, False]
+    assert "the first row 3, whose largest is 0.0001; " in str(seen[1].message)
+    table = with_weight("embeddings", (slice(None), 1), 1e-5, built(cgru.Embedding(5, 4, seed=0)))
+    with pytest.warns(quantized.QuantizationWarning, match="^embeddings: int8 makes 0 of all .* first column 1,"):
+        cgru.quantize(table, "int8")
+    tiny = with_weight("kernel", slice(None), 2e-8, cgru.GRU(5, input_size=4, seed=0))
+    with pytest.warns(quantized.QuantizationWarning, match="15 of 15, the first column 0") as seen:
+        cgru.quantize(tiny, "float16")
+    assert len(seen) == 1  # that says it all
+
+
 @pytest.mark.filterwarnings("error")
 def test_what_a_kind_keeps_is_not_warned_of():
     zeros = with_weight("kernel", slice(None), 0, cgru.GRU(5, input_size=4, seed=0))
@@ -383,6 +412,7 @@ def test_what_a_kind_keeps_is_not_warned_of():
         small = cgru.quantize(zeros, kind)
         assert (small.parameters["kernel"] == 0).all() and np.isfinite(small(np.ones((1, 2, 4)))).all()
         cgru.quantize(few, kind)
+        cgru.quantize(with_weight("kernel", 2, 0, cgru.GRU(5, input_size=4, seed=0)), kind)  # a row of zeros stays one
     cgru.quantize(with_weight("recurrent_kernel", (2, 7), 1e4, cgru.GRU(5, input_size=4, seed=0)), "bfloat16")
 
 
