@@ -3,7 +3,7 @@
 Environment switches:
   CGRU_DEBUG=1               shapes and strides asserted at every kernel entry, bounds checked, -O1 -g
   CGRU_SANITIZE=address,...  compile and link with -fsanitize=...
-  CGRU_NO_THREADS=1          without the thread pool: for platforms that have no pthreads
+  CGRU_NO_THREADS=1          without the thread pool: for platforms that have no threads
   CGRU_FREE_THREADED=1       modules that leave the GIL of a free-threaded Python off
   CGRU_REPORT=1              GCC says which loops it vectorised, by line of the Cython sources; objects have these lines
 """

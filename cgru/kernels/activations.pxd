@@ -1,6 +1,4 @@
-# cython: language_level=3, cdivision=True
-"""
-Activations of one number, and their derivatives, for the loops of the kernels.
+"""Activations of one number, for the loops of the kernels; their slopes are in gates.pxd.
 
 Each function is inline, without branches and without libm, so that GCC vectorises a loop over it on every instruction
 set (flags: -O3 -fno-math-errno -fno-trapping-math; never -ffast-math, which would reassociate the rounding below and
@@ -19,8 +17,6 @@ m = exp(2 x) - 1 has no cancellation: where x is small, k is 0 and m is the poly
 second formula near 0. sigmoid and tanh are within 2.7 units in the last place (benchmarks/activation_accuracy.py;
 coefficients: benchmarks/fit_activations.py), saturate exactly, and pass NaN on. tanh(-x) and -tanh(x) may differ in the
 last place.
-
-A derivative takes the output y of its activation, not the input: backward keeps no pre-activations.
 """
 
 from cython cimport floating

@@ -90,16 +90,14 @@ cdef inline void plain_backward(
     floating *gates,  # (n, G)
     floating *h,      # (n, Hp) the states before the step, as the products read them
     floating *dh,     # (n, Hp) of them, +=
-    floating *dg,     # (n, G) in and out
+    floating *dg,     # (n, dG) in and out
     floating *ds,     # (n, Hp) workspace
     floating *reset,  # (n, Hp) out, r * h
     cgru_member *me,
 ) noexcept nogil:
     cdef Py_ssize_t i, H = j.forward.Hp, G = j.forward.G, units = u1 - u0
     cdef floating *row
-    if me != NULL:
-        cgru_arrive(me)
-        cgru_await(me)
+    meet(me)
     if j.forward.reset_after:
         # dh (n x H) += [dr dz dq] (n x 3H) U^T (3H x H)
         multiply_gates(j, 3, n, dg + H, &j.U_back, 0, u0, u1, dh, True)
@@ -109,10 +107,8 @@ cdef inline void plain_backward(
     for i in range(n):
         row = gates + i * G + u0
         reset_before_forward(units, row, h + i * H + u0, reset + i * H + u0)
-        reset_before_backward(f, units, row, h + i * H + u0, ds + i * H + u0, dg + i * G + H + u0, dh + i * H + u0)
-    if me != NULL:
-        cgru_arrive(me)
-        cgru_await(me)
+        reset_before_backward(f, units, row, h + i * H + u0, ds + i * H + u0, dg + i * j.dG + H + u0, dh + i * H + u0)
+    meet(me)
     # dh (n x H) += [dr dz] (n x 2H) [U_r U_z]^T (2H x H)
     multiply_gates(j, 2, n, dg + H, &j.U_back, 0, u0, u1, dh, True)
 

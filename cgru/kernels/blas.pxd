@@ -4,7 +4,8 @@ column-major."""
 from cython cimport floating
 from scipy.linalg.cython_blas cimport dgemm, sgemm
 
-# SciPy 1.18 names this type blas_int; sizes are checked against its maximum where arrays enter (kernels.pxi).
+# SciPy 1.18 names this type blas_int; sizes are checked against its maximum where arrays enter (recurrence.py,
+# products.pxi).
 ctypedef int blas_int
 
 

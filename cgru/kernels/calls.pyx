@@ -36,6 +36,7 @@ from jobs cimport (
     GRADIENT,
     HALF,
     PACKED,
+    PIECE_ROWS,
     SCATTER,
     SOFTMAX,
     SOFTMAX_FORWARD,

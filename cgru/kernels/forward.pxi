@@ -67,9 +67,7 @@ cdef inline void step_forward(
             else:
                 reset_before_forward(units, row, read + i * H + u0, reset + i * H + u0)
         if not j.reset_after:
-            if me != NULL:
-                cgru_arrive(me)
-                cgru_await(me)
+            meet(me)
             # gates_n (n x H) += (r * h) (n x H) U_n (H x H)
             multiply(n, j.H, reset, H, 1, &j.U, 0, 2, 1, u0, u1, gates + 2 * H, G, True)
     for i in range(n):
@@ -138,7 +136,7 @@ cdef void forward_units(Forward *j, int slot, floating *dtype) noexcept nogil:
     cdef floating *block = <floating *>j.gates + (first * j.G if j.training else 0)
     cdef floating *gates
     # Few rows make a poor product; the steps of a block together make a good one. (The block has one count, see
-    # `forward`.)
+    # `advance_forward`.)
     cdef bint together = n < j.limits.step_rows and j.s.times == NULL
     if together and u1 > u0:
         for i in range(n):

@@ -1,4 +1,4 @@
-"""The elementwise updates of one row of one step, forward and backward: the equations of DESIGN in loops that
+"""The elementwise updates of one row of one step, forward and backward: the equations of reference.py in loops that
 vectorise.
 
 Design: every loop runs over units of a single row, so a row's arithmetic does not depend on its neighbours, and the
@@ -84,6 +84,7 @@ cdef inline floating slope(
     floating y, floating a, floating b, floating c, floating low, floating high, floating bounded
 ) noexcept nogil:
     """The slope where the activation's value is y: a + b y + c y^2; if bounded, only within low < y < high, else 0.
+    It follows from the output, so that backward keeps no inputs.
 
     A constant slope does not read y, or that of an infinite output would be 0 times infinity; NaN lies within no
     bounds and passes through a curve. Selections, because GCC does not vectorise an `or`; a high of NaN is no bound.

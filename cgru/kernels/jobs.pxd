@@ -28,6 +28,10 @@ cdef struct Matrix:  # see projection.pxd
     bint dots           # whether the CPU has instructions for codes
 
 
+cdef enum:
+    PIECE_ROWS = 4096  # of CODES that share the scale of a row of A, and whose sums stand behind the panels
+
+
 cdef inline Matrix matrix(
     const void *data, Py_ssize_t K, Py_ssize_t columns, Py_ssize_t blocks, int route
 ) noexcept nogil:

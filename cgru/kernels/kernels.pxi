@@ -84,7 +84,6 @@ from narrow cimport cgru_has_dots, multiply_narrow, narrow_widen
 from norm cimport (
     add_gain_gradient,
     add_gradient_sums,
-    clear,
     normalised,
     normalised_backward,
     normalised_sum,
@@ -106,6 +105,7 @@ from softmax cimport (
     SUMS,
     added_up,
     biased_maximum,
+    clear,
     exponentials,
     first_largest,
     larger,
@@ -129,6 +129,13 @@ cdef extern from "platform.h" nogil:
         CGRU_FUSES
     unsigned cgru_flush_denormals() noexcept
     void cgru_restore_denormals(unsigned was) noexcept
+
+
+cdef inline void meet(cgru_member *me) noexcept nogil:
+    """Wait for the whole team, if there is one."""
+    if me != NULL:
+        cgru_arrive(me)
+        cgru_await(me)
 
 
 include "packing.pxi"

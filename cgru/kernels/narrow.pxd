@@ -8,7 +8,7 @@ rows of A become codes as well, in pieces of PIECE_ROWS of K, each of which has 
 
 from libc.stdint cimport int8_t, int32_t, uint16_t
 
-from jobs cimport CODES, HALF, Matrix
+from jobs cimport CODES, HALF, PIECE_ROWS, Matrix
 
 cdef extern from "narrow.h" nogil:
     enum:
@@ -38,9 +38,8 @@ cdef extern from "narrow.h" nogil:
 
 
 cdef enum:
-    PIECE_ROWS = 4096    # of K that have one scale
-    FAR_BYTES = 1 << 19  # as in projection.pxd
-    FETCHING = 32
+    FAR_BYTES = 1 << 19  # of a matrix, from which a second cache of 512 KB or 1 MB does not keep it beside all else
+    FETCHING = 32        # groups of rows at most that share the fetching of a piece
     CODE_ROWS = 12       # of A, as codes at a time
 
 

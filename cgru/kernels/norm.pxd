@@ -10,7 +10,7 @@ from libc.math cimport sqrt, sqrtf
 
 from activations cimport fma
 from gates cimport row_t
-from softmax cimport SUMS, added_up
+from softmax cimport SUMS, added_up, clear
 
 
 cdef inline floating normal_scale(floating variance) noexcept nogil:
@@ -19,12 +19,6 @@ cdef inline floating normal_scale(floating variance) noexcept nogil:
         return <floating>1 / sqrtf(variance + epsilon)
     else:
         return <floating>1 / sqrt(variance + epsilon)
-
-
-cdef inline void clear(floating *sums) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(SUMS):
-        sums[i] = 0
 
 
 cdef inline void add_values(Py_ssize_t n, row_t v, floating *sums) noexcept nogil:

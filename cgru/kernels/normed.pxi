@@ -13,12 +13,6 @@ cdef enum:  # where its mean and scale stand
     GROUPS = 8
 
 
-cdef inline void meet(cgru_member *me) noexcept nogil:
-    if me != NULL:
-        cgru_arrive(me)
-        cgru_await(me)
-
-
 cdef inline Py_ssize_t group_at(int group, Py_ssize_t Hp) noexcept nogil:
     """Where a group stands among the products, and its gains among the gains."""
     return (0 if group < STATE_RZ else 3 * Hp) + (2 * Hp if group == INPUT_N or group == STATE_N else 0)

@@ -1,5 +1,5 @@
 # Packing: the gates' blocks of weights and gradients, between arrays of any layout and matrices (projection.pxd).
-# Included by kernels.pxi; products.pxi calls it.
+# Included by kernels.pxi; products.pxi and dense.pxi make the jobs.
 
 cdef extern from "transpose.h" nogil:
     void float_transpose(

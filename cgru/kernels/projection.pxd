@@ -9,7 +9,7 @@ from cython cimport floating
 
 from blas cimport gemm
 from jobs cimport BLAS, HALF, Matrix
-from narrow cimport multiply_narrow
+from narrow cimport FAR_BYTES, FETCHING, multiply_narrow
 
 cdef extern from "tile.h" nogil:
     enum:
@@ -29,9 +29,7 @@ cdef extern from "tile.h" nogil:
 
 
 cdef enum:
-    FAR_BYTES = 1 << 19  # of a matrix, from which a second cache of 512 KB or 1 MB does not keep it beside all else
-    FETCHING = 32      # groups of rows at most that share the fetching of a piece
-    LINE_BYTES = 64    # of the caches
+    LINE_BYTES = 64  # of the caches
 
 
 cdef inline Py_ssize_t lanes(Py_ssize_t itemsize) noexcept nogil:

@@ -48,7 +48,7 @@ def tune(**changes):
 cdef inline Py_ssize_t matrix_bytes(Py_ssize_t K, Py_ssize_t columns, Py_ssize_t size, int route) noexcept nogil:
     """Of a Matrix with so many columns in all (projection.pxd, narrow.pxd)."""
     if route == CODES:
-        return ((K + 3) // 4 + 1 + (K + 4095) // 4096) * 4 * columns
+        return ((K + 3) // 4 + 1 + (K + PIECE_ROWS - 1) // PIECE_ROWS) * 4 * columns
     return K * columns * (2 if route >= HALF else size)
 
 

@@ -15,6 +15,12 @@ cdef enum:
     SUMS = 64
 
 
+cdef inline void clear(floating *sums) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(SUMS):
+        sums[i] = 0
+
+
 cdef inline floating added_up(Py_ssize_t n, floating *sums) noexcept nogil:
     """The sum of the sums of n elements; those beyond n are zero."""
     cdef Py_ssize_t half = SUMS // 2, i
@@ -70,8 +76,7 @@ cdef inline floating exponentials(
 ) noexcept nogil:
     """The sum of the exponentials."""
     cdef Py_ssize_t j = 0, i
-    for i in range(SUMS):
-        sums[i] = 0
+    clear(sums)
     while j + SUMS <= n:
         for i in range(SUMS):
             z[j + i] = exp_(z[j + i] - top)
@@ -132,8 +137,7 @@ cdef inline floating products_sum(
 ) noexcept nogil:
     """The sum of d * y."""
     cdef Py_ssize_t j = 0, i
-    for i in range(SUMS):
-        sums[i] = 0
+    clear(sums)
     while j + SUMS <= n:
         for i in range(SUMS):
             sums[i] = fma(d[j + i], y[j + i], sums[i])

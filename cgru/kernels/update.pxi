@@ -207,8 +207,7 @@ cdef inline double squares_sum(Py_ssize_t n, row_t g) noexcept nogil:
     """The sum of g^2; in float64, or that of float32 would overflow from 2e19 on."""
     cdef double[SUMS] sums
     cdef Py_ssize_t j = 0, i
-    for i in range(SUMS):
-        sums[i] = 0
+    clear(sums)
     while j + SUMS <= n:
         for i in range(SUMS):
             sums[i] = fma(<double>g[j + i], <double>g[j + i], sums[i])
