@@ -858,16 +858,17 @@ def test_a_step_with_out_allocates_no_arrays(num_layers):
     x_t = np.ones((rows, D), np.float32)
     h = np.zeros((rows, units) if num_layers == 1 else (num_layers, rows, units), np.float32)
     layer.step(x_t, h, out=h)
+    peaks = []
     tracemalloc.start()
     try:
         with cgru.limit_threads(1):  # by default files are read now and then
-            layer.step(x_t, h, out=h)
-            before, _ = tracemalloc.get_traced_memory()
-            tracemalloc.reset_peak()
-            for _ in range(50):
+            for _ in range(51):
+                before, _ = tracemalloc.get_traced_memory()
+                tracemalloc.reset_peak()
                 layer.step(x_t, h, out=h)
-            _, peak = tracemalloc.get_traced_memory()
+                peaks.append(tracemalloc.get_traced_memory()[1] - before)
     finally:
         tracemalloc.stop()
-    # An array of the state is 16 kB; what remains are the views that the call makes.
-    assert peak - before < 8000
+    # An array of the state is 16 kB; what remains are the views that the call makes. In the midst of some steps another
+    # thread of the process may allocate, or Python collect its garbage.
+    assert np.median(peaks) < 8000
