@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import zipfile
 
+import children
 import numpy as np
 import pytest
 
@@ -462,5 +463,5 @@ def test_a_fifo_is_not_waited_for(tmp_path):
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(children.PATIENCE)
     assert len(errors) == 1 and "exists and is no regular file" in errors[0]

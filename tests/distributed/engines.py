@@ -28,15 +28,18 @@ def beside(name):
 ranks = beside("ranks")
 
 
-def engine(name):
-    """all_reduce of this process."""
+def engine(name, folder):
+    """all_reduce of this process. Ranks of gloo meet in a file: a port that was free may be taken when they come."""
     if name == "mpi":
         return cgru.distributed.mpi()
     from datetime import timedelta
 
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=int(os.environ["RANK"]), world_size=2,
+        timeout=timedelta(seconds=ranks.PATIENCE),
+    )  # fmt: skip
     return cgru.distributed.gloo()
 
 
@@ -130,8 +133,9 @@ def torch_train(net, rows):
 
 def main():
     task, folder, name = sys.argv[1:4]
-    threading.Thread(target=lambda: (time.sleep(200), os._exit(97)), daemon=True).start()  # nothing outlives the test
-    globals()[task](folder, engine(name))
+    hangs = 1.1 * ranks.PATIENCE  # seconds: nothing outlives the test
+    threading.Thread(target=lambda: (time.sleep(hangs), os._exit(97)), daemon=True).start()
+    globals()[task](folder, engine(name, folder))
     if name == "gloo":
         import torch.distributed as dist
 

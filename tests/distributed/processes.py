@@ -11,7 +11,6 @@ import children
 import pytest
 
 HERE = Path(__file__).parent
-SECONDS = 150  # after which processes hang
 
 
 def mpiexec(script):
@@ -30,7 +29,7 @@ def mpiexec(script):
 def ended(processes):
     """(status, output) of each process, in time; those that were started are ended in any case."""
     try:
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + children.PATIENCE
         outputs = [process.communicate(timeout=max(1, end - time.monotonic()))[0] for process in processes]
         return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
     finally:

@@ -6,7 +6,7 @@ import numpy as np
 
 import cgru
 
-PATIENCE = 120  # seconds after which a rank that waits for the others gives up
+PATIENCE = 500  # seconds after which a rank that waits for the others gives up
 
 
 class Sum:
@@ -56,7 +56,7 @@ def run(size, work, plain=False):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(3 * PATIENCE)
+        thread.join(2 * PATIENCE)
         assert not thread.is_alive(), "a rank hangs"
     return results
 

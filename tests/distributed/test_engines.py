@@ -1,7 +1,6 @@
 """`fit` over MPI and gloo, two processes each, and PyTorch's own way of sharing work around the drop-in."""
 
 import importlib.util
-import socket
 import sys
 
 import children
@@ -18,12 +17,8 @@ def run(engine, task, folder):
         return ended([started([*mpiexec(HERE / "engines.py"), task, str(folder), "mpi"])])
     if importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     command = [sys.executable, str(HERE / "engines.py"), task, str(folder), "gloo"]
-    return ended([started(command, RANK=str(rank), **variables) for rank in range(2)])
+    return ended([started(command, RANK=str(rank)) for rank in range(2)])
 
 
 def arrays(path):

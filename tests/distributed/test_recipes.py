@@ -45,7 +45,7 @@ def needs(*packages):
 
 
 def run(path, **variables):
-    done = children.python(str(path), cwd=path.parent, env=children.environment(**variables), timeout=150)
+    done = children.python(str(path), cwd=path.parent, env=children.environment(**variables))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

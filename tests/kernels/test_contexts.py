@@ -73,14 +73,23 @@ def test_the_last_one_that_is_open_counts_in_any_order_of_closing(context, get, 
 
 @kinds
 def test_coroutines_of_one_thread_leave_nothing_behind(context, get, outside, inside, other):
-    async def call(before, within):
-        await asyncio.sleep(before)
+    async def first(opened, both, closed):
         with context():
-            await asyncio.sleep(within)
+            opened.set()
+            await both.wait()
+            assert get() == inside
+        closed.set()
+
+    async def second(opened, both, closed):
+        await opened.wait()
+        with context():
+            both.set()
+            await closed.wait()  # while the second one is open
             assert get() == inside
 
     async def calls():
-        await asyncio.gather(call(0, 0.02), call(0.01, 0.03))
+        events = [asyncio.Event() for _ in range(3)]
+        await asyncio.gather(first(*events), second(*events))
 
     asyncio.run(calls())
     assert get() == outside

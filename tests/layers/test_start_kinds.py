@@ -87,5 +87,5 @@ def test_a_loaded_model_computes_in_processes_of_every_kind(saved, kind):
         pytest.importorskip("joblib")
     elif kind not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system has no {kind}")
-    done = children.python(str(saved / "script.py"), str(saved / "model.safetensors"), kind, timeout=120)
+    done = children.python(str(saved / "script.py"), str(saved / "model.safetensors"), kind)
     assert done.returncode == 0, done.stdout + done.stderr

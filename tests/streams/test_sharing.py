@@ -31,7 +31,7 @@ def run_threads(work):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(300)
+        thread.join(children.PATIENCE)
         assert not thread.is_alive(), "a thread hangs"
     if errors:
         raise errors[0]
@@ -107,7 +107,7 @@ class Waiting(cgru.Dense):
     def step_rows(self, x):
         if len(x) == 1:
             self.entered.set()
-            assert self.leave.wait(300)
+            assert self.leave.wait(children.PATIENCE)
         return super().step_rows(x)
 
 
@@ -119,7 +119,7 @@ def test_only_calls_about_the_same_stream_wait(rng, monkeypatch):
     streams.step(["a", "b", "c"], x)
     slow = threading.Thread(target=streams.step, args=(["a"], x[:1]), daemon=True)
     slow.start()
-    assert Waiting.entered.wait(300)
+    assert Waiting.entered.wait(children.PATIENCE)
     before = streams.snapshot()
     streams.step(["b", "c"], x[:2])
     streams.step(["d", "e"], x[:2])  # a is in use, so others give way
@@ -140,7 +140,7 @@ def test_only_calls_about_the_same_stream_wait(rng, monkeypatch):
         assert waiting[-1].is_alive()
     Waiting.leave.set()
     for thread in (slow, *waiting):
-        thread.join(300)
+        thread.join(children.PATIENCE)
         assert not thread.is_alive(), "a thread hangs"
 
 
@@ -185,6 +185,5 @@ leave.set()
 thread.join()
 assert list(streams) == ["a", "new"]
 """,
-        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
