@@ -16,6 +16,7 @@ from cgru import cli, kernels, plot
 from cgru.cli import bench
 from cgru.cli.case import Case
 
+CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children")
 CELLS = (Case(2, 3, 5, 7), Case(3, 4, 2, 5, "training"), Case(1, 4, 3, 5, "step"))
 
 
@@ -93,7 +94,7 @@ def test_a_busy_machine_is_told(short, capsys, monkeypatch, load):
     assert ("load average 3.0 before the start" in capsys.readouterr().out) == (load == 3.0)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are looked up in /proc")
+@pytest.mark.skipif(not CHILDREN.exists(), reason="children are looked up in /proc")
 def test_ctrl_c_leaves_no_child():
     program = "import sys; sys.modules['tqdm'] = None; import cgru.cli; sys.exit(cgru.cli.main(['bench']))"
     process = children.start(program, start_new_session=True)
