@@ -257,6 +257,21 @@ _NONE_GIVEN: _Given = (None, None, None)
 
 def _compare(layer_or_model: Any, quantized: Any, x: Any, given: _Given, called: str) -> Report:
     """`compare`; `called` is what the caller calls x."""
+    small_layers = _check_pair(layer_or_model, quantized)
+    kind = ", ".join(dict.fromkeys(layer.kind for layer in small_layers))
+    exact, got = (_outputs(one, x, given, called) for one in (layer_or_model, quantized))
+    if not exact.size or not np.isfinite(exact).all():
+        what = "numbers that are not finite" if exact.size else "none"
+        raise ValueError(f"{called}: expected data with outputs that are finite in float32, got {what}")
+    matrices = _matrix_errors(copy.copy(layer_or_model), quantized, exact, x, given, called)
+    errors = np.abs(got.astype(np.float64) - exact)
+    rms = float(np.sqrt(np.square(errors).mean()))
+    relative, same = _relative(exact, got), _same(layer_or_model, exact, got)
+    return Report(kind, matrices, float(errors.max()), rms, relative, same, len(exact))
+
+
+def _check_pair(layer_or_model: Any, quantized: Any) -> list[Quantized]:
+    """Return the small layers of `quantized`, after checking that it is of that layer or model."""
     for name, one in (("layer_or_model", layer_or_model), ("quantized", quantized)):
         if not isinstance(one, (Layer, Sequential, Seq2Seq)):
             raise TypeError(f"{name}: expected a layer or model, got {model_text(one)}")
@@ -271,26 +286,24 @@ def _compare(layer_or_model: Any, quantized: Any, x: Any, given: _Given, called:
     alike = shapes[0] == shapes[1] and len(parts[0]) == len(parts[1]) and tokens[0] == tokens[1]
     if not alike or not small_layers or not all(map(_is_of, *parts)):
         raise ValueError("quantized: expected what quantize made of the layer or model, got another one")
-    kind = ", ".join(dict.fromkeys(layer.kind for layer in small_layers))
-    exact, got = (_outputs(one, x, given, called) for one in (layer_or_model, quantized))
-    if not exact.size or not np.isfinite(exact).all():
-        what = "numbers that are not finite" if exact.size else "none"
-        raise ValueError(f"{called}: expected data with outputs that are finite in float32, got {what}")
-    trial = copy.copy(layer_or_model)
-    matrices = []
+    return small_layers
+
+
+def _matrix_errors(
+    trial: Any, quantized: Any, exact: Array, x: Any, given: _Given, called: str
+) -> list[MatrixError]:
+    """What each small matrix does by itself; `trial` is a float32 one of our own, with outputs `exact`."""
+    found = []
     for name, layer, key, own in _matrices(trial, quantized):
         kept = layer.parameters[key].copy()
         weights = own.parameters[key]
         with layer.update() as parameters:
             parameters[key] = weights
         alone = _outputs(trial, x, given, called)
-        matrices.append(MatrixError(name, kept.shape, _relative(kept, weights), _relative(exact, alone)))
+        found.append(MatrixError(name, kept.shape, _relative(kept, weights), _relative(exact, alone)))
         with layer.update() as parameters:
             parameters[key] = kept
-    errors = np.abs(got.astype(np.float64) - exact)
-    rms = float(np.sqrt(np.square(errors).mean()))
-    relative, same = _relative(exact, got), _same(layer_or_model, exact, got)
-    return Report(kind, matrices, float(errors.max()), rms, relative, same, len(exact))
+    return found
 
 
 def _is_of(layer: Layer, own: Layer) -> bool:
@@ -328,8 +341,7 @@ def _outputs(one: Any, x: Any, given: _Given, called: str) -> Array:
         source, target = x
         out = one._forward(one._pair(source, target, fields))[0]
     else:
-        layers = list(one.layers) if isinstance(one, Sequential) else [one]
-        layers = [la.with_options(stateful=False) if getattr(la, "stateful", False) else la for la in layers]
+        layers = [la.with_options(stateful=False) if getattr(la, "stateful", False) else la for la in _layers(one)]
         if getattr(one, "time_major", False):
             out = as_batch(x, lengths, mask, resets, dtype=one.dtype, time_major=True, name=called)
         else:

@@ -67,20 +67,23 @@ def check_finite(array: Array, name: str) -> None:
     """ValueError that names the parameter and the place of the first number that is not finite."""
     wrong = ~np.isfinite(array)
     if wrong.any():
-        place = tuple(np.argwhere(wrong)[0].tolist())
+        place = _first(wrong)
         raise ValueError(f"{name}: expected finite weights, got {array[place]} at {place}")
+
+
+def _first(wrong: AnyArray) -> tuple[int, ...]:
+    return tuple(np.argwhere(wrong)[0].tolist())
 
 
 def checked_narrow(array: Array, kind: SmallKind, name: str, axis: int = 0) -> Codes:
     """`narrow`, but ValueError for numbers that the kind does not have, and warnings where it flattens some."""
-    check_finite(array, name)
     codes = narrow(array, kind, axis)
     line, other = ("column", "row") if axis == 0 else ("row", "column")
     size = np.abs(array)
     if kind != "int8":
         wrong = ~np.isfinite(widen(codes))
         if wrong.any():
-            place = tuple(np.argwhere(wrong)[0].tolist())
+            place = _first(wrong)
             hint = "; bfloat16 has the range of float32" if kind == "float16" else ""
             raise ValueError(f"{name}: expected weights in the range of {kind}, got {array[place]} at {place}{hint}")
     if kind == "float16":
@@ -118,7 +121,7 @@ def check_codes(codes: Codes, kind: SmallKind, name: str) -> None:
         return
     wrong = codes.codes == -128
     if wrong.any():
-        place = tuple(np.argwhere(wrong)[0].tolist())
+        place = _first(wrong)
         raise ValueError(f"{name}: expected codes from -127 to 127, got -128 at {place}")
     bad = ~((codes.scales >= _TINY) & (codes.scales <= _LARGEST))
     if bad.any():
@@ -165,11 +168,6 @@ class SmallMatrix:
             scales, sums = self._tail()
             scales[:, :n] = codes.scales.reshape(blocks, n)
             sums[...] = [padded[k : k + PIECE_ROWS].sum(0, np.int32) for k in pieces]
-
-    @classmethod
-    def of(cls, array: Array, kind: SmallKind, name: str, blocks: int = 1) -> Self:
-        """The small form of a float32 matrix; see `checked_narrow`."""
-        return cls(kind, checked_narrow(array, kind, name), blocks)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -236,11 +234,6 @@ class SmallTable:
     def __init__(self, kind: SmallKind, codes: Codes) -> None:
         self._codes = Codes(owned(codes.codes), None if codes.scales is None else owned(codes.scales))
         self.kind, self.shape = kind, codes.codes.shape
-
-    @classmethod
-    def of(cls, array: Array, kind: SmallKind, name: str) -> Self:
-        """The small form of a float32 table; see `checked_narrow`."""
-        return cls(kind, checked_narrow(array, kind, name, axis=1))
 
     @property
     def nbytes(self) -> int:

@@ -141,7 +141,7 @@ class Dense(Stateless):
     def _ready(self) -> kernels.DenseHandle:
         """What inference reads of the parameters, all of one moment; made once and dropped when they change."""
         prepared = self._prepared
-        if prepared is None or prepared.backend != kernels.get_backend():
+        if prepared is None or prepared.backend not in (None, kernels.get_backend()):
             with self._lock:
                 prepared = self._prepared = self._handle(packed=True)
         return prepared

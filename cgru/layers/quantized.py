@@ -36,6 +36,7 @@ class Quantized(Layer):
     kind: SmallKind
     _options: tuple[str, ...] = ("kind",)
     _small: ClassVar[tuple[str, ...]]  # names of the parameters that are
+    _scaled_axis: ClassVar[int] = 0  # along which the codes of "int8" share a scale
     _made_of: str | None = None  # the digest of the float32 parameters, where it is known
 
     def __init__(self, *args: Any, kind: SmallKind, **options: Any) -> None:
@@ -55,7 +56,9 @@ class Quantized(Layer):
         made._adopt(
             layer.input_size,
             {
-                name: cls._made(array, kind, where + name) if cls._is_small(name) else array.copy()
+                name: made._of_codes(small.checked_narrow(array, kind, where + name, cls._scaled_axis))
+                if cls._is_small(name)
+                else array.copy()
                 for name, array in parameters.items()
             },
         )
@@ -68,11 +71,8 @@ class Quantized(Layer):
     def _is_small(cls, name: str) -> bool:
         return name.rpartition(".")[2] in cls._small
 
-    @classmethod
-    def _made(cls, array: Array, kind: SmallKind, name: str) -> Any:
-        raise NotImplementedError
-
-    def _remade(self, codes: Codes) -> Any:
+    def _of_codes(self, codes: Codes) -> Any:
+        """What the layer keeps of a small parameter."""
         raise NotImplementedError
 
     def widened(self) -> Layer:
@@ -105,10 +105,7 @@ class Quantized(Layer):
         for name, shape in self.parameter_shapes(input_size):
             yield name, shape, small.STORED[self.kind] if self._is_small(name) else "F32"
             if self._is_small(name) and self.kind == "int8":
-                yield f"{name}_scale", (self._scale_count(shape),), "F32"
-
-    def _scale_count(self, shape: Shape) -> Any:
-        return shape[1]
+                yield f"{name}_scale", (shape[1 - self._scaled_axis],), "F32"
 
     def stored(self) -> dict[str, AnyArray]:
         """Return the tensors of a file, dict name -> array: float16; of "bfloat16" the upper halves of float32, uint16;
@@ -137,7 +134,7 @@ class Quantized(Layer):
                 array = (array.view(np.uint32) >> 16).astype(np.uint16)
             codes = Codes(array, tensors.get(f"{name}_scale"))
             small.check_codes(codes, self.kind, where + name)
-            parameters[name] = self._remade(codes)
+            parameters[name] = self._of_codes(codes)
         self._adopt(input_size, parameters)
 
     def _hand_over(self, other: Self) -> None:
@@ -249,11 +246,7 @@ class QuantizedGRU(Quantized, GRU):
     __signature__ = _signature(GRU)
     _small = ("kernel", "recurrent_kernel")
 
-    @classmethod
-    def _made(cls, array: Array, kind: SmallKind, name: str) -> SmallMatrix:
-        return SmallMatrix.of(array, kind, name, blocks=3)
-
-    def _remade(self, codes: Codes) -> SmallMatrix:
+    def _of_codes(self, codes: Codes) -> SmallMatrix:
         return SmallMatrix(self.kind, codes, blocks=3)
 
     def _chance(self, key: Key) -> NoReturn:
@@ -274,18 +267,8 @@ class QuantizedDense(Quantized, Dense):
     __signature__ = _signature(Dense)
     _small = ("kernel",)
 
-    @classmethod
-    def _made(cls, array: Array, kind: SmallKind, name: str) -> SmallMatrix:
-        return SmallMatrix.of(array, kind, name)
-
-    def _remade(self, codes: Codes) -> SmallMatrix:
+    def _of_codes(self, codes: Codes) -> SmallMatrix:
         return SmallMatrix(self.kind, codes)
-
-    def _ready(self) -> kernels.DenseHandle:
-        prepared = self._prepared
-        if prepared is None:
-            prepared = self._prepared = self._handle(packed=True)
-        return prepared
 
     def _handle(self, packed: bool) -> kernels.DenseHandle:
         parameters: dict[str, Any] = self._built_parameters()
@@ -309,16 +292,10 @@ class QuantizedEmbedding(Quantized, Embedding):
 
     __signature__ = _signature(Embedding)
     _small = ("embeddings",)
+    _scaled_axis = 1
 
-    @classmethod
-    def _made(cls, array: Array, kind: SmallKind, name: str) -> SmallTable:
-        return SmallTable.of(array, kind, name)
-
-    def _remade(self, codes: Codes) -> SmallTable:
+    def _of_codes(self, codes: Codes) -> SmallTable:
         return SmallTable(self.kind, codes)
-
-    def _scale_count(self, shape: Shape) -> Any:
-        return shape[0]
 
     def _gather(self, ids: IntArray, places: IntArray | None, out: Array) -> None:
         out[slice(None) if places is None else places] = self._rows_of(ids)
