@@ -55,16 +55,15 @@ class Norm(Constraint):
         self.axis = checked if isinstance(axis, (list, tuple)) else checked[0]
 
     def _norms(self, array: Array) -> Array:
-        axes = tuple(self.axis) if isinstance(self.axis, list) else (self.axis,)
-        if not all(-array.ndim <= axis < array.ndim for axis in axes):
-            raise ValueError(f"axis: expected axes of a parameter of shape {array.shape}, got {self.axis}")
+        axes = self.check_axes(array.shape, "axis")
         return np.sqrt(np.square(array).sum(axis=axes, keepdims=True))
 
-    def check_axes(self, shape: Shape, argument: str) -> None:
-        """ValueError, calling the constraint `argument`, if parameters of `shape` do not have its axes."""
-        axes = self.axis if isinstance(self.axis, list) else [self.axis]
+    def check_axes(self, shape: Shape, argument: str) -> tuple[int, ...]:
+        """Return the axes; ValueError, calling the constraint `argument`, if parameters of `shape` do not have them."""
+        axes = tuple(self.axis) if isinstance(self.axis, list) else (self.axis,)
         if not all(-len(shape) <= axis < len(shape) for axis in axes):
             raise ValueError(f"{argument}: expected axes of a parameter of shape {shape}, got axis={self.axis}")
+        return axes
 
 
 class MaxNorm(Norm):

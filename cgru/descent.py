@@ -15,7 +15,7 @@ import numpy as np
 
 from cgru import kernels, schedules
 from cgru.applying import Memory, layers_and_gradients
-from cgru.checks import check_bool, check_int, check_number, check_positive
+from cgru.checks import check_bool, check_finite, check_int, check_number, check_positive
 from cgru.configured import Configured
 from cgru.locks import Locked, owned
 from cgru.typing import Array, LearningRate
@@ -126,9 +126,7 @@ class Optimizer(Locked, Configured):
     ) -> None:
         super().__init__()
         self.learning_rate = learning_rate
-        if weight_decay is not None and not 0 <= check_number(weight_decay, "weight_decay") < math.inf:
-            raise ValueError(f"weight_decay: expected a finite number of at least 0, got {weight_decay!r}")
-        self.weight_decay = None if weight_decay is None else float(weight_decay)
+        self.weight_decay = None if weight_decay is None else check_finite(weight_decay, "weight_decay", 0)
         self.decay_biases = check_bool(decay_biases, "decay_biases")
         self.clipnorm = None if clipnorm is None else check_positive(clipnorm, "clipnorm")
         self.global_clipnorm = None if global_clipnorm is None else check_positive(global_clipnorm, "global_clipnorm")

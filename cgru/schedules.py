@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from cgru.checks import check_bool, check_int, check_number, check_positive
+from cgru.checks import check_bool, check_finite, check_int, check_number, check_positive
 from cgru.configured import Configured, made_from
 
 if TYPE_CHECKING:
@@ -130,8 +130,9 @@ class CosineDecay(Schedule):
         warmup_target: float | None = None,
         warmup_steps: SupportsIndex = 0,
     ) -> None:
-        least = _check_rate if warmup_target is not None else check_positive
-        self.initial_learning_rate = least(initial_learning_rate, "initial_learning_rate")
+        if warmup_target is None:
+            check_positive(initial_learning_rate, "initial_learning_rate")
+        self.initial_learning_rate = check_finite(initial_learning_rate, "initial_learning_rate", 0)
         self.decay_steps = check_int(decay_steps, "decay_steps", 1)
         if not 0 <= check_number(alpha, "alpha") <= 1:
             raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha!r}")
@@ -181,7 +182,7 @@ class PiecewiseConstantDecay(Schedule):
 
     def __init__(self, boundaries: Sequence[SupportsIndex], values: Sequence[float]) -> None:
         self.boundaries = tuple(check_int(b, f"boundaries[{i}]") for i, b in _listed(boundaries, "boundaries"))
-        self.values = tuple(_check_rate(v, f"values[{i}]") for i, v in _listed(values, "values"))
+        self.values = tuple(check_finite(v, f"values[{i}]", 0) for i, v in _listed(values, "values"))
         for i, (before, after) in enumerate(zip(self.boundaries, self.boundaries[1:], strict=False), start=1):
             if after <= before:
                 raise ValueError(f"boundaries: expected each larger than the one before, got {after} at index {i}")
@@ -232,13 +233,6 @@ def from_config(config: Mapping[str, Any]) -> Schedule:
     """
     schedule: Schedule = made_from(config, SCHEDULES, "schedule")
     return schedule
-
-
-def _check_rate(value: float, name: str) -> float:
-    number = check_number(value, name)
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
-    return number
 
 
 def _listed(values: Any, name: str) -> Iterator[tuple[int, Any]]:

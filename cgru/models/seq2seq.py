@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cgru import masks
-from cgru.checks import check_bool, check_int, check_number
+from cgru.checks import check_bool, check_finite, check_int, check_number
 from cgru.models import decoding, pairs
 from cgru.models.coupled import EncoderDecoder
 from cgru.models.history import History
@@ -341,9 +341,7 @@ class Seq2Seq(EncoderDecoder):
         max_length, beam = check_int(max_length, "max_length", 1), check_int(beam, "beam", 1)
         batch_size = check_int(batch_size, "batch_size", 1)
         return_scores = check_bool(return_scores, "return_scores")
-        penalty = check_number(length_penalty, "length_penalty")
-        if not 0 <= penalty < np.inf:
-            raise ValueError(f"length_penalty: expected a finite number of at least 0, got {length_penalty!r}")
+        penalty = check_finite(length_penalty, "length_penalty", 0)
         if penalty * math.log(max_length) > 700:  # about where exp ends
             raise ValueError(
                 f"length_penalty: expected max_length**length_penalty to be finite, with {max_length} got {penalty}"

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 
 from cgru.checks import (
     as_array,
+    check_finite,
     check_int,
     check_label_range,
-    check_number,
     check_unit_range,
     counted_weights,
     like_outputs,
@@ -299,11 +299,9 @@ def _class_weights(
             label = check_int(key, "class_weight, a class")
             if label >= K:
                 raise ValueError(f"class_weight: expected classes from 0 to {K - 1}, got {label}")
-            if not 0 <= check_number(weight, f"class_weight[{label}]") < np.inf:
-                raise ValueError(f"class_weight[{label}]: expected a finite number of at least 0, got {weight!r}")
+            table[label] = check_finite(weight, f"class_weight[{label}]", 0)
             if whole and not counts[label]:
                 raise ValueError(f"class_weight: class {label} never occurs in {name}")
-            table[label] = weight
     else:
         got = f"{class_weight!r}" if isinstance(class_weight, str) else type(class_weight).__name__
         advice = "; give dict(enumerate(weights))" if isinstance(class_weight, (list, tuple, np.ndarray)) else ""
