@@ -352,7 +352,7 @@ class Conv1D(Stateless):
         rows = np.concatenate([state, x[:, None]], axis=1)
         y = np.empty((N, self.filters), self.dtype)
         window = np.ascontiguousarray(rows[:, :: self.dilation_rate]).reshape(N, self.kernel_size * F)
-        while not self._ready().apply(window, y, kernels.get_num_threads()):
+        if not self._ready().apply(window, y, kernels.get_num_threads()):
             raise ValueError(f"x_t: expected rows of shape (N, {F}), got {x.shape}")
         return y, rows[:, 1:]
 

@@ -16,13 +16,12 @@ from cgru import initializers, kernels
 from cgru.checks import check_bool, check_int, check_name, shape_text
 from cgru.layers.base import Layer, check_gradient
 from cgru.layers.dense import ACTIVATIONS
-from cgru.layers.rows import from_valid_rows, valid_rows
+from cgru.layers.rows import from_valid_rows, product, valid_rows
 from cgru.sequences import Batch, as_batch, as_numeric
 from cgru.typing import AnyArray, Array, BoolArray, DType, Initializer, IntArray, Shape
 
 SCORES = ("dot", "general", "additive")
 _WEIGHTS, _STEPS, _MEMORY = 0, 1, 2  # what `kernels.multiply_pairs` writes
-_NATIVE = 0  # the route of products that sum in order, whatever backend is in use
 
 
 class Rows(NamedTuple):
@@ -399,13 +398,9 @@ class Attention(Layer):
         return product(rows, self._built_parameters()["kernel"]) if self.score == "additive" else rows
 
     def _weights(self, queries: Array, keys: Array) -> Array:
-        """The weights (m, l) of the keys (l, E) for queries (m, E)."""
-        if self.score == "additive":
-            score = self._built_parameters()["score_kernel"]
-            scores = product(_hidden(queries, keys), score).reshape(len(queries), len(keys))
-        else:
-            scores = product(queries, keys.T)
-        return activated(scores, "softmax")
+        """The weights (m, l) of the keys (l, units) for queries (m, units), by the score "additive"."""
+        scores = product(_hidden(queries, keys), self._built_parameters()["score_kernel"])
+        return activated(scores.reshape(len(queries), len(keys)), "softmax")
 
     def _pull_scores(
         self, queries: Array, keys: Array, d_scores: Array, d_queries: Array, d_keys: Array, grads: dict[str, Array]
@@ -439,17 +434,6 @@ def rows_of(batch: Batch, dtype: np.dtype[Any]) -> Rows:
 def steps_of(rows: Rows, i: int) -> IntArray:
     """The steps of sequence i that are valid."""
     return np.arange(rows.leading[1]) if rows.valid is None else np.flatnonzero(rows.valid[i])
-
-
-def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a b, each element one sum in order; `out` has contiguous rows."""
-    if out is None:
-        out = np.empty((a.shape[0], b.shape[1]), a.dtype)
-    if 0 in (*a.shape, b.shape[1]):
-        out[...] = 0
-    else:
-        kernels.multiply(a, b, out, None, False, _NATIVE, kernels.get_num_threads())
-    return out
 
 
 def _multiply_pairs(

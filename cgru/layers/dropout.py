@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, SupportsIndex
 
 import numpy as np
 
 from cgru import masks
-from cgru.checks import check_int, check_rate
+from cgru.checks import check_rate
 from cgru.layers.base import check_gradient
-from cgru.layers.stateless import Stateless
+from cgru.layers.stateless import Parameterless
 from cgru.sequences import Batch
 from cgru.typing import Array, BoolArray, Key, Shape
 
 
-class Dropout(Stateless):
+class Dropout(Parameterless):
     """In training, zero each feature with probability `rate` and scale the others by 1 / (1 - rate).
 
     Parameters
@@ -39,25 +38,13 @@ class Dropout(Stateless):
     """
 
     _options = ("rate",)
-    _has_dtype = False
 
     def __init__(self, rate: float, *, seed: SupportsIndex | None = None, trainable: bool = True) -> None:
         super().__init__(seed=seed, trainable=trainable)
         self.rate = check_rate(rate, "rate")
-        self._parameters = {}
-
-    def build(self, input_size: SupportsIndex) -> None:
-        """Nothing to create; inputs of any size will do."""
-        check_int(input_size, "input_size", 1)
-
-    def output_size(self, input_size: Any) -> Any:
-        return input_size
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape
-
-    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
-        return iter(())
 
     def forward_batch(
         self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 
-from cgru.checks import check_finite, check_int
+from cgru.checks import check_finite
 from cgru.layers.base import check_gradient, expected_sequences
-from cgru.layers.stateless import Stateless
+from cgru.layers.stateless import Parameterless
 from cgru.sequences import Batch, with_mask
 from cgru.typing import AnyArray, Array, Key, Shape
 
 _ROWS = 1024  # looked at at once
 
 
-class Masking(Stateless):
+class Masking(Parameterless):
     """Take the steps of (N, T, F) at which all features are `mask_value` for padding: no layer behind reads them.
 
     They are left out beside those that lengths or a mask leave out already, and are zero in the outputs of the layer.
@@ -43,30 +42,18 @@ class Masking(Stateless):
     """
 
     _options = ("mask_value",)
-    _has_dtype = False
     _takes_sequences = True
 
     def __init__(self, mask_value: float = 0.0, *, trainable: bool = True) -> None:
         super().__init__(trainable=trainable)
         self.mask_value = check_finite(mask_value, "mask_value")
-        self._parameters = {}
 
     def get_config(self) -> dict[str, Any]:
         return {"mask_value": self.mask_value, "trainable": self.trainable}
 
-    def build(self, input_size: SupportsIndex) -> None:
-        """Nothing to create; inputs of any size will do."""
-        check_int(input_size, "input_size", 1)
-
     @property
     def draws(self) -> bool:
         return False
-
-    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
-        return iter(())
-
-    def output_size(self, input_size: Any) -> Any:
-        return input_size
 
     def output_shape(self, shape: Shape) -> Shape:
         return shape

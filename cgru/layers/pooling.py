@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cgru.checks import check_int
 from cgru.layers.base import check_gradient, expected_sequences
 from cgru.layers.rows import Rows, from_valid_rows, rows_of, sums_by_owner
-from cgru.layers.stateless import Stateless
+from cgru.layers.stateless import Parameterless
 from cgru.sequences import Batch, as_numeric, last_segments
 from cgru.typing import Array, BoolArray, Key, Shape
 
 
-class _Pooling(Stateless):
+class _Pooling(Parameterless):
     """What the two have in common. A subclass implements `_pool` and `_spread`."""
 
-    _has_dtype = False
     _takes_sequences = True
     _has_step_state = True
 
     def __init__(self, *, trainable: bool = True) -> None:
         super().__init__(trainable=trainable)
-        self._parameters = {}
 
     def get_config(self) -> dict[str, Any]:
         return {"trainable": self.trainable}
 
-    def build(self, input_size: SupportsIndex) -> None:
-        """Nothing to create; inputs of any size will do."""
-        check_int(input_size, "input_size", 1)
-
     @property
     def draws(self) -> bool:
         return False
-
-    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
-        return iter(())
-
-    def output_size(self, input_size: Any) -> Any:
-        return input_size
 
     def output_shape(self, shape: Shape) -> Shape:
         return (shape[0], shape[-1])
@@ -87,8 +73,7 @@ class GlobalMaxPooling1D(_Pooling):
     """The largest value of each feature over the valid steps: (N, T, F) to (N, F).
 
     Steps outside of lengths or mask, and those before the last reset, are not read. A sequence without any step gives
-    zeros. Where several steps have the
-    largest value, they share its gradient evenly.
+    zeros. Where several steps have the largest value, they share its gradient evenly.
 
     Parameters
     ----------
@@ -133,8 +118,7 @@ class GlobalAveragePooling1D(_Pooling):
     """The mean of each feature over the valid steps: (N, T, F) to (N, F).
 
     Steps outside of lengths or mask, and those before the last reset, are not read. A sequence without any step gives
-    zeros. Results have the type of the
-    inputs.
+    zeros. Results have the type of the inputs.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from cgru import kernels
 from cgru.sequences import Batch, acting
 from cgru.typing import AnyArray, Array, BoolArray, IntArray, Shape
 
-_TILE = 0  # the way of products that sum in order, whatever backend is in use
+_TILE = 0  # the route of products that sum in order
 
 
 def valid_rows(data: AnyArray, valid: BoolArray | None, dtype: np.dtype[Any]) -> Array:
@@ -86,15 +86,16 @@ def sums_by_owner(terms: Array, owners: IntArray, N: int) -> Array:
 
 def row_sums(terms: Array) -> Array:
     """(M, 1): the sum of each row of `terms` (M, F)."""
-    return _product(terms, np.ones((terms.shape[1], 1), terms.dtype))
+    return product(terms, np.ones((terms.shape[1], 1), terms.dtype))
 
 
 def column_sums(terms: Array) -> Array:
     """(F,): the sum of each column of `terms` (M, F)."""
-    return _product(np.ones((1, len(terms)), terms.dtype), terms)[0]
+    return product(np.ones((1, len(terms)), terms.dtype), terms)[0]
 
 
-def _product(a: Array, b: Array) -> Array:
+def product(a: Array, b: Array) -> Array:
+    """a b, each element one sum in order, whatever backend is in use."""
     if 0 in a.shape or 0 in b.shape:
         return np.zeros((len(a), b.shape[1]), a.dtype)
     c = np.empty((len(a), b.shape[1]), a.dtype)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from cgru import masks, recurrence, segments
 from cgru.checks import sequence_advice
 from cgru.layers import noise
-from cgru.layers.base import Layer
+from cgru.layers.base import Layer, check_gradient
 from cgru.layers.cells import Cells
 from cgru.layers.steps import flipped, gather_repeated, repeat_last
 from cgru.recomputing import Every
@@ -233,8 +233,7 @@ class Stack(Cells):
         self, d_out: Array, d_state: Array | None, tape: Tape, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, Array, dict[str, Array]]:
         self._check_tape(tape)
-        if d_out.shape != tape.output_shape:
-            raise ValueError(f"d_out: expected the shape of the outputs, {tape.output_shape}, got {d_out.shape}")
+        check_gradient(d_out, tape.output_shape)
         return self._pull(np.asarray(d_out, self.dtype), d_state, tape, need_dx, need_grads)
 
     def _check_tape(self, tape: Tape) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -153,6 +154,26 @@ class Stateless(Layer):
             raise ValueError(f"x: expected a list of arrays (T_i, F), or one array (N, F), got a list of {shape[1:]}")
         self.check_values(batch, "x")
         return batch
+
+
+class Parameterless(Stateless):
+    """Base class of those that have nothing to train. Results have the type of the inputs."""
+
+    _has_dtype = False
+
+    def __init__(self, seed: SupportsIndex | None = None, trainable: bool = True) -> None:
+        super().__init__(seed=seed, trainable=trainable)
+        self._parameters = {}
+
+    def build(self, input_size: SupportsIndex) -> None:
+        """Nothing to create; inputs of any size will do."""
+        check_int(input_size, "input_size", 1)
+
+    def parameter_shapes(self, input_size: int | None) -> Iterator[tuple[str, Shape]]:
+        return iter(())
+
+    def output_size(self, input_size: Any) -> Any:
+        return input_size
 
 
 def _apart(result: Array, given: Any) -> Array:
