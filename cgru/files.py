@@ -68,12 +68,12 @@ def save(model: Layer | Sequential | Seq2Seq, path: Path, training_state: bool =
 
     Notes
     -----
-    A file holds the parameters, bit for bit, and what `get_config` returns; all else only with `training_state`. Small
-    weights (`cgru.quantize`) are tensors of F16, BF16 or I8, these with the scales in a "kernel_scale" beside each.
+    A file holds the parameters, bit for bit, and what `get_config` returns; all else only with `training_state`.
     Without it a loaded model predicts at once; call `compile` before it trains further, with an optimizer that starts
     afresh.
 
-    Other programs read the tensors with any safetensors library, under the names of `parameters`.
+    Other programs read the tensors with any safetensors library, under the names of `parameters`. Small weights
+    (`cgru.quantize`) are tensors of F16, BF16 or I8, these with the scales in a "kernel_scale" beside each.
 
     Examples
     --------

@@ -5,7 +5,7 @@ that was drawn before, and a run that is resumed has those of one that was not.
 The generator is Philox4x32-10 (J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw: Parallel random numbers: as easy as
 1, 2, 3. SC 2011): a block of four 32-bit words for each counter of four words and key of two. A first block, whose key
 is the seed and whose counter says update, layer, cell, direction and use, gives the key of all others; their counters
-say step and example, and of four units which four. `philox` is the plain form, kernels/masks.pxi the compiled one.
+say step and example, and of four units which four. `philox` is the plain form, kernels/random.pxi the compiled one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cgru.checks import check_int
 from cgru.typing import Array, BoolArray, IntArray, Shape
 
 _WORD = 0xFFFFFFFF
-_KINDS = {np.dtype("uint32"): 0, np.dtype("bool"): 1, np.dtype("float32"): 2, np.dtype("float64"): 3}  # masks.pxi
+_KINDS = {np.dtype("uint32"): 0, np.dtype("bool"): 1, np.dtype("float32"): 2, np.dtype("float64"): 3}  # jobs.pxd
 # What the numbers are for; two uses share none.
 USES = {"elements": 0, "input": 1, "layers": 2, "recurrent": 3, "zoneout": 4}
 

@@ -2,7 +2,7 @@
 here.
 
 `prepare` brings the weights into the form that the kernels read, a `Schedule` says which rows take a step when, and
-`forward`, `backward` and `step` allocate what the compiled kernels write. Callers (layers/stack.py, torch.py) have
+`forward_pass` and `backward_pass` allocate what the compiled kernels write. Callers (layers/stack.py, torch/) have
 checked their arrays; what this module asks of them is said at each function.
 """
 
@@ -173,7 +173,7 @@ def prepare(
     backend: BackendName | None = None, layout: Layout = OWN, backward: Backward = "later", threads: int | None = None,
     gain: Array | None = None, zoneout: float = 0.0,
 ) -> Weights:  # fmt: skip
-    """Return the `Weights` of parameters as DESIGN has them; bias None is zero.
+    """Return the `Weights` of parameters as a `GRU` has them; bias None is zero.
 
     Parameters
     ----------

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Opener: TypeAlias = Callable[[], Iterator[Any]]
 
 
-
 class Piece(NamedTuple):
     """One batch of a source."""
 
