@@ -35,7 +35,7 @@ def check_recompute(value: SupportsIndex | str | None, training: bool = True) ->
         return None
     number: int | Literal["auto"] = "auto"
     if isinstance(value, str):
-        if value != "auto":
+        if _plain(value) != "auto":
             raise ValueError(f"{expected}, got {value!r}")
     else:
         try:

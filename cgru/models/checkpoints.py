@@ -35,14 +35,16 @@ def check(model: Trainable) -> None:
 
     Raises
     ------
+    ValueError
+        If a layer cannot be trained.
     RuntimeError
         If `compile` was not called.
     TypeError
         If optimizer, loss or a metric is not of this library.
     """
+    model._check_trainable("training_state")
     if model.loss is None:
         raise RuntimeError("training_state: expected a model that is compiled: call compile(optimizer, loss) first")
-    model._check_trainable("training_state")
     _compiled_state(model)
 
 

@@ -321,6 +321,14 @@ def test_what_recompute_may_not_be(rng, wrong):
     assert not layer.built and layer._state is None
 
 
+def test_auto_in_any_case(rng):
+    layer, x = cgru.GRU(H, seed=0), rng.standard_normal((N, T, D))
+    for auto in ("auto", "AUTO", np.str_("Auto")):
+        y, _, tape = layer.forward(x, training=True, recompute=auto)
+        checks.assert_same_arrays(y, layer(x))
+        checks.assert_same_arrays(layer.backward(y, tape)[0], layer.backward(y, layer.forward(x, training=True)[2])[0])
+
+
 def test_recompute_without_training(rng):
     layer = cgru.GRU(H)
     for recompute in (5, "auto"):
