@@ -14,13 +14,15 @@ from cgru import kernels
 
 
 def run() -> bool:
-    """Print versions, instruction set, backend, BLAS and threads; return True."""
+    """Print versions, instruction sets, backend, BLAS and threads; return True."""
     blas, threads = _blas()
     print(f"cgru      {cgru.__version__}")
     print(f"Python    {platform.python_version()}, {platform.system()} {platform.machine()}")
     print(f"NumPy     {np.__version__}")
     print(f"SciPy     {scipy.__version__}")
-    print(f"kernels   {kernels.isa} (this CPU can run: {', '.join(kernels.available)})")
+    neon = " by NEON" if platform.machine().lower() in ("aarch64", "arm64") else ""
+    print(f"kernels   {kernels.isa}{neon} (this CPU can run: {', '.join(kernels.available)})")
+    print(f"int8      {'with' if kernels.tune()['dots'] else 'without'} the CPU's instructions for weights of 8 bits")
     print(f"backend   {cgru.get_backend()} (there are: {', '.join(kernels.BACKENDS)})")
     print(f"BLAS      {blas}")
     print(f"threads   kernels {cgru.get_num_threads()}, {threads}; usable CPUs: {_usable_cpus()}")

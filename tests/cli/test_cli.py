@@ -1,5 +1,6 @@
 """The command `cgru`, and the pictures it draws."""
 
+import platform
 import re
 import signal
 import sys
@@ -167,9 +168,11 @@ def test_info(capsys):
     assert cli.main(["info"]) == 0
     out, _ = capsys.readouterr()
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert list(lines) == ["cgru", "Python", "NumPy", "SciPy", "kernels", "backend", "BLAS", "threads"]
+    assert list(lines) == ["cgru", "Python", "NumPy", "SciPy", "kernels", "int8", "backend", "BLAS", "threads"]
     assert lines["cgru"] == cgru.__version__ and lines["NumPy"] == np.__version__
-    assert lines["kernels"] == f"{kernels.isa} (this CPU can run: {', '.join(kernels.available)})"
+    neon = " by NEON" if platform.machine() == "aarch64" else ""
+    assert lines["kernels"] == f"{kernels.isa}{neon} (this CPU can run: {', '.join(kernels.available)})"
+    assert lines["int8"].split()[0] == ("with" if kernels.tune()["dots"] else "without")
     assert re.search(r"\d", lines["BLAS"])
     assert lines["backend"] == f"{cgru.get_backend()} (there are: native, blas)"
     threads = rf"kernels {cgru.get_num_threads()}, (BLAS \d+|of BLAS unknown.*); usable CPUs: \d+"
