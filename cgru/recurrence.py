@@ -34,12 +34,6 @@ ACTIVATIONS = {  # codes of kernels/activations.pxd
     "hard_sigmoid_keras2": 5,
 }
 
-_KERNELS = {
-    (name, np.dtype(dtype)): getattr(kernels, name)[ctype]
-    for name in ("backward", "forward", "pack")
-    for dtype, ctype in (("float32", "float"), ("float64", "double"))
-}
-
 _ROUTES = {"native": 0, "blas": 1}  # of the backends, kernels/jobs.pxd; those of small weights are small.KINDS
 
 
@@ -63,7 +57,7 @@ class Layout(NamedTuple):
     ) -> None:
         """kernels.pack with an array of this layout."""
         starts = [self.gates.index(gate) for gate in "rzn"]
-        _KERNELS["pack", matrix.dtype](
+        kernels.pack(
             array, matrix, starts, places, below, self.z == "old", columns, ld, _most(threads), inverse
         )
 
@@ -331,7 +325,7 @@ def forward_pass(
         training, x.itemsize, weights.route, threads,
     )  # fmt: skip
     work = np.empty(size, x.dtype)
-    yield _KERNELS["forward", x.dtype](
+    yield kernels.forward(
         _in_order(x, plan), h0, weights.kernel, weights.recurrent_kernel, weights.bias,
         weights.gain, weights.zoneout, noise.taken, noise.mask,
         plan.rows, plan.offsets, plan.times, _in_order(y, plan), h, gates, states, work,
@@ -407,7 +401,7 @@ def backward_pass(
     )  # fmt: skip
     work = np.empty(size, dtype)
     W_back, U_back = weights.back(threads)
-    yield _KERNELS["backward", dtype](
+    yield kernels.backward(
         _in_order(dy, plan), dh, _in_order(x, plan), W_back, U_back,
         weights.gain, weights.zoneout, noise.taken, noise.mask, gates, states,
         plan.rows, plan.offsets, plan.times, _in_order(dx, plan), dh0,

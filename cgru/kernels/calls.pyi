@@ -1,28 +1,10 @@
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Literal, TypeVar, final
+from typing import Any, final
 
 from cgru.recurrence import Weights
 from cgru.typing import Array, IntArray
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-class _Typed(Generic[_Function]):
-    """A function that is compiled for each of two types."""
-
-    def __getitem__(self, ctype: Literal["float", "double"]) -> _Function: ...
-
 BLAS_MOST: int
-
-activate: _Typed[Callable[[int, Array, Array], None]]
-backward: _Typed[Callable[..., Call]]
-forward: _Typed[Callable[..., Call]]
-multiply: _Multiply
-pack: _Typed[Callable[..., None]]
-
-class _Multiply(_Typed[Callable[..., None]]):
-    def __call__(
-        self, a: Array, b: Array, c: Array, sums: Array | None, accumulate: bool, route: int, threads: int
-    ) -> None: ...
 
 @final
 class Call: ...
@@ -57,6 +39,74 @@ def gemm(
     transpose_b: bool = False,
     accumulate: bool = False,
 ) -> Array: ...
+def multiply(
+    a: Array, b: Array, c: Array, sums: Array | None, accumulate: bool, route: int, threads: int
+) -> None: ...
+def activate(activation: int, x: Array, out: Array) -> None: ...
+def pack(
+    array: Array,
+    matrix: Array,
+    starts: Sequence[int],
+    places: Sequence[int],
+    below: bool,
+    negate: bool,
+    columns: int,
+    ld: int,
+    threads: int,
+    inverse: bool = False,
+) -> None: ...
+def forward(
+    x: Any,
+    h0: Array,
+    kernel: Array,
+    recurrent_kernel: Array,
+    bias: Array,
+    gain: Array | None,
+    zoneout: float,
+    taken: Any,
+    mask: Array | None,
+    rows: IntArray | None,
+    offsets: IntArray | None,
+    times: IntArray | None,
+    y: Array | None,
+    h: Array,
+    gates: Array | None,
+    states: Array | None,
+    work: Array,
+    reset_after: bool,
+    recurrent_activation: int,
+    activation: int,
+    route: int,
+    threads: int,
+) -> Call: ...
+def backward(
+    dy: Array | None,
+    dh: Array | None,
+    x: Any,
+    kernel: Array,
+    recurrent_kernel: Array,
+    gain: Array | None,
+    zoneout: float,
+    taken: Any,
+    mask: Array | None,
+    gates: Array,
+    states: Array,
+    rows: IntArray | None,
+    offsets: IntArray | None,
+    times: IntArray | None,
+    dx: Array | None,
+    dh0: Array,
+    dkernel: Array | None,
+    drecurrent_kernel: Array | None,
+    dbias: Array | None,
+    dgain: Array | None,
+    work: Array,
+    reset_after: bool,
+    recurrent_activation: int,
+    activation: int,
+    route: int,
+    threads: int,
+) -> Call: ...
 def multiply_pairs(
     what: int,
     steps: Array,

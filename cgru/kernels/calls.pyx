@@ -60,7 +60,7 @@ from jobs cimport (
     matrix,
     task_t,
 )
-from schedule cimport Schedule, batch_row, block_end, block_start_before, offset
+from schedule cimport Schedule, batch_row, block_end, block_start_before, count, offset
 
 cdef extern from "team.h" nogil:
     void cgru_clear(cgru_team *team, int wanted) noexcept
@@ -104,18 +104,19 @@ cdef inline Py_ssize_t aligned(Py_ssize_t n) noexcept nogil:
     return (n + ALIGN - 1) // ALIGN * ALIGN
 
 
-cdef inline floating *first_aligned(floating *work) noexcept nogil:
+cdef inline char *first_aligned(const void *work) noexcept nogil:
     """The first 64-byte boundary of a workspace, which is ALIGN elements longer than its parts."""
-    return <floating *>((<size_t>work + 63) // 64 * 64)
+    return <char *>((<size_t>work + 63) // 64 * 64)
 
 
-cdef inline floating *carve(floating **work, Py_ssize_t n) noexcept nogil:
+cdef inline void *carve(char **work, Py_ssize_t n, Py_ssize_t itemsize) noexcept nogil:
     """The next n elements of the workspace."""
-    cdef floating *part = work[0]
-    work[0] += aligned(n)
+    cdef char *part = work[0]
+    work[0] += aligned(n) * itemsize
     return part
 
 
+include "views.pxi"
 include "choice.pxi"
 include "sharing.pxi"
 include "products.pxi"

@@ -49,7 +49,7 @@ cdef class DenseHandle:
         self.rows.bias = address(self.bias)
         if self.job.packed and route < HALF:
             self.panels = packed_panels(kernel, threads)
-            self.job.b = first_aligned(<float *>address(self.panels))
+            self.job.b = first_aligned(address(self.panels))
         self.job.activation = self.rows.activation = activation
         if self.route != BLAS and activation != SOFTMAX:
             self.job.bias = self.rows.bias
@@ -110,7 +110,7 @@ cdef object packed_panels(kernel, int threads):
     job.K, job.block_columns = job.rows, padded(job.columns, size)
     make = np.empty if job.columns == job.block_columns else np.zeros
     panels = make(64 + job.K * job.block_columns * size, np.uint8)
-    job.array, job.matrix = <void *>address(kernel), first_aligned(<float *>address(panels))
+    job.array, job.matrix = <void *>address(kernel), first_aligned(address(panels))
     job.strips = <int>((job.columns + width - 1) // width)
     with nogil:
         run(helpers(MOVE_WORK * job.rows * job.columns, threads), job.strips, build.pack, &job)
@@ -152,99 +152,122 @@ cdef int run_rows(Rows *j, int threads) except -1:
     return 0
 
 
-def activate_rows(floating[:, ::1] y, const floating[::1] bias, int activation, int threads):
+def activate_rows(y, bias, int activation, int threads):
     """y = activation(y + bias), in its place; y (M, K) is not empty, bias (K,)."""
     cdef Rows j
-    memset(&j, 0, sizeof(j))
-    assert bias.shape[0] == y.shape[1]
-    j.what, j.single = SOFTMAX_FORWARD if activation == SOFTMAX else ACTIVATION, floating is float
-    j.M, j.N, j.ldy, j.activation = y.shape[0], y.shape[1], y.shape[1], activation
-    j.y, j.bias = &y[0, 0], &bias[0]
+    cdef View biases
+    take_matrix(&j, SOFTMAX_FORWARD if activation == SOFTMAX else ACTIVATION, y, WRITTEN)
+    see(&biases, bias, 1, code_of(&j), WHOLE)
+    assert biases.shape[0] == j.N
+    j.activation, j.bias = activation, biases.data
     run_rows(&j, threads)
 
 
-def activation_gradient(
-    const floating[:, ::1] y, const floating[:, ::1] d, floating[:, ::1] out, int activation, int threads
-):
+cdef int take_matrix(Rows *j, int what, array, int asked) except -1:
+    """Begin a job of this kind over the rows of a C-contiguous matrix."""
+    cdef View v
+    see(&v, array, 2, FLOATING, WHOLE | asked)
+    memset(j, 0, sizeof(j[0]))
+    j.what, j.single, j.y = what, v.code == SINGLE, v.data
+    j.M, j.N, j.ldy = v.shape[0], v.shape[1], v.shape[1]
+    return 0
+
+
+cdef inline int code_of(const Rows *j) noexcept:
+    return SINGLE if j.single else DOUBLE
+
+
+def activation_gradient(y, d, out, int activation, int threads):
     """out: the gradient at the input of an activation, whose output y has the gradient d; each (M, K), not empty. `out`
     may be d."""
     cdef Rows j
-    memset(&j, 0, sizeof(j))
-    j.what, j.activation, j.single = GRADIENT, activation, floating is float
-    j.M, j.N, j.ldy = y.shape[0], y.shape[1], y.shape[1]
-    j.y, j.d, j.out = <void *>&y[0, 0], &d[0, 0], &out[0, 0]
+    cdef View given, made
+    take_matrix(&j, GRADIENT, y, STRIDED)
+    see(&given, d, 2, code_of(&j), WHOLE)
+    see(&made, out, 2, code_of(&j), WHOLE | WRITTEN)
+    j.activation, j.d, j.out = activation, given.data, made.data
     run_rows(&j, threads)
 
 
 def softmax_crossentropy(
-    floating[:, ::1] y,          # (M, K) in: logits without biases; out: (softmax - onehot(label)) * scale
-    const floating[::1] bias,    # (K,)
-    const Py_ssize_t[::1] labels,  # (M,)
-    const double[::1] scales,    # (M,)
-    floating[:, ::1] seen,       # (M, 3) out: the label's probability; its logit less the largest; sum of exponentials
-    Py_ssize_t[::1] best,        # (M,) out: the class of the largest probability, -1 if there is NaN; or None
+    y,       # (M, K) in: logits without biases; out: (softmax - onehot(label)) * scale
+    bias,    # (K,)
+    labels,  # (M,)
+    scales,  # (M,) float64
+    seen,    # (M, 3) out: the label's probability; its logit less the largest; sum of exponentials
+    best,    # (M,) out: the class of the largest probability, -1 if there is NaN; or None
     int threads,
 ):
     """Softmax and its cross-entropy in one pass: gradients in the place of logits."""
     cdef Rows j
-    memset(&j, 0, sizeof(j))
-    j.what, j.single, j.M, j.N, j.ldy = CROSSENTROPY, floating is float, y.shape[0], y.shape[1], y.shape[1]
-    assert bias.shape[0] == j.N and labels.shape[0] == scales.shape[0] == seen.shape[0] == j.M and seen.shape[1] == 3
+    cdef View biases, classes, factors, made, found
+    take_matrix(&j, CROSSENTROPY, y, WRITTEN)
+    see(&biases, bias, 1, code_of(&j), WHOLE)
+    see(&classes, labels, 1, INDEX, WHOLE)
+    see(&factors, scales, 1, DOUBLE, WHOLE)
+    see(&made, seen, 2, code_of(&j), WHOLE | WRITTEN)
+    see(&found, best, 1, INDEX, WHOLE | WRITTEN)
+    assert biases.shape[0] == j.N and classes.shape[0] == factors.shape[0] == made.shape[0] == j.M
+    assert made.shape[1] == 3
     if j.M == 0:
         return
-    j.y, j.bias, j.labels, j.scales, j.seen = &y[0, 0], &bias[0], &labels[0], &scales[0], &seen[0, 0]
-    if best is not None:
-        j.best = &best[0]
+    j.bias, j.labels, j.scales = biases.data, <const Py_ssize_t *>classes.data, <const double *>factors.data
+    j.seen, j.best = made.data, <Py_ssize_t *>found.data
     run_rows(&j, threads)
 
 
-def gather(
-    const floating[:, ::1] table, const Py_ssize_t[::1] ids, const Py_ssize_t[::1] places, floating[:, ::1] out,
-    int threads,
-):
+cdef int take_ids(Rows *j, ids, places) except -1:
+    """The rows that a job of a table works on; places None: 0, 1, ..."""
+    cdef View rows, others
+    see(&rows, ids, 1, INDEX, WHOLE)
+    see(&others, places, 1, INDEX, WHOLE)
+    j.M, j.labels, j.places = rows.shape[0], <const Py_ssize_t *>rows.data, <const Py_ssize_t *>others.data
+    return 0
+
+
+def gather(table, ids, places, out, int threads):
     """out[places[i]] = table[ids[i]]; places None: 0, 1, ..."""
     cdef Rows j
-    memset(&j, 0, sizeof(j))
-    j.what, j.single, j.M, j.N, j.ldy = GATHER, floating is float, ids.shape[0], table.shape[1], table.shape[1]
-    if j.M == 0:
-        return
-    j.y, j.d, j.labels = &out[0, 0], &table[0, 0], &ids[0]
-    if places is not None:
-        j.places = &places[0]
-    run_rows(&j, threads)
+    cdef View given
+    take_matrix(&j, GATHER, out, WRITTEN)
+    see(&given, table, 2, code_of(&j), WHOLE)
+    j.d, j.N, j.ldy = given.data, given.shape[1], given.shape[1]
+    take_ids(&j, ids, places)
+    if j.M > 0:
+        run_rows(&j, threads)
 
 
-def scatter_add(
-    floating[:, ::1] table, const Py_ssize_t[::1] ids, const Py_ssize_t[::1] places, const floating[:, :] d,
-    int threads,
-):
+def scatter_add(table, ids, places, d, int threads):
     """table[ids[i]] += d[places[i]], in the order of i; places None: 0, 1, ...; the rows of d are contiguous."""
     cdef Rows j
-    memset(&j, 0, sizeof(j))
-    j.what, j.single, j.M, j.N = SCATTER, floating is float, ids.shape[0], table.shape[1]
+    cdef View given
+    take_matrix(&j, SCATTER, table, WRITTEN)
+    see(&given, d, 2, code_of(&j), STRIDED)
+    j.out, j.y, j.ldy = j.y, given.data, given.strides[0]
+    take_ids(&j, ids, places)
     if j.M == 0:
         return
-    assert d.strides[1] == sizeof(floating) or j.N == 1
-    j.y, j.ldy, j.out, j.labels = <void *>&d[0, 0], d.strides[0] // <Py_ssize_t>sizeof(floating), &table[0, 0], &ids[0]
-    if places is not None:
-        j.places = &places[0]
+    assert given.strides[1] == 1 or j.N == 1
     run_rows(&j, threads)
 
 
-def update(
-    int method, const floating[::1] p, const floating[::1] g, slots, floating[::1] new_p, new_slots, terms, int threads
-):
+def update(int method, p, g, slots, new_p, new_slots, terms, int threads):
     """One update of parameters by their gradient: `new_p` and `new_slots` are written from `p`, `g` and `slots`, the
     method's arrays of the same size; `terms`: the TERMS numbers of update.pxi. Return whether gradients and new values
     are all finite."""
     cdef Update j
+    cdef View old, gradient, new
     cdef Py_ssize_t i
+    see(&old, p, 1, FLOATING, WHOLE)
+    see(&gradient, g, 1, old.code, WHOLE)
+    see(&new, new_p, 1, old.code, WHOLE | WRITTEN)
     memset(&j, 0, sizeof(j))
-    j.method, j.single, j.n = method, floating is float, p.shape[0]
-    assert g.shape[0] == new_p.shape[0] == j.n and len(slots) == len(new_slots) <= 3 and len(terms) == TERMS
+    j.method, j.single, j.n = method, old.code == SINGLE, old.shape[0]
+    assert gradient.shape[0] == new.shape[0] == j.n
+    assert len(slots) == len(new_slots) <= 3 and len(terms) == TERMS
     if j.n == 0:
         return True
-    j.p, j.g, j.new_p, j.slot_count = &p[0], &g[0], &new_p[0], len(slots)
+    j.p, j.g, j.new_p, j.slot_count = old.data, gradient.data, new.data, len(slots)
     for i in range(j.slot_count):
         assert slots[i].size == new_slots[i].size == j.n
         j.slots[i], j.new_slots[i] = <void *>address(slots[i]), <void *>address(new_slots[i])
@@ -254,20 +277,23 @@ def update(
     return not j.wrong
 
 
-def squares_sum(const floating[::1] g, int threads):
+def squares_sum(g, int threads):
     """The sum of g^2, in float64 and in an order that no number of threads changes."""
     cdef Update j
+    cdef View gradient, parts
     cdef Py_ssize_t i
     cdef double total = 0
+    see(&gradient, g, 1, FLOATING, WHOLE)
     memset(&j, 0, sizeof(j))
-    j.method, j.single, j.n = SQUARES, floating is float, g.shape[0]
+    j.method, j.single, j.n = SQUARES, gradient.code == SINGLE, gradient.shape[0]
     if j.n == 0:
         return 0.0
-    cdef double[::1] sums = np.empty((j.n + RANGE - 1) // RANGE)
-    j.g, j.sums = &g[0], &sums[0]
+    sums = np.empty((j.n + RANGE - 1) // RANGE)
+    see(&parts, sums, 1, DOUBLE, WHOLE | WRITTEN)
+    j.g, j.sums = gradient.data, <double *>parts.data
     run_update(&j, threads)
-    for i in range(sums.shape[0]):
-        total += sums[i]
+    for i in range(parts.shape[0]):
+        total += j.sums[i]
     return total
 
 

@@ -27,7 +27,8 @@ cdef class Handle:
     cdef Forward *jobs
     cdef int layers, route
     cdef bint single
-    cdef unsigned char[::1] work  # for one call at a time: under the GIL, or `busy`
+    cdef object work  # for one call at a time: under the GIL, or `busy`
+    cdef View space   # of it
     cdef bint busy
 
     def __cinit__(self, cells, learned=None):
@@ -51,7 +52,7 @@ cdef class Handle:
         self.route = cells[0].route
         self.dtype = cells[0].dtype
         self.single = self.dtype == np.float32
-        self.work = np.empty(0, np.uint8)
+        memset(&self.space, 0, sizeof(self.space))
         for i in range(self.layers):
             weights = cells[i]
             j = &self.jobs[i]
@@ -171,12 +172,17 @@ cdef class Handle:
                 return False
         return True
 
-    cdef unsigned char[::1] workspace(self, Py_ssize_t needed):
+    cdef object workspace(self, Py_ssize_t needed, View *space):
         """Bytes for one call: those kept, unless another thread's call has them or many are needed."""
         if self.busy or needed > KEPT_BYTES:
-            return np.empty(needed, np.uint8)
-        if self.work.shape[0] < needed:
-            self.work = np.empty(needed, np.uint8)
+            memory = empty(needed, np.uint8)
+            see(space, memory, 1, BYTES, WHOLE | WRITTEN)
+            return memory
+        if self.space.shape[0] < needed:
+            memory = empty(needed, np.uint8)
+            see(&self.space, memory, 1, BYTES, WHOLE | WRITTEN)
+            self.work = memory
+        space[0] = self.space
         return self.work
 
     cdef int most(self, int threads) noexcept:
@@ -208,8 +214,9 @@ cdef class Handle:
             copied += input
         if copy_h:
             copied += all_states
-        cdef unsigned char[::1] space = self.workspace(needed + copied)
-        cdef char *start = <char *>&space[0]
+        cdef View space
+        memory = self.workspace(needed + copied, &space)
+        cdef char *start = space.data
         cdef bint mine = not self.busy
         if copy_x:
             x = <const char *>memcpy(start + needed, x, input)
@@ -238,22 +245,22 @@ cdef class Handle:
         j.h = b[2].buf
         cdef Py_ssize_t work = 3 * j.H * (j.D + j.H) * N * T
         threads = self.most(threads)
-        cdef unsigned char[::1] space = self.workspace(
-            size * most_work(j.U.route, threads, N, N * T, j.D, j.H, j.Hp, j.G, size, False))
+        cdef View space
+        memory = self.workspace(
+            size * most_work(j.U.route, threads, N, N * T, j.D, j.H, j.Hp, j.G, size, False), &space)
         cdef bint mine = not self.busy, done = False
         cdef const void *h0 = b[2].buf if started else NULL
         cdef Choice choice = choose_for(&j, &j.s, False, 1, threads)
-        cdef void *work_at = &space[0]
         j.slow = choice.slow
         if work < limits.gil_work:
-            start(&j, h0, NULL, work_at, choice.way, choice.threads)
+            start(&j, h0, NULL, space.data, choice.way, choice.threads)
             advance_forward(&j)
             finish(&choice, N * T, True)
             return 0
         self.busy = True
         try:
             with nogil:
-                start(&j, h0, NULL, work_at, choice.way, choice.threads)
+                start(&j, h0, NULL, space.data, choice.way, choice.threads)
             while not done:
                 with nogil:
                     done = advance_forward(&j)
@@ -284,10 +291,7 @@ cdef class Handle:
         self, int i, const char *x, const char *h, Py_ssize_t h_row, char *out, Py_ssize_t N, char *work,
         const Choice *choice,
     ) noexcept nogil:
-        if self.single:
-            step_cell(&self.jobs[i], <const float *>x, h, h_row, <float *>out, N, <float *>work, choice)
-        else:
-            step_cell(&self.jobs[i], <const double *>x, h, h_row, <double *>out, N, <double *>work, choice)
+        step_cell(&self.jobs[i], x, h, h_row, out, N, work, choice)
 
 
 cdef inline bint overlap(const char *a, Py_ssize_t a_bytes, const char *b, Py_ssize_t b_bytes) noexcept nogil:
@@ -295,26 +299,27 @@ cdef inline bint overlap(const char *a, Py_ssize_t a_bytes, const char *b, Py_ss
 
 
 cdef void step_cell(
-    const Forward *cell, const floating *x,
+    const Forward *cell, const void *x,
     const char *h,     # the states before, a row every h_row bytes, all the same one where that is 0; NULL: zero
-    Py_ssize_t h_row, floating *out, Py_ssize_t N, floating *work, const Choice *choice,
+    Py_ssize_t h_row, void *out, Py_ssize_t N, void *work, const Choice *choice,
 ) noexcept nogil:
     """One step of one cell; out may overlap h."""
     cdef Forward j = cell[0]
-    cdef Py_ssize_t i, size = sizeof(floating)
+    cdef Py_ssize_t i, size = itemsize_of(cell)
     cdef Sharing way = sharing_of(choice.way, choice.threads, N, j.H, j.Hp, size, j.U.route)
-    cdef floating *next_work = first_aligned(work)
-    cdef floating *states
+    cdef char *next_work = first_aligned(work)
+    cdef char *states
     cdef cgru_team team
     j.way, j.scratch_rows, j.team = way, way.range_rows if way.by_rows else N, &team
-    j.gates = carve(&next_work, (N + way.threads) * j.G)  # a range of rows for each thread, rounded up, or all rows
-    states = carve(&next_work, 2 * N * j.Hp)
-    j.states, j.reset = states, carve(&next_work, N * j.Hp)
+    # a range of rows for each thread, rounded up, or all rows
+    j.gates = carve(&next_work, (N + way.threads) * j.G, size)
+    states = <char *>carve(&next_work, 2 * N * j.Hp, size)
+    j.states, j.reset = states, carve(&next_work, N * j.Hp, size)
     if j.H < j.Hp or h == NULL:
         memset(states, 0, N * j.Hp * size)
     if h != NULL:
         for i in range(N):
-            memcpy(states + i * j.Hp, h + i * h_row, j.H * size)
+            memcpy(states + i * j.Hp * size, h + i * h_row, j.H * size)
     j.h = out
     j.s.N, j.s.K, j.k1 = N, 1, 1
     j.x, j.xn, j.xt = x, j.D, 0

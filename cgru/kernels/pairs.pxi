@@ -77,13 +77,13 @@ cdef void pairs_task(void *job, int task, int slot) noexcept nogil:
 
 def multiply_pairs(
     int what,
-    steps,                               # (M, F), rows contiguous
-    const Py_ssize_t[::1] steps_ends,    # (count + 1,) rows ends[i] .. ends[i + 1] are those of pair i
-    memory,                              # (L, F), rows contiguous
-    const Py_ssize_t[::1] memory_ends,   # (count + 1,)
-    weights,                             # flat: of each pair (m, n) from places[i] on
-    const Py_ssize_t[::1] places,        # (count + 1,)
-    outputs,                             # as weights, or None
+    steps,        # (M, F), rows contiguous
+    steps_ends,   # (count + 1,) rows ends[i] .. ends[i + 1] are those of pair i
+    memory,       # (L, F), rows contiguous
+    memory_ends,  # (count + 1,)
+    weights,      # flat: of each pair (m, n) from places[i] on
+    places,       # (count + 1,)
+    outputs,      # as weights, or None
     int threads,
 ):
     """Write one of the three from the other two, for each pair: a PairWork says which. Weights go through a softmax, or
@@ -91,18 +91,22 @@ def multiply_pairs(
     cdef Pairs p
     cdef Product j
     cdef Rows rows
-    cdef Py_ssize_t size = steps.itemsize, count = steps_ends.shape[0] - 1, i, work, pair, longest = 0
-    cdef unsigned char[::1] space
+    cdef View own, other, starts, space
     cdef int tasks, most
-    assert memory_ends.shape[0] == places.shape[0] == count + 1 and memory.itemsize == weights.itemsize == size
+    see(&own, steps_ends, 1, INDEX, WHOLE)
+    see(&other, memory_ends, 1, INDEX, WHOLE)
+    see(&starts, places, 1, INDEX, WHOLE)
+    cdef Py_ssize_t size = steps.itemsize, count = own.shape[0] - 1, i, work, pair, longest = 0
+    assert other.shape[0] == starts.shape[0] == count + 1 and memory.itemsize == weights.itemsize == size
     assert steps.shape[1] == memory.shape[1] and weights.size == places[count]
     memset(&p, 0, sizeof(p))
     p.what, p.single, p.F = what, size == 4, steps.shape[1]
-    p.steps_ends, p.memory_ends, p.places = &steps_ends[0], &memory_ends[0], &places[0]
+    p.steps_ends, p.memory_ends = <const Py_ssize_t *>own.data, <const Py_ssize_t *>other.data
+    p.places = <const Py_ssize_t *>starts.data
     p.steps, p.memory, p.weights = <char *>address(steps), <char *>address(memory), <char *>address(weights)
     p.steps_ld, p.memory_ld = steps.strides[0] // size, memory.strides[0] // size
     for i in range(count):
-        longest = max(longest, memory_ends[i + 1] - memory_ends[i])
+        longest = max(longest, p.memory_ends[i + 1] - p.memory_ends[i])
         if pair_jobs(&p, i, &j, &rows) > 0:
             share_product(&j, 1)
             p.slot_work = max(p.slot_work, j.slot_work)
@@ -110,8 +114,9 @@ def multiply_pairs(
     p.zeros = address(zeros)
     if outputs is not None:
         p.outputs = <char *>address(outputs)
-    space = np.empty(size * (ALIGN + threads * p.slot_work), np.uint8)
-    p.work = first_aligned(<float *>&space[0])
+    work_space = np.empty(size * (ALIGN + threads * p.slot_work), np.uint8)
+    see(&space, work_space, 1, BYTES, WHOLE | WRITTEN)
+    p.work = first_aligned(space.data)
     while p.first < count:
         p.last, work = p.first, 0
         while p.last < count and work < limits.signal_work:

@@ -65,7 +65,7 @@ cdef int run_product(Product *j, int threads, int route) except -1:
     cdef Product part = j[0]
     cdef Py_ssize_t size = 4 if j.single else 8, most, row = 0
     cdef Py_ssize_t work = j.M * j.K * j.N
-    cdef unsigned char[::1] space
+    cdef View space
     cdef int tasks
     cdef int wanted = threads
     threads = helpers(work, threads)
@@ -78,8 +78,9 @@ cdef int run_product(Product *j, int threads, int route) except -1:
             part.sums = NULL
         tasks = share_product(&part, threads)
         if part.slot_work > 0 and row == 0:
-            space = np.empty(size * (ALIGN + threads * part.slot_work), np.uint8)
-            part.work = first_aligned(<float *>&space[0])
+            memory = np.empty(size * (ALIGN + threads * part.slot_work), np.uint8)
+            see(&space, memory, 1, BYTES, WHOLE | WRITTEN)
+            part.work = first_aligned(space.data)
         if work < limits.gil_work:
             run_shared(threads, wanted, work, tasks, build.product, &part)
             return 0
@@ -157,8 +158,7 @@ def gemm(a, b, out=None, *, bint transpose_a=False, bint transpose_b=False, bint
     rows = out
     if out.strides[0] < 0:  # BLAS steps forward alone
         a, rows = a[::-1], out[::-1]
-    (multiply["float"] if a.dtype == np.float32 else multiply["double"])(
-        _whole_strides(a), _whole_strides(b), rows, None, accumulate, backend(), runtime.get_num_threads())
+    multiply(_whole_strides(a), _whole_strides(b), rows, None, accumulate, backend(), runtime.get_num_threads())
     return out
 
 
@@ -177,55 +177,66 @@ def _whole_strides(v):
 
 
 def multiply(
-    const floating[:, :] a,  # (M, K)
-    const floating[:, :] b,  # (K, N)
-    floating[:, :] c,        # (M, N) out, rows contiguous
-    floating[::1] sums,      # (N,) out: those of B's columns; or None
+    a,     # (M, K)
+    b,     # (K, N)
+    c,     # (M, N) out, rows contiguous
+    sums,  # (N,) out: those of B's columns; or None
     bint accumulate, int route, int threads,
 ):
     """C = A B, or +=. No size is zero, and strides are whole elements."""
     cdef Product j
-    cdef Py_ssize_t size = sizeof(floating), i
-    assert a.shape[1] == b.shape[0] and c.shape[0] == a.shape[0] and c.shape[1] == b.shape[1]
+    cdef View A, B, C, totals
+    see(&A, a, 2, FLOATING, STRIDED)
+    see(&B, b, 2, A.code, STRIDED)
+    see(&C, c, 2, A.code, STRIDED | WRITTEN)
+    see(&totals, sums, 1, A.code, WHOLE | WRITTEN)
+    assert A.shape[1] == B.shape[0] and C.shape[0] == A.shape[0] and C.shape[1] == B.shape[1]
     memset(&j, 0, sizeof(j))
-    j.M, j.K, j.N = a.shape[0], a.shape[1], b.shape[1]
-    j.accumulate, j.single = accumulate, floating is float
-    if sums is not None:
-        j.sums = &sums[0]
+    j.M, j.K, j.N = A.shape[0], A.shape[1], B.shape[1]
+    j.accumulate, j.single, j.sums = accumulate, A.code == SINGLE, totals.data
     if route == BLAS:
         if sums is not None:
-            np.sum(b, axis=0, out=np.asarray(sums))
-        a, b = _blas_readable(a), _blas_readable(b)
-        if not blas_reads(j.M, j.N, c.strides[0] // size, 1) or max(j.M, j.K, j.N) > BLAS_MOST:
+            np.sum(b, axis=0, out=sums)
+        a, b = readable_by_blas(a, &A), readable_by_blas(b, &B)
+        if not blas_reads(j.M, j.N, C.strides[0], 1) or max(j.M, j.K, j.N) > BLAS_MOST:
             raise ValueError(f"expected sizes and strides that BLAS' integers hold, got {j.M}, {j.K}, {j.N}")
-    if a.strides[1] == 0:  # the tile counts its steps by their addresses
-        a = np.array(a, order="C")
-    if b.strides[0] == 0:  # which means packed rows where blocks are multiplied
-        b = np.array(b, order="C")
-    j.a, j.a_row, j.a_k = &a[0, 0], a.strides[0] // size, a.strides[1] // size
-    j.b, j.b_k, j.b_column = &b[0, 0], b.strides[0] // size, b.strides[1] // size
-    j.c, j.ldc = &c[0, 0], c.strides[0] // size
+    if A.strides[1] == 0:  # the tile counts its steps by their addresses
+        a = copied(a, &A)
+    if B.strides[0] == 0:  # which means packed rows where blocks are multiplied
+        b = copied(b, &B)
+    j.a, j.a_row, j.a_k = A.data, A.strides[0], A.strides[1]
+    j.b, j.b_k, j.b_column = B.data, B.strides[0], B.strides[1]
+    j.c, j.ldc = C.data, C.strides[0]
     run_product(&j, threads, route)
 
 
-def _blas_readable(v):
-    """The array, or a copy if BLAS reads neither it nor its transpose."""
-    array = np.asarray(v)
-    row, column = (stride // array.itemsize for stride in array.strides)
-    if blas_reads(len(array), array.shape[1], row, column) or blas_reads(array.shape[1], len(array), column, row):
+cdef object copied(array, View *v):
+    """A C-contiguous copy of a matrix, with its view."""
+    array = np.array(array, order="C")
+    see(v, array, 2, v.code, STRIDED)
+    return array
+
+
+cdef object readable_by_blas(array, View *v):
+    """The matrix, or a copy if BLAS reads neither it nor its transpose."""
+    cdef Py_ssize_t rows = v.shape[0], columns = v.shape[1], row = v.strides[0], column = v.strides[1]
+    if blas_reads(rows, columns, row, column) or blas_reads(columns, rows, column, row):
         return array
-    return array.copy(order="C")
+    return copied(array, v)
 
 
-def activate(int activation, const floating[::1] x, floating[::1] out):
+def activate(int activation, x, out):
     """out = activation(x), by the activation's code and through the loop of the gates: what the accuracy checks look
     at."""
-    cdef Py_ssize_t i, n = x.shape[0]
-    assert out.shape[0] == n
+    cdef View given, made
+    see(&given, x, 1, FLOATING, WHOLE)
+    see(&made, out, 1, given.code, WHOLE | WRITTEN)
+    cdef Py_ssize_t i, n = given.shape[0], size = size_of(&given)
+    assert made.shape[0] == n
     with nogil:
         for i in range(0, n, 512):
-            memcpy(&out[i], &x[i], min(512, n - i) * sizeof(floating))
-            build.activate(activation, floating is float, min(512, n - i), &out[i])
+            memcpy(made.data + i * size, given.data + i * size, min(512, n - i) * size)
+            build.activate(activation, size == 4, min(512, n - i), made.data + i * size)
 
 
 def padded_units(Py_ssize_t n, Py_ssize_t itemsize):
@@ -239,7 +250,7 @@ def panel_elements(Py_ssize_t itemsize):
 
 
 def pack(
-    const floating[:, :] array, floating[::1] matrix, starts, places, bint below, bint negate,
+    array, matrix, starts, places, bint below, bint negate,
     Py_ssize_t columns, Py_ssize_t ld, int threads, bint inverse=False,
 ):
     """Write the gates' blocks of an array to a matrix (projection.pxd), or with `inverse` back to the array.
@@ -258,19 +269,21 @@ def pack(
         The signs of z differ.
     """
     cdef Packing job
-    cdef Py_ssize_t size = sizeof(floating), width = panel_width(size), H = array.shape[1] // 3, i
-    cdef Py_ssize_t row = array.strides[0] // size, column = array.strides[1] // size
-    assert array.strides[0] % size == 0 and array.strides[1] % size == 0
-    job.array, job.matrix = <void *>&array[0, 0], &matrix[0]
-    job.single, job.inverse, job.below, job.negate = floating is float, inverse, below, negate
+    cdef View blocks, panels
+    see(&blocks, array, 2, FLOATING, STRIDED)
+    see(&panels, matrix, 1, blocks.code, WHOLE | WRITTEN)
+    cdef Py_ssize_t size = size_of(&blocks), width = panel_width(size), R = blocks.shape[0], H = blocks.shape[1] // 3, i
+    cdef Py_ssize_t row = blocks.strides[0], column = blocks.strides[1]
+    job.array, job.matrix = blocks.data, panels.data
+    job.single, job.inverse, job.below, job.negate = size == 4, inverse, below, negate
     job.block_columns, job.ld = columns, ld
     if below:
-        job.rows, job.columns, job.row, job.column, job.K = H, array.shape[0], column, row, 3 * padded(H, size)
+        job.rows, job.columns, job.row, job.column, job.K = H, R, column, row, 3 * padded(H, size)
     else:
-        job.rows, job.columns, job.row, job.column, job.K = array.shape[0], H, row, column, array.shape[0]
+        job.rows, job.columns, job.row, job.column, job.K = R, H, row, column, R
     for i in range(3):
         job.starts[i], job.places[i] = starts[i] * H * column, places[i] * (padded(H, size) if below else columns)
-    assert job.columns <= columns and matrix.shape[0] >= job.K * (ld or columns * (1 if below else 1 + max(places)))
+    assert job.columns <= columns and panels.shape[0] >= job.K * (ld or columns * (1 if below else 1 + max(places)))
     job.strips = <int>((job.columns + width - 1) // width)
     with nogil:
         run(helpers(MOVE_WORK * 3 * job.rows * job.columns, threads), 3 * job.strips, build.pack, &job)

@@ -71,10 +71,10 @@ cdef inline bint widens(
     return N >= limits.many_rows and M >= limits.far_steps * N
 
 
-cdef inline void widen(Matrix *m, float **next_work) noexcept nogil:
+cdef inline void widen(Matrix *m, char **next_work) noexcept nogil:
     """The same weights as float32, in a workspace: the panels are those of 16 bits."""
     cdef Py_ssize_t n = m.K * m.columns * m.blocks
-    cdef float *wide = carve(next_work, n)
+    cdef float *wide = <float *>carve(next_work, n, sizeof(float))
     build.widen(m.route == HALF, n, m.data, wide)
     m.data, m.route = wide, PACKED
 

@@ -238,8 +238,7 @@ def _softmax(scores: Array, rows: Rows) -> Array:
 
 def _exp(x: Array) -> Array:
     """exp of x <= 0 by the kernels' own sigmoid, which has the same bits everywhere: sigmoid(x) / sigmoid(-x)."""
-    activate = kernels.activate["float" if x.dtype == np.float32 else "double"]
     below, above = np.empty(x.size, x.dtype), np.empty(x.size, x.dtype)
-    activate(ACTIVATIONS["sigmoid"], x.reshape(-1), below)
-    activate(ACTIVATIONS["sigmoid"], -x.reshape(-1), above)
+    kernels.activate(ACTIVATIONS["sigmoid"], x.reshape(-1), below)
+    kernels.activate(ACTIVATIONS["sigmoid"], -x.reshape(-1), above)
     return (below / above).reshape(x.shape)

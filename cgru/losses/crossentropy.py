@@ -264,8 +264,7 @@ def _log_softmax(rows: Array) -> Array:
 def _sigmoid(rows: Array) -> Array:
     """The sigmoid of each element, as a Dense layer computes it."""
     p = np.empty(rows.shape, rows.dtype)
-    activate = kernels.activate["float" if rows.dtype == np.float32 else "double"]
-    activate(_SIGMOID, np.ascontiguousarray(rows).reshape(-1), p.reshape(-1))
+    kernels.activate(_SIGMOID, np.ascontiguousarray(rows).reshape(-1), p.reshape(-1))
     return p
 
 
