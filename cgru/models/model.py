@@ -103,6 +103,12 @@ class Model(Locked, Configured):
         return {f"{own}.{name}": p for own, layer in layers for name, p in layer.parameters.items()}
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters in memory; RuntimeError before the model is built."""
+        self._check_built()
+        return sum(layer.nbytes for layer in self.layers)
+
+    @property
     def _names(self) -> list[str]:
         """What the names of each layer's parameters begin with."""
         return [str(i) for i in range(len(self.layers))]

@@ -89,8 +89,11 @@ def test_a_summary_has_kinds_and_bytes(tagger, kind, capsys):
         count, nbytes = line[35:].replace(",", "").split()[:2]
         assert int(count) == sum(array.size for array in whole.parameters.values())
         assert int(nbytes) == layer.nbytes and (layer.nbytes == whole.nbytes) == (type(layer) is type(whole))
-    total = sum(layer.nbytes for layer in small.layers)
-    assert f" parameters in {total:,} bytes, " in last and head.split()[-2:] == ["parameters", "bytes"]
+    assert f" parameters in {small.nbytes:,} bytes, " in last and head.split()[-2:] == ["parameters", "bytes"]
+    assert small.nbytes == sum(layer.nbytes for layer in small.layers) < tagger.nbytes
+    assert tagger.nbytes == sum(array.nbytes for array in tagger.get_weights())
+    with pytest.raises(RuntimeError, match=r"layer 0 \(GRU\) has no parameters"):
+        _ = cgru.Sequential([cgru.GRU(3)]).nbytes
 
 
 @pytest.mark.parametrize("kind", KINDS)
