@@ -6,7 +6,7 @@ import math
 from typing import Any, SupportsIndex
 
 from cgru.callbacks.base import Logs, Mode, Monitor, Training
-from cgru.checks import check_bool, check_int, check_number
+from cgru.checks import check_bool, check_finite, check_int, check_number
 from cgru.typing import Array
 
 
@@ -175,9 +175,7 @@ class ReduceLROnPlateau(Monitor):
         self.patience = check_int(patience, "patience")
         self.min_delta = check_number(min_delta, "min_delta")
         self.cooldown = check_int(cooldown, "cooldown")
-        self.min_lr = check_number(min_lr, "min_lr")
-        if not 0 <= self.min_lr < math.inf:
-            raise ValueError(f"min_lr: expected a number of at least 0, got {min_lr!r}")
+        self.min_lr = check_finite(min_lr, "min_lr", 0)
 
     def on_train_begin(self, training: Training) -> None:
         super().on_train_begin(training)

@@ -103,8 +103,8 @@ def _cell_of(params):
 def to_flax_linen(layer: GRU | Sequential) -> DictOrList:
     """The parameters of a flax.linen.GRUCell for each cell of the layer, as NumPy arrays.
 
-    %(sums)s Biases are zero where the layer has none. What a cell does not know is left out:
-    direction, merge mode, activations.
+    %(sums)s Biases are zero where the layer has none. What a cell does not know is left out: direction, merge mode,
+    activations.
 
     Parameters
     ----------

@@ -112,8 +112,8 @@ def _cell_of(state):
 def to_flax_nnx(layer: GRU | Sequential) -> DictOrList:
     """The state of a flax.nnx.GRUCell for each cell of the layer, as NumPy arrays.
 
-    %(sums)s Biases are zero where the layer has none. What a cell does not know is left out:
-    direction, merge mode, activations.
+    %(sums)s Biases are zero where the layer has none. What a cell does not know is left out: direction, merge mode,
+    activations.
 
     Parameters
     ----------

@@ -80,22 +80,32 @@ class Calls(Stack):
         resets: Any = None,
         recompute: Recompute = None,
     ) -> tuple[Array, Array, Tape | Any]:
-        """Return (y, h, tape), as a call does; the tape is what `backward` needs, None unless `training`.
+        """Return the outputs, the final state and, in training, the tape that `backward` needs.
 
-        `tape.penalty` is what the regularizers add to the loss; their gradients are among what `backward` returns.
+        Parameters
+        ----------
+        x, initial_state, lengths, mask, resets
+            As in a call. The tape refers to x where x needed no conversion: leave its values alone until backward is
+            done.
+        training : bool
+            Whether there is a tape, and dropout and zoneout act.
+        seed : int or cgru.masks.Key, optional
+            What dropout and zoneout choose: the same with the same one, and anew at each call without it.
+        recompute : int or "auto", optional
+            With a number k of steps the tape keeps the state of every k-th step, and all that backward needs of the
+            last k steps alone: of the others `backward` computes it again, k steps at a time. It is the same bits in
+            less memory and more time, half as much again at most. "auto" is the square root of the number of steps, for
+            which a tape and the states that are kept are about as large. A smaller k than makes a tape of 1 MB, or than
+            the block of steps whose gradients are summed at once, of N rows 512 / N steps, counts as that. Of rows of
+            unequal lengths it is k steps on average; with resets, as many of all segments at once as take that memory.
+            The outputs of lower layers of a stack are kept.
 
-        In training dropout and zoneout act. `seed`, an int or a `cgru.masks.Key`, says what they choose: with the same
-        one they choose the same. Without it they choose anew at each call.
-
-        With `recompute`, a number k of steps, the tape keeps the state of every k-th step, and all that backward needs
-        of the last k steps alone: of the others `backward` computes it again, k steps at a time. It is the same bits in
-        less memory and more time, half as much again at most. "auto" is the square root of the number of steps, for
-        which a tape and the states that are kept are about as large. A smaller k than makes a tape of 1 MB, or than the
-        block of steps whose gradients are summed at once, of N rows 512 / N steps, counts as that. Of rows of unequal
-        lengths it is k steps on average; with resets, as many of all segments at once as take that memory. The outputs
-        of lower layers of a stack are kept.
-
-        The tape refers to x where x needed no conversion: leave its values alone until backward is done.
+        Returns
+        -------
+        y, h : ndarray
+            As of a call with return_state.
+        tape : Tape, or None without training
+            `tape.penalty` is what the regularizers add to the loss; their gradients are among what `backward` returns.
 
         Raises
         ------
@@ -179,8 +189,8 @@ class Calls(Stack):
 
         Raises
         ------
-        ValueError
-            If the layer is bidirectional, reverse or go_backwards, or an argument has the wrong shape.
+        TypeError, ValueError
+            If the layer is bidirectional, reverse or go_backwards, or an argument is of the wrong type or shape.
         """
         if resets is not None and self._runs_forward:
             x_t = as_numeric(x_t, self.dtype, "x_t")

@@ -225,7 +225,7 @@ class Attention(Layer):
         memory_lengths: ArrayLike | None = None,
     ) -> Array:
         """Return the weight of each step of the memory for each step of `x`, (N, T, S): they add up to 1 where there
-        are steps, and are 0 elsewhere. Arguments as in a call."""
+        are steps, and are 0 elsewhere. Arguments and errors as in a call."""
         batch, other = self._checked(x, memory, lengths, memory_lengths)
         with np.errstate(all="ignore"):  # inf - inf is NaN in its own sequence, here and below
             return self.weights_of(self.attend_batch(batch, self.remember(other))[1])
@@ -239,7 +239,7 @@ class Attention(Layer):
         memory_lengths: ArrayLike | None = None,
         training: bool = False,
     ) -> tuple[Array, Any]:
-        """Return (y, tape): what a call returns, and what `backward` needs; None unless `training`."""
+        """Return (y, tape): what a call returns, and what `backward` needs; None unless `training`. Errors as there."""
         training = check_bool(training, "training")
         batch, other = self._checked(x, memory, lengths, memory_lengths)
         with np.errstate(all="ignore"):
@@ -255,6 +255,11 @@ class Attention(Layer):
             Not read at steps that do not count.
         tape : object
             From ``forward(..., training=True)``. It is only read: backward may be called again.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong type or shape; the message names it.
         """
         if not isinstance(tape, _Tape) or tape.layer is not self:
             raise TypeError("tape: expected what this layer's forward(..., training=True) returned")

@@ -37,11 +37,13 @@ from cgru.sklearn.inputs import Sequences, listed, read
 from cgru.threads import limit_threads
 from cgru.typing import DType, IntArray, LearningRate, OptimizerName, Recompute
 
+_SOLVERS: dict[str, Any] = {
+    "adam": optimizers.Adam, "adamw": optimizers.AdamW, "rmsprop": optimizers.RMSprop, "sgd": optimizers.SGD,
+}  # fmt: skip
 POOLING = ("last", "mean", "max", "attention")
 Request: TypeAlias = dict[str, bool]  # what a method is handed where metadata routing is on
 Method = TypeVar("Method", bound=Callable[..., Any])
 _BATCH = 256  # sequences at once where nothing is trained
-
 
 
 class Examples(NamedTuple):
@@ -153,7 +155,7 @@ class GRUEstimator(BaseEstimator):
         if not isinstance(self.verbose, (bool, np.bool_)):
             check_int(self.verbose, "verbose")
         check_rate(self.dropout, "dropout")
-        check_name(self.solver, "solver", ("adam", "adamw", "rmsprop", "sgd"))
+        check_name(self.solver, "solver", _SOLVERS)
         check_name(self.pooling, "pooling", POOLING)
         check_finite(self.alpha, "alpha", 0)
         if check_number(self.tol, "tol") == -np.inf or not self.tol >= 0:
@@ -165,17 +167,14 @@ class GRUEstimator(BaseEstimator):
         check_recompute(getattr(self, "recompute", None))
 
     def _optimizer(self) -> optimizers.Optimizer:
-        name = check_name(self.solver, "solver", ("adam", "adamw", "rmsprop", "sgd"))
+        name = check_name(self.solver, "solver", _SOLVERS)
         options: dict[str, Any] = {"global_clipnorm": self.clipnorm}
         if name == "sgd":
             options |= {"momentum": 0.9, "nesterov": True}
         if name == "adamw":
             options["weight_decay"] = self.alpha or None
-        kind: Any = {
-            "adam": optimizers.Adam, "adamw": optimizers.AdamW, "rmsprop": optimizers.RMSprop, "sgd": optimizers.SGD,
-        }[name]  # fmt: skip
         try:
-            made: optimizers.Optimizer = kind(self.learning_rate_init, **options)
+            made: optimizers.Optimizer = _SOLVERS[name](self.learning_rate_init, **options)
         except (TypeError, ValueError) as error:  # in the names of the settings
             raise type(error)(
                 str(error).replace("learning_rate:", "learning_rate_init:").replace("global_clipnorm:", "clipnorm:")
@@ -183,7 +182,7 @@ class GRUEstimator(BaseEstimator):
         return made
 
     def _new_model(self, outputs: int, seed: int) -> Sequential:
-        adamw = check_name(self.solver, "solver", ("adam", "adamw", "rmsprop", "sgd")) == "adamw"
+        adamw = check_name(self.solver, "solver", _SOLVERS) == "adamw"
         penalty = regularizers.L2(self.alpha / 2) if self.alpha and not adamw else None
         pooling = check_name(self.pooling, "pooling", POOLING)
         if self._each_step and pooling != "last":

@@ -301,7 +301,7 @@ def test_refused_before_anything_is_trained(x, y, given, error, message, tmp_pat
         (lambda: callbacks.EarlyStopping(mode="up"), ValueError, "mode: expected one of ['auto', 'max', 'min'], got"),
         (lambda: callbacks.EarlyStopping(baseline="a"), TypeError, "baseline: expected a number, got 'a'"),
         (lambda: callbacks.ReduceLROnPlateau(factor=1), ValueError, "factor: expected a number of more than 0 and"),
-        (lambda: callbacks.ReduceLROnPlateau(min_lr=-1), ValueError, "min_lr: expected a number of at least 0, got -1"),
+        (lambda: callbacks.ReduceLROnPlateau(min_lr=-1), ValueError, "min_lr: expected a finite number of at least 0"),
         (lambda: callbacks.ModelCheckpoint(None), TypeError, "path: expected a str or os.PathLike that names a file"),
         (lambda: callbacks.ModelCheckpoint("a{"), ValueError, "path: expected fields as str.format has them, got 'a{'"),
         (lambda: callbacks.ModelCheckpoint("a", every=0), ValueError, "every: expected at least 1, got 0"),

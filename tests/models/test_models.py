@@ -15,7 +15,6 @@ import pytest
 
 import cgru
 from cgru import losses, metrics, optimizers
-from cgru.layers import Layer
 from cgru.models import Sequential
 
 LOSS = "sparse_categorical_crossentropy"
@@ -436,10 +435,6 @@ def test_set_weights_refuses_and_changes_nothing():
 
 
 # -- bad input
-
-
-class Custom(Layer):
-    pass
 
 
 @pytest.mark.parametrize(
