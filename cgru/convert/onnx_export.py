@@ -200,7 +200,7 @@ def to_onnx_arrays(layer: GRU | Sequential) -> DictOrList:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If the gates are other than sigmoid and hard sigmoids.
 
     Examples

@@ -107,7 +107,7 @@ def to_published(layer: GRU | Sequential) -> DictOrList:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If the layer has reset_after=True, or two directions.
     """
     return one_or_list(layer, _check, _dict_of)

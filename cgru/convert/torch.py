@@ -357,9 +357,8 @@ def to_torch_module(layer: Layer | Sequential) -> Any:
         default reset_after=False, which torch.nn.GRU does not have, a module that computes the equations step by step:
         ``module(x, initial_state=None, lengths=None, mask=None)`` gives what a call of the layer gives. A
         torch.nn.Linear or torch.nn.Embedding of a Dense without activation or an Embedding. Of dropout in a GRU it has
-        `layer_dropout`, in a torch.nn.GRU alone. Of a Sequential a module
-        with ``module(x, lengths=None, mask=None)``, for padded tensors. `from_torch` takes all of these and gives the
-        layer or the model back.
+        `layer_dropout`, in a torch.nn.GRU alone. Of a Sequential a module with ``module(x, lengths=None, mask=None)``,
+        for padded tensors. `from_torch` takes all of these and gives the layer or the model back.
 
     Raises
     ------
