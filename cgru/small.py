@@ -93,8 +93,8 @@ def checked_narrow(array: Array, kind: SmallKind, name: str, axis: int = 0) -> C
     elif kind == "int8":
         some = np.count_nonzero(array, axis)
         flat = 2 * np.count_nonzero((codes.codes == 0) & (array != 0), axis) > some
-        what = f"makes 0 of more than half of the weights of a {line}, beside a far larger one"
-        advice = "float16 and bfloat16 keep them"
+        what = f"makes 0 of more than half of the weights of a {line}, beside a far larger one or as denormals"
+        advice = "bfloat16 keeps them, and float16 those of 6e-5 and more"
     else:
         return codes
     gone = array.any(1 - axis) & ~codes.codes.any(1 - axis) & (not flat.all())

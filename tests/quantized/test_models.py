@@ -372,6 +372,9 @@ def test_columns_that_a_kind_flattens_are_named():
     spiked = with_weight("recurrent_kernel", (2, 7), 1e4, cgru.GRU(5, input_size=4, seed=0))
     with pytest.warns(quantized.QuantizationWarning, match="^recurrent_kernel: int8 .* the first column 7"):
         cgru.quantize(spiked, "int8")
+    denormal = with_weight("kernel", (slice(None), 3), 1e-39, cgru.GRU(5, input_size=4, seed=0))
+    with pytest.warns(quantized.QuantizationWarning, match="^kernel: int8 .* or as denormals, in 1 of 15, .* column 3"):
+        cgru.quantize(denormal, "int8")
     table = with_weight("embeddings", (2, 1), 1e4, built(cgru.Embedding(5, 4, seed=0)))
     model = cgru.Sequential([table, cgru.Dense(2)]).build()
     with pytest.warns(quantized.QuantizationWarning, match=r"^0\.embeddings: int8 .* the first row 2"):
