@@ -108,7 +108,7 @@ def test_what_it_cannot_hold(rng, options, message):
         to_cudnn(checks.random_layer(rng, H, input_size=D, **options))
 
 
-def test_a_sequential_is_refused(rng):
+def test_a_sequential_is_refused():
     layers = [cgru.GRU(5, reset_after=True), cgru.GRU(3, reset_after=True)]
     with pytest.raises(ValueError, match=r"^cuDNN: cannot convert a Sequential of several GRUs exactly"):
         to_cudnn(cgru.Sequential(layers).build(D))

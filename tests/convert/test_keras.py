@@ -457,7 +457,7 @@ def test_what_a_config_says_is_refused(rng, tmp_path, layer, message):
         cgru.from_keras(path)
 
 
-def test_files_that_are_none(rng, tmp_path):
+def test_files_that_are_none(tmp_path):
     pytest.importorskip("h5py")
     text = tmp_path / "text.keras"
     text.write_text("no archive")

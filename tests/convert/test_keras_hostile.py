@@ -99,7 +99,7 @@ def test_archives_that_unpack_to_much(rng, path):
         assert str(path) in refused(path, data, "expected what an archive of this size can hold, got 314572800 bytes")
 
 
-def test_archives_that_lie_about_sizes(rng, path):
+def test_archives_that_lie_about_sizes(path):
     """The directory says that little comes out."""
     data = archive(model(), bytes(100 << 20), compression=zipfile.ZIP_DEFLATED)
     size = (100 << 20).to_bytes(4, "little")
@@ -390,7 +390,7 @@ def test_files_of_keras_2(rng, tmp_path, changes, message):
     assert str(path) in refused(path, legacy(rng, **changes), message)
 
 
-def test_texts_that_are_all_the_same_long_one(rng, tmp_path):
+def test_texts_that_are_all_the_same_long_one(tmp_path):
     """Ten thousand references of 16 bytes to one text of a megabyte."""
     path = tmp_path / "model.h5"
 

@@ -34,7 +34,7 @@ def test_a_linear_of_pytorch_there_and_back(rng, use_bias, dtype):
     assert from_torch_linear(to_torch(layer), activation="relu").activation == "relu"
 
 
-def test_an_embedding_of_pytorch_there_and_back(rng):
+def test_an_embedding_of_pytorch_there_and_back():
     layer = cgru.Embedding(7, 3)
     layer.build()
     same(from_torch_embedding(to_torch(layer, "embed"), "embed."), layer)
@@ -69,7 +69,7 @@ def test_wrong_arrays_are_named():
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
-def test_layers_of_keras_there_and_back(rng, use_bias):
+def test_layers_of_keras_there_and_back(use_bias):
     dense, words = cgru.Dense(3, "tanh", use_bias=use_bias), cgru.Embedding(7, 3)
     dense.build(5)
     words.build()

@@ -79,7 +79,7 @@ def test_what_is_merged_and_used_apart_as_well(rng):
     checks.assert_close(y[:, :, :H] + y[:, :, H:], layer(x), 1e-14)
 
 
-def test_a_slice_that_cuts_is_no_reversal(rng):
+def test_a_slice_that_cuts_is_no_reversal():
     layer = cgru.GRU(H, go_backwards=True, return_sequences=True, input_size=D)
     model = to_onnx(layer)
     (node,) = [node for node in model.graph.node if node.op_type == "Slice"]

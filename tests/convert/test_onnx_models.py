@@ -29,7 +29,7 @@ def gru_model(weights, extra=(), inputs=("x", "W", "R", "B"), before=(), after=(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
-def test_both_directions_with_parameters_of_activations(rng):
+def test_both_directions_with_parameters_of_activations():
     layer = cgru.GRU(H, recurrent_activation="hard_sigmoid", bidirectional=True, input_size=D)
     assert cgru.from_onnx(to_onnx(layer)).recurrent_activation == "hard_sigmoid"
 

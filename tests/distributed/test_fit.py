@@ -352,7 +352,7 @@ def test_a_callback_that_fails_behind_the_last_epoch_is_not_waited_for():
     assert (found[0], found[2]) == (3, 3) and isinstance(found[1], RuntimeError)
 
 
-def test_validation_that_fails_on_one_rank_ends_all(monkeypatch):
+def test_validation_that_fails_on_one_rank_ends_all():
     def work(all_reduce):
         model = ranks.model()
         if all_reduce.rank == 1:

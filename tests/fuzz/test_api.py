@@ -118,7 +118,7 @@ def test_products_of_repeated_rows_and_columns(m, k, n, dtype, rng):
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
-def test_gradients_in_any_form(name, rng):
+def test_gradients_in_any_form(name):
     def updated(form):
         layer, optimizer = cgru.GRU(4, input_size=3, seed=0), getattr(cgru.optimizers, name)()
         random = np.random.default_rng(0)

@@ -172,6 +172,6 @@ def test_wrong_arguments_are_named(rng, arguments, error, message):
         interpret.permutation_importance(**given)
 
 
-def test_a_model_without_a_loss_is_refused(rng):
+def test_a_model_without_a_loss_is_refused():
     with pytest.raises(RuntimeError, match="compile"):
         interpret.permutation_importance(cgru.Sequential([cgru.GRU(3)]), np.zeros((3, T, D)), [0, 1, 2])

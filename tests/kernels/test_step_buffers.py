@@ -12,15 +12,6 @@ from cgru import kernels
 MODES = pytest.mark.parametrize("reset_after", [False, True], ids=["before", "after"])
 
 
-@pytest.fixture
-def eager():
-    """Threads share the smallest call; afterwards everything is as it was."""
-    before, threads = kernels.tune(thread_work=0, team_work=0, gil_work=0, measured=0), kernels.get_num_threads()
-    yield
-    kernels.tune(**before)
-    kernels.set_num_threads(threads)
-
-
 def carved(buffer, shape, start):
     """The C-contiguous array of this shape that begins `start` elements into the buffer."""
     return buffer[start : start + int(np.prod(shape))].reshape(shape)

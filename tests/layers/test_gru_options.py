@@ -106,7 +106,7 @@ def test_wrong_seeds(rng, seed, error, message):
 
 
 @pytest.mark.parametrize("reset_after", [False, True])
-def test_gains_are_parameters(rng, reset_after):
+def test_gains_are_parameters(reset_after):
     layer = cgru.GRU(H, layer_norm=True, bidirectional=True, num_layers=2, reset_after=reset_after, input_size=D)
     names = [name for name in layer.parameters if name.endswith("gain")]
     assert names == ["l0.forward.gain", "l0.backward.gain", "l1.forward.gain", "l1.backward.gain"]
@@ -184,14 +184,14 @@ def test_what_no_convention_has_is_refused(export, name, value):
         export(layer)
 
 
-def test_dropout_is_left_behind_by_weights(rng):
+def test_dropout_is_left_behind_by_weights():
     layer = cgru.GRU(H, reset_after=True, input_size=D, num_layers=2, dropout=0.1, recurrent_dropout=0.1)
     back = cgru.from_torch(convert.to_torch(layer))
     assert back.dropout == back.recurrent_dropout == 0
     checks.assert_same_arrays(back.get_weights(), layer.get_weights())
 
 
-def test_options_of_layers_of_unequal_size(rng):
+def test_options_of_layers_of_unequal_size():
     """One after the other they drop what a stack would."""
     first = cgru.GRU(4, reset_after=True, input_size=D)
     second = cgru.GRU(5, reset_after=True, input_size=4)

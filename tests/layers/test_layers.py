@@ -467,7 +467,7 @@ def test_embedding_forward_and_gradients(rng, validity):
     checks.assert_same_arrays(layer.backward_batch(spoiled, None, tape), (dx, grads))
 
 
-def test_embedding_of_single_ids_and_of_none(rng):
+def test_embedding_of_single_ids_and_of_none():
     layer = built(cgru.Embedding(4, F))
     table = layer.get_weights()[0]
     for dtype in (np.int8, np.uint16, np.int64):

@@ -79,7 +79,7 @@ def test_the_protocol_keeps_no_state_in_a_stateful_layer(rng):
 
 
 @pytest.mark.parametrize("key", [masks.Key(7), masks.Key(7, 2, np.array([5, 0, 9]), 3)])
-def test_a_key_chooses_what_dropout_drops(rng, key):
+def test_a_key_chooses_what_dropout_drops(key):
     x = as_batch(np.ones((N, T, D), np.float32))
     layers = [cgru.Dropout(0.5, seed=seed) for seed in (0, 1)]
     outs = [layer.forward_batch(x, key=key, training=True)[0].data for layer in layers for _ in range(2)]

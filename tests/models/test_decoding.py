@@ -226,7 +226,7 @@ def nucleus(p, share):
     return np.where(np.isin(np.arange(len(p)), kept), p, 0)
 
 
-def test_draws_follow_seed_and_row(rng):
+def test_draws_follow_seed_and_row():
     model, source = model_of(spread=2.0), np.tile([3, 4], (30, 1))
     found = lists(model.generate(source, 8, seed=1))
     assert len(set(map(tuple, found))) > 10

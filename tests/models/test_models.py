@@ -224,7 +224,7 @@ def test_validation_data(rng):
     assert model.fit(x, y, validation_data=(others, labels), verbose=0).history.keys() == history.keys()
 
 
-def test_the_order_of_the_examples(rng):
+def test_the_order_of_the_examples():
     class Recording(cgru.Dense):
         def forward_batch(self, batch, state=None, key=None, training=False):
             seen.append(batch.data[:, 0].tolist())

@@ -463,7 +463,7 @@ def test_a_run_that_is_saved_goes_on_to_the_bit(rng, tmp_path, kind):
     checks.assert_same_arrays(part.get_weights(), cgru.load(tmp_path / "part.safetensors").get_weights())
 
 
-def test_a_learning_rate_that_no_file_holds(rng, tmp_path):
+def test_a_learning_rate_that_no_file_holds(tmp_path):
     model = cgru.Sequential([cgru.Dense(2, "softmax")], seed=0).build(3)
     model.compile(SGD(lambda step: 0.1), "sparse_categorical_crossentropy")
     with pytest.raises(TypeError, match=r"learning_rate: expected a number or one of cgru\.schedules' CosineDecay"):

@@ -92,7 +92,7 @@ def test_pytorchs_scheme_in_layers():
     assert abs(layer.parameters["embeddings"].var() - 1) < 0.05
 
 
-def test_functions(rng):
+def test_functions():
     def ramp(shape, dtype, rng):
         return np.arange(np.prod(shape), dtype=dtype).reshape(shape)
 

@@ -90,7 +90,7 @@ def test_one_update_and_a_loop_of_ones_own(rng, outlines):
     assert len(outlines) == 2
 
 
-def test_layers_without_steps_are_left_alone(rng, outlines):
+def test_layers_without_steps_are_left_alone(outlines):
     models = []
     for recompute in (None, 3):
         layers = [

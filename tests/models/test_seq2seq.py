@@ -242,7 +242,7 @@ def test_other_losses(rng):
 # -- training
 
 
-def test_what_fit_takes(rng, tmp_path):
+def test_what_fit_takes(rng):
     source, target = examples(rng, 24)
     model = model_of({"bidirectional": True, "merge_mode": "sum"}, attention="dot")
     stopping = cgru.callbacks.EarlyStopping(patience=5)
@@ -308,7 +308,7 @@ def test_saved_loaded_copied(attention, rng, tmp_path):
     assert cgru.Seq2Seq.from_config(model.get_config()).get_config() == model.get_config()
 
 
-def test_seeds(rng):
+def test_seeds():
     def weights(encoder_seed, seed):
         encoder = cgru.Sequential([cgru.Embedding(V, 5), cgru.GRU(6)], seed=encoder_seed)
         decoder = cgru.Sequential([cgru.Embedding(K, 4), cgru.GRU(6, return_sequences=True), cgru.Dense(K, "softmax")])

@@ -95,7 +95,7 @@ def test_numbers_for_each_step(rng, loss, units):
         assert_same(fitted(loss, units, sequences, kind, steps=True), expected)
 
 
-def test_sequences_without_steps_have_empty_labels(rng):
+def test_sequences_without_steps_have_empty_labels():
     x = [np.ones((2, D)), np.zeros((0, D)), np.ones((3, D))]
     for y in ([[1.0, 2.0], [], [3.0, 4.0, 5.0]], [np.ones((2, 1)), np.ones((0, 1)), np.ones((3, 1))]):
         assert np.isfinite(fitted("mse", 1, x, y, steps=True)[-1]).all()

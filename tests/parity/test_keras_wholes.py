@@ -176,7 +176,7 @@ def test_what_acts_in_training_alone_is_left_out_with_a_warning(rng, keras):
     checks.assert_close(ours.predict(x), theirs(x), TOLERANCE)
 
 
-def test_arrays_that_are_not_those_of_the_layer_are_refused(rng):
+def test_arrays_that_are_not_those_of_the_layer_are_refused():
     """Keras adds up or scales others at each call; a file has them added up."""
     k = KERAS[3].layers
     for layer in (k.Embedding(V, D, name="one"), k.Dense(D, name="one")):
@@ -235,7 +235,7 @@ def test_single_layers(rng, tmp_path, keras):
 
 @versions
 @pytest.mark.filterwarnings("error::cgru.convert.PartialConversionWarning")
-def test_layers_that_are_not_here(rng, tmp_path, keras):
+def test_layers_that_are_not_here(keras):
     layers = keras.layers
 
     class Doubled(layers.Dense):

@@ -177,7 +177,7 @@ def test_whole_models(rng, name, kind):
     checks.assert_same_arrays(back.get_weights(), [array / 2 for array in model.get_weights()])
 
 
-def test_empty_sequences(rng):
+def test_empty_sequences():
     for options in ({"reset_after": True}, {}):
         model = cgru.Sequential([cgru.GRU(H, return_sequences=True, **options), cgru.Dense(2)])
         model.build(D)
@@ -210,7 +210,7 @@ def test_what_cannot_be():
             module(wrong)
 
 
-def test_another_type_comes_back(rng):
+def test_another_type_comes_back():
     layer = cgru.Sequential([cgru.GRU(H, input_size=D), cgru.Dense(3)])
     layer.build(D)
     back = cgru.from_torch(to_torch_module(layer).double())

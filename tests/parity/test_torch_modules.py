@@ -314,7 +314,7 @@ def test_programs_of_cells(rng):
         checks.assert_close(cgru.from_torch(source).step(x, h), expected, TOLERANCE)
 
 
-def test_wrappers(rng):
+def test_wrappers():
     model = Tagger(batch_first=True)
     compiled, parallel = torch.compile(model), nn.DataParallel(model)
     expected = cgru.from_torch(model.encoder).get_weights()
@@ -331,7 +331,7 @@ def test_wrappers(rng):
 
 
 @pytest.mark.filterwarnings("ignore:When using ``NO_SHARD``")
-def test_sharded_modules(rng):
+def test_sharded_modules():
     """FSDP in both forms, in a group of one process: names and arrays are those of the state_dict."""
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this PyTorch has no gloo")

@@ -141,7 +141,7 @@ def test_streams_go_on_with_weights_of_another_kind(tagger, tmp_path):
                 assert np.array_equal(again.step(range(6), ids[:, 4]), other.step(ids[:, 4], state)[0])
 
 
-def test_streams_do_not_go_on_with_weights_of_another_model(tagger, tmp_path):
+def test_streams_do_not_go_on_with_weights_of_another_model(tagger):
     ids, _ = data()
     streams = cgru.Streams(tagger)
     streams.step(range(6), ids[:, 0])

@@ -190,7 +190,7 @@ def test_chunks_that_are_refused_move_no_stream(rng, chunks, error, message):
     assert_same_streams(streams.snapshot(), before)
 
 
-def test_what_is_refused_builds_no_model(rng):
+def test_what_is_refused_builds_no_model():
     streams = cgru.Streams(cgru.GRU(3))
     for x in np.full((1, 7), np.nan), np.zeros((1, 7, 1)), np.zeros((2, 7)):
         with pytest.raises(ValueError, match="x: expected"):
@@ -272,7 +272,7 @@ def test_ctrl_c_while_streams_are_written_leaves_them_whole(rng, monkeypatch, ca
     streams.step(["d", "a"] if not moved else ["c", "a"], x)
 
 
-def test_ids_and_padding_are_refused_as_in_a_step(rng):
+def test_ids_and_padding_are_refused_as_in_a_step():
     streams = cgru.Streams(MODELS["ids"]())
     streams.step(["a", "b"], [1, 8])
     before = streams.snapshot()

@@ -139,7 +139,7 @@ def test_one_row_without_an_axis_of_rows(rng):
     assert_same(h_found, h[:, 0])
 
 
-def test_a_single_step(rng):
+def test_a_single_step():
     theirs, ours = twins(batch_first=True)
     x, h0 = torch.randn(N, 1, D), torch.randn(1, N, H)
     resets = torch.tensor([True, False, True])
