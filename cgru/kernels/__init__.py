@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import os
 
-from cgru.kernels import calls, runtime
+from cgru.kernels import calls, products, runtime
 
 _BUILDS = ("avx512", "avx2", "baseline")
 
@@ -48,7 +48,7 @@ forward = calls.forward
 forward_work = calls.forward_work
 gates_row = calls.gates_row
 gather = calls.gather
-gemm = calls.gemm
+gemm = products.gemm
 gradient_in_panels = calls.gradient_in_panels
 memory_holds = calls.memory_holds
 multiply = calls.multiply

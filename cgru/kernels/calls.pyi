@@ -30,15 +30,6 @@ class Handle:
 
 def use(capsule: object) -> None: ...
 def fuses() -> bool: ...
-def gemm(
-    a: Array,
-    b: Array,
-    out: Array | None = None,
-    *,
-    transpose_a: bool = False,
-    transpose_b: bool = False,
-    accumulate: bool = False,
-) -> Array: ...
 def multiply(
     a: Array, b: Array, c: Array, sums: Array | None, accumulate: bool, route: int, threads: int
 ) -> None: ...

@@ -35,12 +35,13 @@ def tune(**changes):
     """Set limits (jobs.pxd) by name and return what all of them were; for tests and benchmarks, between calls and for
     all threads."""
     global limits
-    before = limits
-    after = dict(before)
+    cdef Limits after = limits
+    cdef dict before = limits  # in the order of the struct, whose fields are of one type
+    names = list(before)
     for name, value in changes.items():
-        if name not in after:
-            raise ValueError(f"{name}: expected one of {', '.join(after)}")
-        after[name] = value
+        if name not in before:
+            raise ValueError(f"{name}: expected one of {', '.join(names)}")
+        (<Py_ssize_t *>&after)[<Py_ssize_t>names.index(name)] = value
     limits = after
     return before
 
