@@ -69,8 +69,8 @@ def quantize(layer_or_model: LayerOrModel, kind: SmallKind, report: Any = None) 
     -----
     QuantizationWarning
         If the kind keeps next to nothing of a column of weights: where one weight is so large that int8 makes 0 of more
-        than half of the others, or all of them lie below the normal numbers of float16 (6e-5). Or nothing of a row, the
-        weights of one input feature, whose numbers then do not count any more.
+        than half of the others, or all of them lie below the normal numbers of float16 (6e-5). Or nothing of a row of
+        eight weights or more, those of one input feature, whose numbers then do not count any more.
 
     Notes
     -----

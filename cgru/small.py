@@ -28,6 +28,7 @@ _LEVELS = np.float32(127)
 _TINY = np.finfo(np.float32).tiny  # the least scale, so that a column of zeros has one
 _LARGEST = np.nextafter(np.finfo(np.float32).max / _LEVELS, np.float32(0))  # of a scale: 127 times it is finite
 _HALF_TINY = 2.0**-14  # below which float16 has fewer than 11 bits
+_NO_CHANCE = 8  # so many weights are not by chance all small beside others; one or two of a row are, in many rows
 
 
 class QuantizationWarning(UserWarning):
@@ -97,7 +98,7 @@ def checked_narrow(array: Array, kind: SmallKind, name: str, axis: int = 0) -> C
         advice = "bfloat16 keeps them, and float16 those of 6e-5 and more"
     else:
         return codes
-    gone = array.any(1 - axis) & ~codes.codes.any(1 - axis) & (not flat.all())
+    gone = (np.count_nonzero(array, 1 - axis) >= _NO_CHANCE) & ~codes.codes.any(1 - axis) & (not flat.all())
     for lines, called, said in (flat, line, what), (gone, other, f"makes 0 of all weights of a {other}"):
         if lines.any():
             first, count = int(lines.argmax()), np.count_nonzero(lines)
