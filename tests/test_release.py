@@ -1,5 +1,6 @@
 """What a release is made of: which wheels, the workflows that make and publish them, facts that several files state."""
 
+import pkgutil
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PAGES = ("pyproject.toml", "README.md", "CONTRIBUTING.md", "SECURITY.md", ".github/pull_request_template.md")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 pytestmark = pytest.mark.skipif(not WORKFLOWS, reason="the workflows are in the checkout alone")
 
@@ -45,6 +47,29 @@ def test_each_wheel_is_made_by_one_job():
     made = {(job["only"], job["archs"]) for job in jobs["wheels"]["strategy"]["matrix"]["include"]}
     kinds = {kind.replace("win_amd64", "win_AMD64") for kinds in PLATFORMS.values() for kind in kinds}
     assert {f"{kind}_{arch}" for kind, arch in made} == kinds
+
+
+def test_wheels_are_tested_with_what_has_wheels_everywhere():
+    """The rooms that are run find what they import; nothing has to be compiled for it on musllinux first."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads(text("pyproject.toml"))
+    config = project["tool"]["cibuildwheel"]
+    parts = [config, *config["overrides"]]
+    given = [word for part in parts for word in part.get("test-requires", ())]
+    for part in parts:
+        for extra in part.get("test-extras", ()):
+            given += project["project"]["optional-dependencies"][extra]
+    names = {re.match(r"[\w-]+", word).group() for word in given}
+    assert not names & {"h5py", "matplotlib", "scikit-learn", "torch"}
+    used = {"pytest"}
+    for room in re.findall(r" (tests/\S+)", config["test-command"]):
+        paths = [ROOT / room] if room.endswith(".py") else sorted((ROOT / room).glob("*.py"))
+        for path in paths:
+            source = path.read_text(encoding="utf-8")
+            imported = re.findall(r"^\s*(?:from|import) (\w+)", source, re.MULTILINE)
+            used |= {*imported, *re.findall(r'importorskip\("(\w+)', source)}
+    ours = {"cgru", "checks", "children", "examples"}
+    assert used - names - ours <= {*sys.stdlib_module_names, "numpy", "scipy", "onnx"}
 
 
 def test_pythons_are_declared():
@@ -116,3 +141,15 @@ def test_blas_is_asked_for():
     """Nothing that builds, tests or installs turns it on."""
     for path in [*WORKFLOWS, ROOT / "pyproject.toml", ROOT / "setup.py", ROOT / "conda/recipe.yaml"]:
         assert "CGRU_BACKEND" not in path.read_text(encoding="utf-8"), path
+
+
+def test_what_is_named_is_there():
+    """Files, and what is public, that the pages and settings around the code name."""
+    for path in [*WORKFLOWS, *sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in PAGES)]:
+        words = path.read_text(encoding="utf-8")
+        for name in re.findall(r"(?<![\w/.])((?:tests|docs|cgru|conda)/[\w/]+\.(?:py|pyx|pxi|h|md|yaml))\b", words):
+            assert (ROOT / name).exists(), (path.name, name)
+        for name in re.findall(r"`cgru\.([\w.]+)`", words):
+            assert pkgutil.resolve_name(f"cgru.{name}") is not None, (path.name, name)
+    [every] = re.findall(r"CGRU_TEST_EVERY=(\d+)", text(".ci/aarch64.sh"))
+    assert set(re.findall(r"CGRU_TEST_EVERY=(\d+)", text("docs/development.md"))) == {every}
