@@ -188,10 +188,10 @@ def read_tensors(file: Any, table: Mapping[str, Entry], digest: Any = None) -> T
             raise ValueError(f"{name}: expected {len(data)} bytes, got fewer: the file became shorter")
         if digest is not None:
             digest.update(data)
-        array = data.view(_DTYPES[entry.dtype]).reshape(entry.shape)
+        array = data.view(_DTYPES[entry.dtype])
         if entry.dtype == "BF16":
             array = (array.astype(np.uint32) << 16).view(np.float32)  # the upper half of a float32
         elif entry.dtype == "BOOL":
             array = array != 0
-        tensors[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
+        tensors[name] = array.astype(array.dtype.newbyteorder("="), copy=False).reshape(entry.shape)
     return tensors

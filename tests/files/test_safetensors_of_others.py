@@ -38,6 +38,16 @@ def test_twenty_thousand_tensors(path):
     assert all((again[name] == tensors[name]).all() for name in tensors)
 
 
+@pytest.mark.parametrize("dtype", cgru.safetensors._DTYPES)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 0, 3)])
+def test_tensors_of_few_numbers_are_arrays(path, dtype, shape):
+    """Of no dimensions as well, where NumPy's operators give numbers."""
+    size = int(np.prod(shape)) * np.dtype(cgru.safetensors._DTYPES[dtype]).itemsize
+    path.write_bytes(file_of({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}, b"\1" * size))
+    array = cgru.files.load_tensors(path)["a"]
+    assert type(array) is np.ndarray and array.shape == shape
+
+
 def test_a_model_of_many_layers_comes_back(path):
     layer = cgru.GRU(1, num_layers=5000, input_size=1, seed=0)
     cgru.save(layer, path)
