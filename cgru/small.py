@@ -95,7 +95,7 @@ def checked_narrow(array: Array, kind: SmallKind, name: str, axis: int = 0) -> C
         some = np.count_nonzero(array, axis)
         flat = 2 * np.count_nonzero((codes.codes == 0) & (array != 0), axis) > some
         what = f"makes 0 of more than half of the weights of a {line}, beside a far larger one or as denormals"
-        advice = "bfloat16 keeps them, and float16 those of 6e-5 and more"
+        advice = "bfloat16 keeps them, and float16 those from 6e-5 to 65504"
     else:
         return codes
     gone = (np.count_nonzero(array, 1 - axis) >= _NO_CHANCE) & ~codes.codes.any(1 - axis) & (not flat.all())

@@ -372,6 +372,9 @@ def test_columns_that_a_kind_flattens_are_named():
     spiked = with_weight("recurrent_kernel", (2, 7), 1e4, cgru.GRU(5, input_size=4, seed=0))
     with pytest.warns(quantized.QuantizationWarning, match="^recurrent_kernel: int8 .* the first column 7"):
         cgru.quantize(spiked, "int8")
+    beyond = with_weight("kernel", (2, 7), 1e5, cgru.GRU(5, input_size=4, seed=0))
+    with pytest.warns(quantized.QuantizationWarning, match="column 7, whose largest is 1e.05; .* from 6e-5 to 65504$"):
+        cgru.quantize(beyond, "int8")  # which float16 does not have
     denormal = with_weight("kernel", (slice(None), 3), 1e-39, cgru.GRU(5, input_size=4, seed=0))
     with pytest.warns(quantized.QuantizationWarning, match="^kernel: int8 .* or as denormals, in 1 of 15, .* column 3"):
         cgru.quantize(denormal, "int8")
