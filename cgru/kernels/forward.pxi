@@ -34,6 +34,22 @@ cdef inline void project_input(
     multiply(n, j.D, rows, j.D, 1, &j.W, 0, 0, 3, u0, u1, gates, j.G, False)
 
 
+cdef inline void multiply_states(
+    Forward *j, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1, floating *gates, floating *read
+) noexcept nogil:
+    """The products with the states before the step, of all gates or, with the reset before, of r and z."""
+    cdef Py_ssize_t H = j.Hp
+    if floating is float:
+        if j.U.route == CODES and j.reset_after:  # as codes for both at once
+            multiply_encoded(n, j.H, read, H, &j.U, 0, 2, u0, u1, gates, j.G, True, gates + 3 * H)
+            return
+    # gates_rz (n x 2H) += h (n x H) U_rz (H x 2H)
+    multiply(n, j.H, read, H, 1, &j.U, 0, 0, 2, u0, u1, gates, j.G, True)
+    if j.reset_after:
+        # q (n x H) = h (n x H) U_n (H x H)
+        multiply(n, j.H, read, H, 1, &j.U, 0, 2, 1, u0, u1, gates + 3 * H, j.G, False)
+
+
 cdef inline void step_forward(
     Forward *j, Py_ssize_t k, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t u0, Py_ssize_t u1,
     floating *gates,   # (n, G) in: x W; out: r z n q or r z n
@@ -50,11 +66,7 @@ cdef inline void step_forward(
     if j.gain != NULL:
         normed_gates(j, n, u0, u1, gates, read, reset, me)
     else:
-        # gates_rz (n x 2H) += h (n x H) U_rz (H x 2H)
-        multiply(n, j.H, read, H, 1, &j.U, 0, 0, 2, u0, u1, gates, G, True)
-        if j.reset_after:
-            # q (n x H) = h (n x H) U_n (H x H)
-            multiply(n, j.H, read, H, 1, &j.U, 0, 2, 1, u0, u1, gates + 3 * H, G, False)
+        multiply_states(j, n, u0, u1, gates, read)
         for i in range(n):
             row = gates + i * G + u0
             if units == H:

@@ -49,6 +49,7 @@ from jobs cimport (
     BLAS,
     CENTERED,
     CENTERED_MOMENTUM,
+    CODES,
     CROSSENTROPY,
     GATHER,
     GRADIENT,
@@ -80,7 +81,7 @@ from jobs cimport (
     itemsize_of,
     matrix,
 )
-from narrow cimport cgru_has_dots, multiply_narrow, narrow_widen
+from narrow cimport cgru_has_dots, multiply_encoded, multiply_narrow, narrow_widen
 from norm cimport (
     add_gain_gradient,
     add_gradient_sums,

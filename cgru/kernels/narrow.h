@@ -21,6 +21,11 @@
 #else
 #define CGRU_DOTS_ALWAYS 0
 #endif
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#define CGRU_SORTS 1
+#else
+#define CGRU_SORTS 0
+#endif
 
 #if defined(CGRU_HAS_TILE)
 typedef uint16_t half;
@@ -187,7 +192,7 @@ static void narrow_tile(int halves, int R, int P, int V, ptrdiff_t K, const floa
 
 /* pairs: products and their sums by multiplications of 8 bits that add up two neighbours in 16 bits, which hold 2 * 127 *
    127: of the absolute values of A's codes, whose signs B's take over. dots: by instructions for just this, where the CPU
-   has them. */
+   has them. For AVX2 without them, see `sorted`. */
 #if defined(__AVX512F__)
 typedef int_v pairs_acc, dots_acc;
 typedef struct { __m512i size; __mmask64 signs; } pairs_row;
@@ -207,16 +212,8 @@ static inline int_v dots_DOT(int_v acc, int_v w, __m512i row) {
   return acc;
 }
 #elif defined(__AVX2__)
-typedef int_v pairs_acc, dots_acc;
-typedef struct { __m256i codes, size; } pairs_row;
+typedef int_v dots_acc;
 typedef __m256i dots_row;
-static inline pairs_row pairs_ROW(int32_t codes) {
-  const __m256i all = _mm256_set1_epi32(codes);
-  return (pairs_row){all, _mm256_abs_epi8(all)};
-}
-#define pairs_DOT(acc, w, row)                                                                                       \
-  ((acc) + (int_v)_mm256_madd_epi16(                                                                                 \
-               _mm256_maddubs_epi16((row).size, _mm256_sign_epi8((__m256i)(w), (row).codes)), _mm256_set1_epi16(1)))
 #define dots_ROW(codes) _mm256_set1_epi32((codes) ^ 0x80808080)
 static inline int_v dots_DOT(int_v acc, int_v w, __m256i row) {
   __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(row), "xm"(w));
@@ -291,7 +288,11 @@ static inline int_v pairs_DOT(int_v acc, int_v w, int32_t row) {
       CGRU_JOIN(CGRU_NARROW_ENTRY, F, 1, 2, CGRU_NARROW_V) CGRU_JOIN(CGRU_NARROW_ENTRY, F, 1, 3, CGRU_NARROW_V)};
 typedef void (*codes_tile_t)(ptrdiff_t, const int32_t *, ptrdiff_t, const int32_t *, ptrdiff_t, ptrdiff_t, float *,
     ptrdiff_t, ptrdiff_t, int, const float *, const int32_t *, const float *);
+#if CGRU_SORTS
+#define pairs_tiles dots_tiles /* not asked for: `sorted` takes their place */
+#else
 CGRU_CODES_TILES(pairs)
+#endif
 #if defined(CGRU_HAS_DOTS)
 CGRU_CODES_TILES(dots)
 #else
@@ -327,26 +328,147 @@ static int cgru_has_dots(void) {
 #endif
 }
 
-/* The codes of a row (K), a whole number of fours with zeros at the end, and their scale: of the largest absolute value
-   127 is the code. States have no fixed scale, though activations give them a range: it would leave few codes, or none,
-   of small ones. A row that is not finite has the scale NaN. */
-static float cgru_encode(ptrdiff_t K, const float *restrict a, int8_t *restrict codes) {
+/* The scale of a row (K) of codes, and the factor that makes codes of it, or 0: of the largest absolute value 127 is
+   the code. States have no fixed scale, though activations give them a range: it would leave few codes, or none, of small
+   ones. A row that is not finite has the scale NaN. */
+static float cgru_scale(ptrdiff_t K, const float *restrict a, float *factor) {
   uint32_t top = 0;
-  float m, factor;
+  float m;
   for (ptrdiff_t k = 0; k < K; k++) {
     const uint32_t bits = cgru_bits_of_float(a[k]) & 0x7fffffff;
     top = bits > top ? bits : top;
   }
   m = cgru_float_of_bits(top);
-  memset(codes + K, 0, -K & 3);
-  if (top >= 0x7f800000 || m < 0x1p-119f) { /* below, 127 / m were infinite */
-    memset(codes, 0, K);
-    return top >= 0x7f800000 ? cgru_float_of_bits(0x7fc00000) : 0;
-  }
-  factor = 127 / m;
-  for (ptrdiff_t k = 0; k < K; k++)
-    codes[k] = (int8_t)cgru_bits_of_float(a[k] * factor + 12582912.f); /* 1.5 * 2^23: rounds to the nearest, then even */
+  *factor = 0;
+  if (top >= 0x7f800000) return cgru_float_of_bits(0x7fc00000);
+  if (m < 0x1p-119f) return 0; /* below, 127 / m were infinite */
+  *factor = 127 / m;
   return m / 127;
 }
+
+/* The codes of a row (K), a whole number of fours with zeros at the end, and their scale. */
+static float cgru_encode(ptrdiff_t K, const float *restrict a, int8_t *restrict codes) {
+  float factor;
+  const float scale = cgru_scale(K, a, &factor);
+  memset(codes + K, 0, -K & 3);
+  if (factor == 0) {
+    memset(codes, 0, K);
+    return scale;
+  }
+  for (ptrdiff_t k = 0; k < K; k++) /* 1.5 * 2^23: rounds to the nearest, then even */
+    codes[k] = (int8_t)cgru_bits_of_float(a[k] * factor + 12582912.f);
+  return scale;
+}
+
+/* -- sorted: codes of 8 bits on AVX2 without instructions for them, for one row of A after the other. Multiplications
+   of the absolute values of its codes add up two neighbours in 16 bits. Where those of two fours of k, a pair, are 255
+   at most, the sums of both fit into 16 bits too, and are brought to 32 bits together: such pairs come first. The
+   weights of a negative code have their bits inverted, which makes -w - 1 of w; what is missing then, the sum of the
+   absolute values of negative codes, is the same for all columns.
+
+   A row as cgru_encode_sorted leaves it: how many pairs go together; what is missing; and, for the next whole number of
+   eight fours, absolute values, signs, and the order of the pairs. The last pair may read a row of B behind the last,
+   where the scales stand at the latest, times zero. */
+#if CGRU_SORTS
+static inline __m256i sorted_products(const int32_t *sizes, const int32_t *signs, const int32_t *w) {
+  const __m256i turned = _mm256_xor_si256(_mm256_set1_epi32(*signs), _mm256_loadu_si256((const __m256i *)w));
+  return _mm256_maddubs_epi16(_mm256_set1_epi32(*sizes), turned);
+}
+#define CGRU_SORTED_ONE(k, w) _mm256_madd_epi16(sorted_products(sizes + (k), signs + (k), w), ones)
+#define CGRU_SORTED_BOTH(k, w)                                                                                       \
+  _mm256_madd_epi16(_mm256_add_epi16(sorted_products(sizes + (k), signs + (k), w),                                   \
+                        sorted_products(sizes + (k) + 1, signs + (k) + 1, (w) + row)), ones)
+#define CGRU_SORTED_TILE(P, V)                                                                                       \
+  static void sorted_tile_##P##_##V(ptrdiff_t K, const int32_t *a, const int32_t *b, ptrdiff_t ldb,                  \
+      ptrdiff_t b_panel, ptrdiff_t panels, float *c, int accumulate, const float *scales, float row_scale) {         \
+    const ptrdiff_t padded = (K + 7) / 8 * 8, row = V > 1 ? CGRU_NARROW_WIDTH : ldb;                                 \
+    const int32_t *sizes = a + 2, *signs = sizes + padded, *first = signs + padded;                                  \
+    const int32_t *together = first + a[0], *end = first + (K + 1) / 2;                                              \
+    const __m256i ones = _mm256_set1_epi16(1);                                                                       \
+    for (; panels > 0; panels -= P, b += P * b_panel) {                                                              \
+      const int32_t *pair = first;                                                                                   \
+      int_v acc[P][V];                                                                                               \
+      CGRU_UNROLL for (int p = 0; p < P; p++)                                                                        \
+          CGRU_UNROLL for (int v = 0; v < V; v++) acc[p][v] = (int_v)_mm256_set1_epi32(a[1]);                        \
+      for (; pair != together; pair++) {                                                                             \
+        const ptrdiff_t k = 2 * (ptrdiff_t)*pair;                                                                    \
+        const int32_t *w = b + k * row;                                                                              \
+        CGRU_UNROLL for (int p = 0; p < P; p++, w += b_panel) CGRU_UNROLL for (int v = 0; v < V; v++)                \
+            acc[p][v] += (int_v)CGRU_SORTED_BOTH(k, w + v * CGRU_LANES);                                             \
+      }                                                                                                              \
+      for (; pair != end; pair++) {                                                                                  \
+        const ptrdiff_t k = 2 * (ptrdiff_t)*pair;                                                                    \
+        const int32_t *w = b + k * row;                                                                              \
+        CGRU_UNROLL for (int p = 0; p < P; p++, w += b_panel) CGRU_UNROLL for (int v = 0; v < V; v++)                \
+            acc[p][v] += (int_v)CGRU_SORTED_ONE(k, w + v * CGRU_LANES) +                                             \
+                (int_v)CGRU_SORTED_ONE(k + 1, w + row + v * CGRU_LANES);                                             \
+      }                                                                                                              \
+      CGRU_UNROLL for (int p = 0; p < P; p++) CGRU_UNROLL for (int v = 0; v < V; v++) {                              \
+        const float_v scale = *(const float_m *)scales * row_scale;                                                  \
+        const float_v product = __builtin_convertvector(acc[p][v], float_v) * scale;                                 \
+        *(float_m *)c = accumulate ? (float_v)*(float_m *)c + product : product;                                     \
+        c += CGRU_LANES;                                                                                             \
+        scales += CGRU_LANES;                                                                                        \
+      }                                                                                                              \
+    }                                                                                                                \
+  }
+CGRU_SORTED_TILE(1, 1)
+CGRU_SORTED_TILE(1, 2)
+CGRU_SORTED_TILE(4, 2)
+
+/* C (1 x columns), of whole panels of B, or of a part of one. */
+static void sorted_tile(int part, ptrdiff_t K, const int32_t *a, const int32_t *b, ptrdiff_t ldb, ptrdiff_t b_panel,
+    ptrdiff_t columns, float *c, int accumulate, const float *scales, float row_scale) {
+  const ptrdiff_t width = part ? CGRU_LANES : CGRU_NARROW_WIDTH, panels = columns / width;
+  const ptrdiff_t fours = part ? 0 : panels / 4 * 4, rest = part ? CGRU_LANES : b_panel;
+  sorted_tile_4_2(K, a, b, ldb, b_panel, fours, c, accumulate, scales, row_scale);
+  (part ? sorted_tile_1_1 : sorted_tile_1_2)(K, a, b + fours * b_panel, ldb, rest, panels - fours, c + fours * width,
+      accumulate, scales + fours * width, row_scale);
+}
+
+/* The codes of cgru_encode; returns their scale. */
+static float cgru_encode_sorted(ptrdiff_t K, const float *restrict a, int32_t *restrict sorted) {
+  const ptrdiff_t padded = (K + 31) / 32 * 8;
+  const __m256i zero = _mm256_setzero_si256(), places = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  int32_t *sizes = sorted + 2, *signs = sizes + padded, *order = signs + padded;
+  ptrdiff_t front = 0, back = (K + 7) / 8;
+  __m256i missing = zero;
+  float factor, end[32];
+  const float scale = cgru_scale(K, a, &factor);
+  for (ptrdiff_t k = 0; k < K; k += 32, sizes += 8, signs += 8) {
+    const float *at = a + k;
+    __m256i whole[4];
+    if (factor == 0 || K - k < 32) {
+      memset(end, 0, sizeof(end));
+      if (factor != 0) memcpy(end, at, (K - k) * sizeof(float));
+      at = end;
+    }
+    for (int i = 0; i < 4; i++)
+      whole[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(at + 8 * i), _mm256_set1_ps(factor)));
+    const __m256i low = _mm256_packs_epi32(whole[0], whole[1]), high = _mm256_packs_epi32(whole[2], whole[3]);
+    const __m256i codes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), places);
+    const __m256i size = _mm256_abs_epi8(codes), sign = _mm256_cmpgt_epi8(zero, codes);
+    const __m256i fours = _mm256_maddubs_epi16(size, _mm256_set1_epi8(1));
+    const __m256i pairs = _mm256_add_epi16(fours, _mm256_srli_epi64(fours, 32));
+    const uint32_t large = (uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi16(pairs, _mm256_set1_epi16(255)));
+    _mm256_storeu_si256((__m256i *)sizes, size);
+    _mm256_storeu_si256((__m256i *)signs, sign);
+    missing = _mm256_add_epi64(missing, _mm256_sad_epu8(_mm256_and_si256(size, sign), zero));
+    for (int i = 0; i < 4 && front < back; i++) {
+      const int apart = (large >> 8 * i & 255) != 0;
+      order[front] = order[back - 1] = (int32_t)(k / 8 + i); /* in both places, of which one counts: without a branch */
+      front += !apart;
+      back -= apart;
+    }
+  }
+  sorted[0] = (int32_t)front;
+  sorted[1] = (int32_t)(missing[0] + missing[1] + missing[2] + missing[3]);
+  return scale;
+}
+#else
+static void sorted_tile(int part, ptrdiff_t K, const int32_t *a, const int32_t *b, ptrdiff_t ldb, ptrdiff_t b_panel,
+    ptrdiff_t columns, float *c, int accumulate, const float *scales, float row_scale) {}
+static float cgru_encode_sorted(ptrdiff_t K, const float *a, int32_t *sorted) { return 0; }
+#endif
 #endif
 #endif

@@ -16,6 +16,7 @@ cdef extern from "narrow.h" nogil:
         CGRU_MOST_PANELS
         CGRU_NARROW_PAIR
         CGRU_PIECE_BYTES
+        CGRU_SORTS  # whether `sorted` takes the place of `pairs`
         CGRU_TILE_ROWS
         CGRU_WIDENED_ONCE
         LANES "CGRU_LANES"  # of a vector of float
@@ -33,14 +34,20 @@ cdef extern from "narrow.h" nogil:
         int dots, int R, int P, int V, Py_ssize_t K, const int32_t *a, Py_ssize_t a_row, const int32_t *b,
         Py_ssize_t ldb, Py_ssize_t b_panel, float *c, Py_ssize_t ldc, Py_ssize_t c_panel, int accumulate,
         const float *scales, const int32_t *sums, const float *row_scales) noexcept
+    void sorted_tile(
+        int part, Py_ssize_t K, const int32_t *a, const int32_t *b, Py_ssize_t ldb, Py_ssize_t b_panel,
+        Py_ssize_t columns, float *c, int accumulate, const float *scales, float row_scale) noexcept
     int cgru_has_dots() noexcept
     float cgru_encode(Py_ssize_t K, const float *a, int8_t *codes) noexcept
+    float cgru_encode_sorted(Py_ssize_t K, const float *a, int32_t *codes) noexcept
 
 
 cdef enum:
     FAR_BYTES = 1 << 19  # of a matrix, from which a second cache of 512 KB or 1 MB does not keep it beside all else
     FETCHING = 32        # groups of rows at most that share the fetching of a piece
     CODE_ROWS = 12       # of A, as codes at a time
+    MOST_CODES = 12288   # fours of such rows: CODE_ROWS times a quarter of PIECE_ROWS
+    NEAR_FOURS = 512     # of K, times panels, that the first cache keeps for several rows: 32 KB
 
 
 cdef inline void narrow_rows(
@@ -121,8 +128,8 @@ cdef inline void multiply_codes(
     const Matrix *b, Py_ssize_t block0, Py_ssize_t blocks, Py_ssize_t column0, Py_ssize_t column1, float *c,
     Py_ssize_t ldc, bint accumulate, bint dots,
 ) noexcept nogil:
-    """K and k0 are fours of rows of B, and a has as many elements in a row, of four codes each."""
-    cdef Py_ssize_t j, start, ldb, w, block, i, rows, all_k = (b.K + 3) // 4, column
+    """K and k0 are fours of rows of B, and a has rows of as many elements, of four codes each, or what is sorted."""
+    cdef Py_ssize_t j, start, ldb, w, block, i, rows, all_k = (b.K + 3) // 4, column, panels
     cdef const int32_t *data = <const int32_t *>b.data
     cdef const float *scales = <const float *>(data + all_k * b.columns * b.blocks)
     cdef const int32_t *sums = <const int32_t *>(scales + (1 + k0 // (PIECE_ROWS // 4)) * b.columns * b.blocks)
@@ -136,6 +143,16 @@ cdef inline void multiply_codes(
             w = min(start + ldb, column1) - j
             column = (block0 + block) * b.columns
             panel = data + (column + start) * all_k + k0 * ldb + j - start
+            if CGRU_SORTS and not dots:
+                panels = 1 if w < WIDTH else (column1 - j) // WIDTH
+                if M > 1:
+                    panels = min(panels, max(1, NEAR_FOURS // K))
+                for i in range(M):
+                    sorted_tile(
+                        w < WIDTH, K, a + i * a_row, panel, ldb, all_k * WIDTH, panels * w,
+                        c + i * ldc + block * b.columns + j, accumulate, scales + column + j, row_scales[i])
+                j += panels * w
+                continue
             P = panels_at_once(1, column1 - j, 3) if M == 1 and w == WIDTH else 1
             i = 0
             while i < M:
@@ -150,22 +167,29 @@ cdef inline void multiply_codes(
 
 cdef inline void multiply_encoded(
     Py_ssize_t M, Py_ssize_t K, const float *a, Py_ssize_t a_row, const Matrix *b, Py_ssize_t block0,
-    Py_ssize_t blocks, Py_ssize_t column0, Py_ssize_t column1, float *c, Py_ssize_t ldc, bint accumulate,
+    Py_ssize_t blocks, Py_ssize_t column0, Py_ssize_t column1, float *c, Py_ssize_t ldc, bint accumulate, float *last,
 ) noexcept nogil:
-    cdef int32_t[12288] codes  # CODE_ROWS times a quarter of PIECE_ROWS
+    """With `last` (M, .), the product with the block behind these goes there."""
+    cdef int32_t[MOST_CODES] codes
     cdef float[CODE_ROWS] scales
-    cdef Py_ssize_t k = 0, kc, fours, i0, i, rows
+    cdef Py_ssize_t k = 0, kc, fours, i0, i, rows, ld, part
+    cdef bint sorts = CGRU_SORTS and not b.dots
     while k < K:
         kc = min(PIECE_ROWS, K - k)
         fours = (kc + 3) // 4
+        ld = 2 + (fours + 7) // 8 * 20 if sorts else fours
         i0 = 0
         while i0 < M:
-            rows = min(CODE_ROWS, M - i0)
+            rows = min(min(CODE_ROWS, MOST_CODES // ld), M - i0)
             for i in range(rows):
-                scales[i] = cgru_encode(kc, a + (i0 + i) * a_row + k, <int8_t *>(codes + i * fours))
-            multiply_codes(
-                rows, fours, codes, fours, scales, k // 4, b, block0, blocks, column0, column1, c + i0 * ldc, ldc,
-                accumulate or k > 0, b.dots)
+                if sorts:
+                    scales[i] = cgru_encode_sorted(kc, a + (i0 + i) * a_row + k, codes + i * ld)
+                else:
+                    scales[i] = cgru_encode(kc, a + (i0 + i) * a_row + k, <int8_t *>(codes + i * ld))
+            for part in range(1 if last == NULL else 2):
+                multiply_codes(
+                    rows, fours, codes, ld, scales, k // 4, b, block0 + part * blocks, 1 if part else blocks, column0,
+                    column1, (last if part else c) + i0 * ldc, ldc, (accumulate and not part) or k > 0, b.dots)
             i0 += rows
         k += kc
 
@@ -176,6 +200,6 @@ cdef inline void multiply_narrow(
 ) noexcept nogil:
     """As `multiply` of projection.pxd, for a matrix of these routes."""
     if b.route == CODES:
-        multiply_encoded(M, K, a, a_row, b, block0, blocks, column0, column1, c, ldc, accumulate)
+        multiply_encoded(M, K, a, a_row, b, block0, blocks, column0, column1, c, ldc, accumulate, NULL)
     else:
         multiply_widened(M, K, a, a_row, b, block0, blocks, column0, column1, c, ldc, accumulate)

@@ -261,6 +261,47 @@ def test_int8_of_dense_is_integers_and_scales(rng):
         assert np.abs(y - expected).max() <= 1e-6 * np.abs(x).max() * np.sqrt(F), (F, K)
 
 
+@pytest.mark.parametrize("dots", [False, True])
+@pytest.mark.parametrize("large", [0, 0.3, 1])
+def test_int8_of_many_large_inputs(rng, large, dots):
+    """Codes of 127 in some or all places, whose products leave least room, by instructions for them and without."""
+    before = kernels.tune()
+    kernels.tune(dots=before["dots"] if dots else 0)
+    try:
+        for F, K, n in [(1, 1, 1), (4, 9, 2), (37, 16, 5), (130, 40, 7), (256, 136, 1), (4500, 72, 13)]:
+            layer = cgru.Dense(K, use_bias=False, seed=2)
+            layer.build(F)
+            with layer.update() as parameters:  # of 127 and -127 as well
+                parameters["kernel"][...] = np.where(rng.random((F, K)) < 0.5, 1, rng.uniform(-1, 1, (F, K)))
+                parameters["kernel"][:, ::2] *= -1
+            x = rng.uniform(-1, 1, (n, F)).astype(np.float32)
+            x[rng.random((n, F)) < large] = 1
+            x[:, ::3] *= -1
+            y = cgru.quantize(layer, "int8")(x)
+            expected = product(x, layer.parameters["kernel"])
+            assert np.abs(y - expected).max() <= 1e-6 * np.abs(expected).max(), (F, K)
+    finally:
+        kernels.tune(**before)
+
+
+@pytest.mark.parametrize("sizes", [(D, H, 6), (40, 160, 5), (30, 72, 1), (200, 200, 14)])
+@pytest.mark.parametrize("reset_after", [False, True])
+def test_int8_gives_the_same_bits_without_instructions_for_it(rng, sizes, reset_after):
+    inputs, units, n = sizes
+    small = cgru.quantize(trained(rng, inputs, units, reset_after=reset_after), "int8")
+    x = rng.standard_normal((n, T, inputs)).astype(np.float32)
+    x[:, ::2] = np.sign(x[:, ::2])
+    outputs = small(x)
+    before = kernels.tune(dots=0)
+    try:
+        for threads in (1, 2):
+            with cgru.limit_threads(threads):
+                assert equal(small(x), outputs)
+                assert equal(small.step(x[:, 0]), outputs[0][:, 0])
+    finally:
+        kernels.tune(**before)
+
+
 def test_int8_of_extreme_inputs(rng):
     layer = cgru.Dense(3, use_bias=False, seed=0)
     layer.build(6)
