@@ -158,7 +158,8 @@ cdef void start(
     (N, H), or NULL, are the factors of the states as the products read them."""
     cdef Py_ssize_t N = j.s.N, H = j.H, Hp = j.Hp, i, size = itemsize_of(j)
     cdef char *next_work = first_aligned(work)
-    if j.single and widens(j.U.route, N, offset(&j.s, j.s.K), j.D, H, Hp):
+    cdef bint team = threads > 1 and not is_rows(way)
+    if j.single and widens(j.U.route, N, offset(&j.s, j.s.K), j.D, H, Hp, team):
         widen(&j.W, &next_work)
         widen(&j.U, &next_work)
     j.way = sharing_of(way, threads, N, H, Hp, size, j.U.route)

@@ -60,15 +60,17 @@ cdef inline void set_matrices(Forward *j, const void *W, const void *U, int rout
 
 
 cdef inline bint widens(
-    int route, Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, Py_ssize_t Hp
+    int route, Py_ssize_t N, Py_ssize_t M, Py_ssize_t D, Py_ssize_t H, Py_ssize_t Hp, bint team
 ) noexcept nogil:
     """Whether a call of N rows and M packed ones widens its weights of 16 bits once, before everything else: what
     converts them takes the place of multiply-adds. Few rows wait for their weights, of which 16 bits come sooner,
-    unless the second cache keeps those of 32."""
+    unless the second cache keeps those of 32. `team`: threads share its units, and have to fetch what one has written,
+    which a single row has no time for unless it is little."""
+    cdef Py_ssize_t size = 4 * 3 * Hp * (D + H)
     if route != HALF and route != BFLOAT:
         return False
-    if 4 * 3 * Hp * (D + H) <= limits.near_bytes:
-        return M >= limits.near_rows
+    if size <= limits.near_bytes:
+        return M >= limits.near_rows and not (team and N == 1 and 4 * size > limits.near_bytes)
     return N >= limits.many_rows and M >= limits.far_steps * N
 
 
@@ -133,7 +135,7 @@ cdef inline Py_ssize_t most_work(
     """Elements that `start_forward` carves up, whichever way at most so many threads share the call."""
     cdef Py_ssize_t most = 0, wide = 0
     cdef int way = ALONE, shared
-    if widens(route, N, M, D, H, Hp):
+    if widens(route, N, M, D, H, Hp, False):
         route, wide = PACKED, aligned(3 * Hp * D) + aligned(3 * Hp * H)
     if route == BLAS:
         return workspace_of(sharing_by_blas(N, M), N, M, D, Hp, G, training)

@@ -373,6 +373,23 @@ def test_calls_that_widen_give_the_bits_of_calls_that_do_not(rng, kind, many):
         kernels.tune(**before)
 
 
+@pytest.mark.parametrize("kind", HALVES)
+def test_threads_that_share_a_row_give_its_bits_widened_or_not(rng, kind):
+    small = cgru.quantize(trained(rng, 30, 40), kind)
+    size = 4 * 3 * 40 * (30 + 40)
+    before = kernels.tune(near_rows=2, measured=0, thread_work=0, small_work=0, team_work=0)
+    x = rng.standard_normal((1, 20, 30)).astype(np.float32)
+    try:
+        outputs = []
+        for near, threads in [(0, 1), (2 * size, 1), (2 * size, 2), (8 * size, 2)]:
+            kernels.tune(near_bytes=near)
+            with cgru.limit_threads(threads):
+                outputs.append(small(x))
+        assert all(equal(one, outputs[0]) for one in outputs[1:])
+    finally:
+        kernels.tune(**before)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_backend_does_not_matter(rng, kind):
     small = cgru.quantize(trained(rng), kind)
