@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from cgru import kernels
 from cgru.checks import check_bool, check_int
+from cgru.layers.affine import ACTIVATIONS
 from cgru.layers.base import check_gradient, expected_sequences
-from cgru.layers.dense import ACTIVATIONS
 from cgru.layers.rows import Rows, column_sums, from_valid_rows, row_sums, rows_of, sums_by_owner
 from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch, last_segments

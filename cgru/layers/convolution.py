@@ -14,10 +14,9 @@ from numpy.typing import ArrayLike
 
 from cgru import kernels
 from cgru.checks import check_bool, check_int, check_name
-from cgru.layers.base import check_gradient, expected_sequences
-from cgru.layers.dense import ACTIVATIONS
-from cgru.layers.rows import Rows, column_sums, counts_of, from_valid_rows, rows_of, segment_counts, valid_rows
-from cgru.layers.stateless import Stateless
+from cgru.layers.affine import ACTIVATIONS, Affine
+from cgru.layers.base import expected_sequences
+from cgru.layers.rows import Rows, column_sums, counts_of, from_valid_rows, rows_of, segment_counts
 from cgru.sequences import Batch, as_numeric
 from cgru.typing import (
     Array,
@@ -55,7 +54,7 @@ class _Tape(NamedTuple):
     d_penalty: Array | None
 
 
-class Conv1D(Stateless):
+class Conv1D(Affine):
     """Convolution over the time steps: (N, T, F) to (N, T', filters).
 
     Output j is ``activation(sum over i of x[j * strides + i * dilation_rate - left] kernel[i] + bias)``, where `left`
@@ -158,7 +157,6 @@ class Conv1D(Stateless):
         self._keep(kernel_constraint=kernel_constraint, bias_constraint=bias_constraint)
         self._check_axes()
         self._reach = (self.kernel_size - 1) * self.dilation_rate + 1
-        self._prepared: kernels.DenseHandle | None = None
 
     @property
     def draws(self) -> bool:
@@ -212,25 +210,6 @@ class Conv1D(Stateless):
 
     # -- what is computed
 
-    def _changed(self) -> None:
-        self._prepared = None
-
-    def _ready(self) -> kernels.DenseHandle:
-        prepared = self._prepared
-        if prepared is None or prepared.backend != kernels.get_backend():
-            with self._lock:
-                prepared = self._prepared = self._handle(packed=True)
-        return prepared
-
-    def _handle(self, packed: bool) -> kernels.DenseHandle:
-        parameters = self._built_parameters()
-        kernel = parameters["kernel"].reshape(-1, self.filters)
-        threads = kernels.get_num_threads()
-        return kernels.DenseHandle(kernel, parameters.get("bias"), ACTIVATIONS[self.activation], packed, threads)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_prepared": None}
-
     def _windows(self, rows: Rows) -> _Windows:
         counts: IntArray = self._outputs(rows.counts)
         left: Any = 0
@@ -265,8 +244,7 @@ class Conv1D(Stateless):
             raise ValueError(f"Conv1D: expected data of shape (N, T, F), got {batch.data.shape}")
         N, T, F = batch.data.shape
         self.build(F)
-        # For one pass in training the panels would not pay; the kernel keeps its values while the tape holds it.
-        handle = self._handle(packed=False) if training else self._ready()
+        handle = self._handle_for(training)
         refused = None if batch.resets is None else self.refuses_resets()
         if refused is not None:
             raise ValueError(f"resets: expected {refused}")
@@ -287,14 +265,7 @@ class Conv1D(Stateless):
     def backward_batch(
         self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, None, dict[str, Array]]:
-        check_gradient(d_out, (*tape.leading, self.filters))
-        if tape.d_penalty is not None:
-            d_out = d_out + tape.d_penalty
-        d = valid_rows(d_out, tape.valid, self.dtype)
-        threads, route = kernels.get_num_threads(), tape.handle.route
-        if self.activation != "linear" and d.size:
-            d, d_y = np.empty_like(d), d
-            kernels.activation_gradient(tape.y, d_y, d, ACTIVATIONS[self.activation], threads)
+        d, threads, route = self._before_activation(d_out, tape), kernels.get_num_threads(), tape.handle.route
         kernel, (N, T, F) = tape.handle.kernel, tape.rows.shape
         d_kernel = np.zeros_like(kernel)
         dx = np.zeros_like(tape.rows.data) if need_dx else None

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike
 
 from cgru import initializers, kernels
 from cgru.checks import check_bool, check_int, check_name, shape_text
+from cgru.layers.affine import ACTIVATIONS
 from cgru.layers.base import Layer, check_gradient
-from cgru.layers.dense import ACTIVATIONS
 from cgru.layers.rows import from_valid_rows, product, valid_rows
 from cgru.sequences import Batch, as_batch, as_numeric
 from cgru.typing import AnyArray, Array, BoolArray, DType, Initializer, IntArray, Shape

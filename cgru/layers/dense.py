@@ -9,9 +9,9 @@ import numpy as np
 
 from cgru import kernels
 from cgru.checks import check_bool, check_int, check_name
-from cgru.layers.base import check_gradient, expected_vectors
+from cgru.layers.affine import ACTIVATIONS, Affine
+from cgru.layers.base import expected_vectors
 from cgru.layers.rows import from_valid_rows, valid_rows
-from cgru.layers.stateless import Stateless
 from cgru.sequences import Batch
 from cgru.typing import (
     AnyArray,
@@ -26,9 +26,6 @@ from cgru.typing import (
     Shape,
 )
 
-# Codes of kernels/activations.pxd, and of kernels/jobs.pxd for what runs over a row.
-ACTIVATIONS = {"linear": 3, "relu": 2, "sigmoid": 0, "softmax": 6, "tanh": 1}
-
 
 class _Tape(NamedTuple):
     handle: kernels.DenseHandle  # which has the kernel
@@ -39,7 +36,7 @@ class _Tape(NamedTuple):
     d_penalty: Array | None = None  # gradient of the activity's penalty, of the shape of the outputs
 
 
-class Dense(Stateless):
+class Dense(Affine):
     """y = activation(x W + b) for every vector, or every valid step, of the batch.
 
     Parameters
@@ -113,7 +110,6 @@ class Dense(Stateless):
             )
         self.activation = check_name("linear" if activation is None else activation, "activation", ACTIVATIONS)
         self.use_bias = check_bool(use_bias, "use_bias")
-        self._prepared: kernels.DenseHandle | None = None
         self._keep(kernel_initializer=kernel_initializer, bias_initializer=bias_initializer)
         self._keep(kernel_regularizer=kernel_regularizer, bias_regularizer=bias_regularizer)
         self._keep(activity_regularizer=activity_regularizer)
@@ -134,27 +130,6 @@ class Dense(Stateless):
         yield "kernel", (input_size, self.units)
         if self.use_bias:
             yield "bias", (self.units,)
-
-    def _changed(self) -> None:
-        self._prepared = None
-
-    def _ready(self) -> kernels.DenseHandle:
-        """What inference reads of the parameters, all of one moment; made once and dropped when they change."""
-        prepared = self._prepared
-        if prepared is None or prepared.backend not in (None, kernels.get_backend()):
-            with self._lock:
-                prepared = self._prepared = self._handle(packed=True)
-        return prepared
-
-    def _handle(self, packed: bool) -> kernels.DenseHandle:
-        parameters = self._built_parameters()
-        return kernels.DenseHandle(
-            parameters["kernel"], parameters.get("bias"), ACTIVATIONS[self.activation], packed,
-            kernels.get_num_threads(),
-        )  # fmt: skip
-
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_prepared": None}
 
     def forward_batch(
         self, batch: Batch, state: Array | None = None, key: Key = None, training: bool = False
@@ -191,8 +166,7 @@ class Dense(Stateless):
         if x.ndim not in (2, 3):
             raise ValueError(f"Dense: expected data of shape (N, F) or (N, T, F), got {x.shape}")
         self.build(x.shape[-1])
-        # For one pass in training the panels would not pay; the kernel keeps its values while the tape holds it.
-        return valid_rows(x, batch.valid, self.dtype), self._handle(packed=False) if training else self._ready()
+        return valid_rows(x, batch.valid, self.dtype), self._handle_for(training)
 
     def step_rows(self, x: AnyArray) -> Array:
         y = np.empty((len(x), self.units), self.dtype)
@@ -203,14 +177,7 @@ class Dense(Stateless):
     def backward_batch(
         self, d_out: Array, d_state: Array | None, tape: Any, need_dx: bool = True, need_grads: bool = True
     ) -> tuple[Array | None, None, dict[str, Array]]:
-        check_gradient(d_out, (*tape.leading, self.units))
-        if tape.d_penalty is not None:
-            d_out = d_out + tape.d_penalty
-        d = valid_rows(d_out, tape.valid, self.dtype)
-        if self.activation != "linear" and d.size:
-            d, d_out = np.empty_like(d), d
-            kernels.activation_gradient(tape.y, d_out, d, ACTIVATIONS[self.activation], kernels.get_num_threads())
-        dx, grads = self.backward_logits(d, tape, need_dx, need_grads)
+        dx, grads = self.backward_logits(self._before_activation(d_out, tape), tape, need_dx, need_grads)
         return dx, None, grads
 
     def backward_logits(

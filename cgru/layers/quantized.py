@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 
 from cgru import kernels, small
 from cgru.checks import check_bool, check_dtype, check_name
+from cgru.layers.affine import ACTIVATIONS
 from cgru.layers.base import Layer
-from cgru.layers.dense import ACTIVATIONS, Dense
+from cgru.layers.dense import Dense
 from cgru.layers.embedding import Embedding
 from cgru.layers.gru import GRU
 from cgru.layers.stored import digest_of

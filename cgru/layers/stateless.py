@@ -87,6 +87,11 @@ class Stateless(Layer):
             Whether dropout acts and there is a tape.
         seed : int, optional
             Of what the layer draws in training: the same seed, the same dropout.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong type, shape or range; the message names it.
         """
         training = check_bool(training, "training")
         key = None if seed is None else masks.Key(masks.seed_of(check_int(seed, "seed")))

@@ -23,7 +23,7 @@ from cgru import (
     regularizers,
 )
 from cgru import typing as types
-from cgru.layers import dense, gru
+from cgru.layers import affine, gru
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(cgru.__file__).parent
@@ -130,7 +130,7 @@ def names_of(alias):
 
 def test_literals_are_the_names_that_the_code_knows():
     assert names_of(types.Activation) == set(recurrence.ACTIVATIONS)
-    assert names_of(types.DenseActivation) == set(dense.ACTIVATIONS)
+    assert names_of(types.DenseActivation) == set(affine.ACTIVATIONS)
     assert names_of(types.MergeMode) == set(gru.MERGE_MODES)
     assert names_of(types.InitializerName) == set(initializers._KIND.known)
     assert names_of(types.RegularizerName) == set(regularizers._KIND.known)
