@@ -1,4 +1,4 @@
-# Backward: the gradients of the gates step by step, then the large products. Included by kernels.pxi; passes.pxi calls
+# Backward: the gradients of the gates step by step, then the large products. Included by kernels.pxi; blocks.pxi calls
 # it.
 
 cdef inline void multiply_gates(

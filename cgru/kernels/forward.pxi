@@ -1,4 +1,4 @@
-# Forward: the step, and the two ways to share it among threads. Included by kernels.pxi; passes.pxi calls it.
+# Forward: the step, and the two ways to share it among threads. Included by kernels.pxi; blocks.pxi calls it.
 
 cdef inline floating *states_before(const Forward *j, Py_ssize_t k, floating *states) noexcept nogil:
     """The states (count(k), Hp) from which step k starts."""
