@@ -164,7 +164,7 @@ class GRUEstimator(BaseEstimator):
             got = repr(self.validation_fraction)
             raise ValueError(f"validation_fraction: expected a number between 0 and 1, got {got}")
         check_dtype(self.dtype)
-        check_recompute(getattr(self, "recompute", None))
+        check_recompute(self.recompute)
 
     def _optimizer(self) -> optimizers.Optimizer:
         name = check_name(self.solver, "solver", _SOLVERS)
@@ -265,7 +265,7 @@ class GRUEstimator(BaseEstimator):
             history = model.fit(
                 examples.x.x, examples.y, examples.x.lengths, initial_epoch=first, epochs=first + epochs,
                 batch_size=self.batch_size, verbose=bool(self.verbose), sample_weight=examples.weights,
-                class_weight=class_weight, recompute=getattr(self, "recompute", None), **options,
+                class_weight=class_weight, recompute=self.recompute, **options,
             ).history  # fmt: skip
         losses += history["loss"]
         if self.early_stopping:

@@ -14,7 +14,7 @@ from cgru.sequences import check_columns
 from cgru.sklearn.base import Examples, GRUEstimator, all_or_nothing, store
 from cgru.sklearn.inputs import Sequences, axes, check_no_dates, check_unmasked, check_values, listed
 from cgru.sklearn.scaler import SequenceScaler
-from cgru.typing import AnyArray, Array, DType, IntArray, LearningRate, OptimizerName
+from cgru.typing import AnyArray, Array, DType, IntArray, LearningRate, OptimizerName, Recompute
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,7 +43,7 @@ class GRUForecaster(GRUEstimator):
         Whether y and X are brought to mean 0 and standard deviation 1, by what training has, and forecasts back.
     num_layers, bidirectional, reset_after, dropout, pooling, batch_size, max_iter, learning_rate_init, solver, alpha
         As `GRUClassifier`. With X `pooling` has to be "last".
-    clipnorm, n_iter_no_change, tol, warm_start, random_state, dtype, verbose
+    clipnorm, n_iter_no_change, tol, warm_start, random_state, dtype, recompute, verbose
         As `GRUClassifier`.
     early_stopping, validation_fraction
         As `GRURegressor`; what is held back are the last windows of each series.
@@ -106,6 +106,7 @@ class GRUForecaster(GRUEstimator):
         warm_start: bool = False,
         random_state: Any = None,
         dtype: DType = "float32",
+        recompute: Recompute = None,
         verbose: bool = False,
     ) -> None:
         store(self, locals())

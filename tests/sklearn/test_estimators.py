@@ -1,6 +1,7 @@
 """What GRUClassifier and GRURegressor learn, and what they say when they cannot."""
 
 import copy
+import functools
 import pickle
 import warnings
 
@@ -14,7 +15,7 @@ from sklearn.metrics import r2_score
 
 import cgru
 from cgru import recomputing
-from cgru.sklearn import GRUClassifier, GRURegressor, GRUTagger
+from cgru.sklearn import GRUClassifier, GRUForecaster, GRURegressor, GRUTagger
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -273,7 +274,9 @@ def test_lists_of_unequal_lengths_are_no_labels(rng, make, labels):
         make().fit(rng.standard_normal((3, 5, 2)), labels)
 
 
-@pytest.mark.parametrize("kind", [GRUClassifier, GRURegressor, GRUTagger])
+@pytest.mark.parametrize("kind", [
+    GRUClassifier, GRURegressor, GRUTagger, functools.partial(GRUForecaster, window=9, horizon=4)
+])  # fmt: skip
 def test_recompute_changes_no_bit(rng, limits, monkeypatch, kind):
     limits(large_rows=4)
     monkeypatch.setattr(recomputing, "LEAST_TAPE", 0)
@@ -281,7 +284,7 @@ def test_recompute_changes_no_bit(rng, limits, monkeypatch, kind):
     y = (X.sum(axis=2) > 0 if kind is GRUTagger else X.sum(axis=(1, 2)) > 0).astype(int)
     for recompute in (None, 5, "auto"):
         made = kind(4, max_iter=2, random_state=0, recompute=recompute)
-        found.append(made.fit(X, y).model_.get_weights())
+        found.append((made.fit(X) if isinstance(made, GRUForecaster) else made.fit(X, y)).model_.get_weights())
     checks.assert_same_arrays(found[1:], [found[0]] * 2)
 
 
