@@ -94,7 +94,8 @@ def test_publishing_needs_a_tag_and_no_token():
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflows(path):
-    """They may read, have an end in time, name the versions of what they use, and call scripts that exist."""
+    """They may read, have an end in time, name the versions of what they use, leave no token to what they run, and call
+    scripts that exist."""
     workflow = parsed(path)
     assert set(workflow) == {"name", True, "permissions", "jobs"}  # YAML takes `on` for a truth value
     assert workflow["permissions"] == {"contents": "read"}
@@ -104,6 +105,7 @@ def test_workflows(path):
         for step in job["steps"]:
             assert ("run" in step) != ("uses" in step)
             assert "uses" not in step or re.fullmatch(r"[\w./-]+@(v\d+|release/v\d+|[0-9a-f]{40})", step["uses"])
+            assert "checkout" not in step.get("uses", "") or step["with"] == {"persist-credentials": False}
             for script in re.findall(r"bash (\S+)", step.get("run", "")):
                 assert (ROOT / script).is_file()
 
