@@ -24,9 +24,12 @@ checks = _share("checks")
 _share("children")
 _share("examples")
 
-# The same examples in every run, unless a seed is asked for; without a deadline, because machines differ.
+# The same examples in every run, unless a seed is asked for; however long each takes, because machines differ.
 SEED = int(os.environ.get("CGRU_TEST_SEED", "0"))
-hypothesis.settings.register_profile("cgru", checks.examples(100), deadline=None, derandomize=SEED == 0, database=None)
+hypothesis.settings.register_profile(
+    "cgru", checks.examples(100), deadline=None, derandomize=SEED == 0, database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)  # fmt: skip
 hypothesis.settings.load_profile("cgru")
 
 # Of each test's parameters, one in so many: where each takes long, as on an emulated machine.
