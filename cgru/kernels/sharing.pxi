@@ -38,6 +38,7 @@ def tune(**changes):
     cdef Limits after = limits
     cdef dict before = limits  # in the order of the struct, whose fields are of one type
     names = list(before)
+    assert sizeof(Limits) == len(names) * sizeof(Py_ssize_t)
     for name, value in changes.items():
         if name not in before:
             raise ValueError(f"{name}: expected one of {', '.join(names)}")
