@@ -76,6 +76,21 @@ def native():
     cgru.set_backend(before)
 
 
+@pytest.fixture
+def outlines(monkeypatch):
+    """The pieces of each pass that was computed again."""
+    from cgru import recomputing
+
+    found, backward = [], recomputing._backward
+
+    def spy(dy, dh, tape, *others):
+        found.append(len(tape.states))
+        return backward(dy, dh, tape, *others)
+
+    monkeypatch.setattr(recomputing, "_backward", spy)
+    return found
+
+
 @pytest.fixture(autouse=True)
 def leaves_no_settings_behind():
     """A test that leaves limits, the backend or the build changed makes others fail, far from it and only in some

@@ -17,19 +17,6 @@ def small_pieces(native, limits, monkeypatch):
     monkeypatch.setattr(recomputing, "LEAST_TAPE", 0)
 
 
-@pytest.fixture
-def outlines(monkeypatch):
-    """The pieces of each pass that was computed again."""
-    found, backward = [], recomputing._backward
-
-    def spy(dy, dh, tape, *others):
-        found.append(len(tape.states))
-        return backward(dy, dh, tape, *others)
-
-    monkeypatch.setattr(recomputing, "_backward", spy)
-    return found
-
-
 def made(by_step=False, **options):
     layers = [cgru.GRU(H, return_sequences=by_step, **options), cgru.Dense(K, "softmax")]
     model = cgru.Sequential(layers, seed=1)

@@ -277,14 +277,16 @@ def test_lists_of_unequal_lengths_are_no_labels(rng, make, labels):
 @pytest.mark.parametrize("kind", [
     GRUClassifier, GRURegressor, GRUTagger, functools.partial(GRUForecaster, window=9, horizon=4)
 ])  # fmt: skip
-def test_recompute_changes_no_bit(rng, limits, monkeypatch, kind):
+def test_recompute_changes_no_bit(rng, native, limits, outlines, monkeypatch, kind):
     limits(large_rows=4)
     monkeypatch.setattr(recomputing, "LEAST_TAPE", 0)
     X, found = rng.standard_normal((12, 17, 3)), []
     y = (X.sum(axis=2) > 0 if kind is GRUTagger else X.sum(axis=(1, 2)) > 0).astype(int)
     for recompute in (None, 5, "auto"):
+        outlines.clear()
         made = kind(4, max_iter=2, random_state=0, recompute=recompute)
         found.append((made.fit(X) if isinstance(made, GRUForecaster) else made.fit(X, y)).model_.get_weights())
+        assert bool(outlines) == (recompute is not None)
     checks.assert_same_arrays(found[1:], [found[0]] * 2)
 
 
